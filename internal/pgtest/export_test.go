@@ -1,0 +1,6 @@
+package pgtest
+
+var (
+	FindBinaries  = findBinaries
+	ErrNoPostgres = errNoPostgres
+)
