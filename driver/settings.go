@@ -1,0 +1,378 @@
+package driver
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// setting is one key of a DSN and its value, decoded.
+type setting struct{ key, value string }
+
+// settings is a DSN taken apart. Of a repeated key there is only the last, as in libpq, but for failover_urls.
+type settings []setting
+
+const redactedValue = "xxxxx"
+
+const space = " \t\n\r\v\f" // libpq's isspace
+
+func isURL(dsn string) bool {
+	return strings.HasPrefix(dsn, "postgres://") || strings.HasPrefix(dsn, "postgresql://")
+}
+
+// split takes a DSN of either form apart. asPq reads a URL's query as lib/pq does, where it differs from libpq and pgx:
+// a plus is a space, and an empty value is no value. Its errors say what is wrong and where, never what it reads there:
+// in a DSN that can't be taken apart, anything may be the password.
+func split(dsn string, asPq bool) (settings, error) {
+	if i := strings.IndexByte(dsn, 0); i >= 0 {
+		return nil, fmt.Errorf("a NUL byte at position %d of the DSN", i+1)
+	}
+	if !utf8.ValidString(dsn) {
+		return nil, errors.New("the DSN is not valid UTF-8")
+	}
+	if isURL(dsn) {
+		return splitURL(dsn, asPq)
+	}
+	return splitKeywords(dsn)
+}
+
+// splitKeywords follows libpq's conninfo_parse.
+func splitKeywords(dsn string) (settings, error) {
+	var s settings
+	position := func(rest string) int { return len(dsn) - len(rest) + 1 }
+	for rest := strings.TrimLeft(dsn, space); rest != ""; rest = strings.TrimLeft(rest, space) {
+		end := strings.IndexAny(rest, "="+space)
+		if end < 0 {
+			end = len(rest)
+		}
+		name, at := rest[:end], position(rest)
+		if !isKey(name) {
+			return nil, fmt.Errorf("no key at position %d of the DSN; want key=value pairs, or a URL that begins with postgres://", at)
+		}
+		rest = strings.TrimLeft(rest[end:], space)
+		if !strings.HasPrefix(rest, "=") {
+			return nil, fmt.Errorf("a word without = at position %d of the DSN (a value with spaces goes in single quotes)", at)
+		}
+		rest = strings.TrimLeft(rest[1:], space)
+
+		at = position(rest)
+		quoted := strings.HasPrefix(rest, "'")
+		if quoted {
+			rest = rest[1:]
+		}
+		value, n, closed := unescape(rest, quoted)
+		if !closed {
+			return nil, fmt.Errorf("the quote at position %d of the DSN is not closed", at)
+		}
+		rest = rest[n:]
+		if err := s.add(name, value); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// unescape reads a value up to its closing quote or, unquoted, the next space, and says how much of the text that took.
+func unescape(text string, quoted bool) (value string, n int, closed bool) {
+	var b strings.Builder
+	for i := 0; i < len(text); i++ {
+		switch c := text[i]; {
+		case c == '\\':
+			if i++; i < len(text) {
+				b.WriteByte(text[i])
+			}
+		case quoted && c == '\'':
+			return b.String(), i + 1, true
+		case !quoted && strings.IndexByte(space, c) >= 0:
+			return b.String(), i, true
+		default:
+			b.WriteByte(c)
+		}
+	}
+	return b.String(), len(text), !quoted
+}
+
+// splitURL follows libpq's conninfo_uri_parse_options, as pgx does, and is stricter where a password that was not
+// percent-encoded would end up in a host, port or database name.
+func splitURL(dsn string, asPq bool) (settings, error) {
+	if i := strings.IndexFunc(dsn, unicode.IsControl); i >= 0 {
+		return nil, fmt.Errorf("a control character or line break at position %d of the URL", i+1)
+	}
+	var s settings
+	_, rest, _ := strings.Cut(dsn, "://")
+
+	if i := strings.IndexAny(rest, "@/"); i >= 0 && rest[i] == '@' {
+		user, password, _ := strings.Cut(rest[:i], ":")
+		rest = rest[i+1:]
+		if strings.Contains(user, "?") {
+			return nil, errors.New("a ? in the user name of the URL: write it %3F, and an @ anywhere after the host %40")
+		}
+		if err := s.addDecoded("user", user, true); err != nil {
+			return nil, err
+		}
+		if err := s.addDecoded("password", password, true); err != nil {
+			return nil, err
+		}
+	}
+
+	hosts, ports, rest, err := splitHosts(rest)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.addDecoded("host", hosts, true); err != nil {
+		return nil, err
+	}
+	if err := s.addDecoded("port", ports, true); err != nil {
+		return nil, err
+	}
+
+	path, query, _ := strings.Cut(rest, "?")
+	path = strings.TrimPrefix(path, "/")
+	if strings.Contains(path, "@") {
+		return nil, errors.New("an @ in the database name of the URL: write it %40, and a / in the password %2F")
+	}
+	if err := s.addDecoded("dbname", path, true); err != nil {
+		return nil, err
+	}
+
+	for query != "" {
+		var pair string
+		pair, query, _ = strings.Cut(query, "&")
+		if err := s.addQuery(pair, asPq); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// splitHosts reads host[:port],host[:port]... and gives libpq's two lists, aligned. An empty port is libpq's default.
+func splitHosts(authority string) (hosts, ports, rest string, err error) {
+	end := strings.IndexAny(authority, "/?")
+	if end < 0 {
+		end = len(authority)
+	}
+	authority, rest = authority[:end], authority[end:]
+	var hostList, portList []string
+	anyPort := false
+	for item := range strings.SplitSeq(authority, ",") {
+		host, port, _ := strings.Cut(item, ":")
+		if strings.HasPrefix(item, "[") {
+			var closed bool
+			host, port, closed = strings.Cut(item[1:], "]")
+			if !closed || host == "" || port != "" && port[0] != ':' {
+				return "", "", "", errors.New("an IPv6 address in the URL: want [address] or [address]:port")
+			}
+			port = strings.TrimPrefix(port, ":")
+		}
+		if strings.Contains(host, "@") {
+			return "", "", "", errors.New("a second @ in the URL: an @ in a user name or password is written %40")
+		}
+		if port != "" && !isPort(port) {
+			return "", "", "", errors.New("a port in the URL: want a number from 1 to 65535 (a / in a password is written %2F)")
+		}
+		anyPort = anyPort || port != ""
+		hostList, portList = append(hostList, host), append(portList, port)
+	}
+	if anyPort || len(hostList) > 1 {
+		ports = strings.Join(portList, ",")
+	}
+	if ports == "" && len(hostList) > 1 {
+		ports = defaultPort
+	}
+	return strings.Join(hostList, ","), ports, rest, nil
+}
+
+// addQuery reads one key=value of a URL's query.
+func (s *settings) addQuery(pair string, asPq bool) error {
+	name, value, found := strings.Cut(pair, "=")
+	name, err := decode(name)
+	if err != nil || !isKey(name) {
+		return errors.New("a key in the URL's query is none (an & or ? in a value is written %26 or %3F)")
+	}
+	if !found || strings.Contains(value, "=") {
+		return fmt.Errorf("%s in the URL's query: want %s=value (a = in the value is written %%3D)", name, name)
+	}
+	if asPq {
+		value = strings.ReplaceAll(value, "+", "%20")
+		if value == "" && keyNamed(name) == nil {
+			return nil
+		}
+	}
+	if name == "ssl" && value == "true" { // JDBC's spelling, which libpq takes too
+		name, value = "sslmode", "require"
+	}
+	return s.addDecoded(name, value, false)
+}
+
+func (s *settings) addDecoded(name, value string, skipEmpty bool) error {
+	value, err := decode(value)
+	if err != nil {
+		return fmt.Errorf("%s in the URL: %w", name, err)
+	}
+	if value == "" && skipEmpty {
+		return nil
+	}
+	return s.add(name, value)
+}
+
+// decode follows libpq's conninfo_uri_decode.
+func decode(raw string) (string, error) {
+	raw = strings.Trim(raw, " ")
+	if strings.Contains(raw, " ") {
+		return "", errors.New("a space is written %20")
+	}
+	var b strings.Builder
+	for i := 0; i < len(raw); i++ {
+		if raw[i] != '%' {
+			b.WriteByte(raw[i])
+			continue
+		}
+		if i+2 >= len(raw) || !isHex(raw[i+1]) || !isHex(raw[i+2]) {
+			return "", errors.New("a % without two hexadecimal digits (a % itself is written %25)")
+		}
+		b.WriteByte(unhex(raw[i+1])<<4 | unhex(raw[i+2]))
+		i += 2
+	}
+	switch value := b.String(); {
+	case strings.IndexByte(value, 0) >= 0:
+		return "", errors.New("%00 is not allowed")
+	case !utf8.ValidString(value):
+		return "", errors.New("it is not valid UTF-8 when decoded")
+	default:
+		return value, nil
+	}
+}
+
+func isHex(c byte) bool {
+	return '0' <= c && c <= '9' || 'a' <= c|0x20 && c|0x20 <= 'f'
+}
+
+func unhex(c byte) byte {
+	if c <= '9' {
+		return c - '0'
+	}
+	return c | 0x20 - 'a' + 10
+}
+
+// isKey: what can be a parameter of libpq's or of the server's.
+func isKey(name string) bool {
+	return name != "" && !strings.ContainsFunc(name, func(r rune) bool {
+		return r >= utf8.RuneSelf || !unicode.IsLetter(r) && !unicode.IsDigit(r) && !strings.ContainsRune("_.-$", r)
+	})
+}
+
+// add keeps the last of a repeated key.
+func (s *settings) add(name, value string) error {
+	if name == "database" { // as pgx and lib/pq allow
+		name = "dbname"
+	}
+	switch name {
+	case "host", "hostaddr", "port", "user", "dbname":
+		if strings.ContainsFunc(value, unicode.IsControl) {
+			return fmt.Errorf("%s holds a control character or line break", name)
+		}
+	}
+	switch name {
+	case "host":
+		if strings.HasPrefix(value, "[") || strings.Contains(value, ",[") {
+			return fmt.Errorf("host=%s: an IPv6 address has no brackets here", quote(value))
+		}
+	case "dbname":
+		if strings.Contains(value, "://") {
+			return errors.New("dbname holds a URL: it goes in place of the whole DSN")
+		}
+	case "port":
+		ports := strings.Split(value, ",")
+		for i, p := range ports {
+			if p == "" {
+				ports[i] = defaultPort
+			} else if !isPort(p) {
+				return badValue("port", p, "a number from 1 to 65535")
+			}
+		}
+		value = strings.Join(ports, ",")
+	}
+	if k := keyNamed(name); k == nil || !k.list {
+		for i := range *s {
+			if (*s)[i].key == name {
+				(*s)[i].value = value
+				return nil
+			}
+		}
+	}
+	*s = append(*s, setting{name, value})
+	return nil
+}
+
+// value is that of the last setting of that key.
+func (s settings) value(name string) (string, bool) {
+	for i := len(s) - 1; i >= 0; i-- {
+		if s[i].key == name {
+			return s[i].value, true
+		}
+	}
+	return "", false
+}
+
+// with is a copy in which the given settings stand in place of those of the same key.
+func (s settings) with(others ...setting) settings {
+	var r settings
+	for _, own := range s {
+		if _, ok := settings(others).value(own.key); !ok {
+			r = append(r, own)
+		}
+	}
+	return append(r, others...)
+}
+
+// redacted is a copy that shows only the values which are known to hold no secret.
+func (s settings) redacted() settings {
+	r := make(settings, len(s))
+	for i, own := range s {
+		if r[i] = own; baseKeys[own.key]&harmless == 0 {
+			r[i].value = redactedValue
+		}
+	}
+	return r
+}
+
+// String is the DSN in key=value form.
+func (s settings) String() string {
+	var b strings.Builder
+	for i, own := range s {
+		if i > 0 {
+			b.WriteByte(' ')
+		}
+		b.WriteString(own.key + "=" + quote(own.value))
+	}
+	return b.String()
+}
+
+// quote writes a value as libpq reads it back.
+func quote(value string) string {
+	plain := func(r rune) bool {
+		return unicode.IsLetter(r) || unicode.IsDigit(r) || strings.ContainsRune("_.,:/+-@%#[]", r)
+	}
+	if value != "" && !strings.ContainsFunc(value, func(r rune) bool { return !plain(r) }) {
+		return value
+	}
+	return "'" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(value) + "'"
+}
+
+// splitURLs splits a list of DSNs at the commas before a URL: within one a comma separates its hosts.
+func splitURLs(list string) []string {
+	var urls []string
+	from := 0
+	for i := range list {
+		if list[i] == ',' && isURL(strings.TrimLeft(list[i+1:], space)) {
+			urls = append(urls, strings.Trim(list[from:i], space))
+			from = i + 1
+		}
+	}
+	if last := strings.Trim(list[from:], space+","); last != "" {
+		urls = append(urls, last)
+	}
+	return urls
+}
