@@ -1,11 +1,16 @@
 // Package leak knows who holds a connection, since when, and from which line of code.
 //
-// A connection is tracked from checkout to check-in. The package never touches a connection: what is to be done about
-// a leak (a log line, a callback, a reclaim) is decided by its callers.
+// A [Tracker] belongs to a pool, a [Slot] to one physical connection of it. The pool says CheckOut and CheckIn; the
+// tracker remembers the stack of the goroutine that took the connection, and reports a checkout that is held for too
+// long: in the log, to a callback, in [Tracker.Leaks], and in the pprof profile managedpg.checkouts.
+//
+// The package never touches a connection, and never stops a checkout: a connection is taken back by the pool, when
+// [Options.Reclaim] asks for it.
 package leak
 
 import (
 	"encoding/json"
+	"fmt"
 	"time"
 )
 
@@ -24,6 +29,7 @@ type Report struct {
 	// Duration is how long it has been held; in JSON in seconds.
 	Duration time.Duration `json:"duration"`
 	// Caller is "file:line function" of the first frame that is neither database/sql's nor managedpg's nor an ORM's.
+	// It is empty when the stack isn't known: leak_stack_depth is 0, or too small to reach beyond database/sql.
 	Caller string `json:"caller"`
 	// Stack holds the frames from Caller's side of database/sql outwards, innermost first, each "file:line function".
 	Stack []string `json:"stack"`
@@ -31,6 +37,16 @@ type Report struct {
 	Labels map[string]string `json:"labels,omitempty"`
 	// Reclaimed says that the connection was taken back by force (leak_reclaim_after).
 	Reclaimed bool `json:"reclaimed"`
+}
+
+// String is the report in one line, without the stack.
+func (r Report) String() string {
+	caller := r.Caller
+	if caller == "" {
+		caller = "unknown caller"
+	}
+	return fmt.Sprintf("%s: connection %d (backend pid %d on %s) held for %s",
+		caller, r.ConnectionID, r.BackendPID, r.Endpoint, r.Duration.Round(time.Millisecond))
 }
 
 // MarshalJSON writes the duration in seconds.
