@@ -32,6 +32,11 @@ type endpointDSN struct {
 // endpoints takes the DSN and the failover URLs apart into single servers, in order of preference. Hosts, ports and
 // names come from the base driver, so that its own environment (PGHOST, ...) and service files count.
 func (c *Config) endpoints() ([]endpointDSN, error) {
+	return c.endpointsFrom("failover_urls")
+}
+
+// endpointsFrom is endpoints, and says where the failover URLs come from: the key or an environment variable.
+func (c *Config) endpointsFrom(origin string) ([]endpointDSN, error) {
 	if c.base == nil {
 		return nil, errors.New("a Config without a DSN: start from ParseDSN and change fields")
 	}
@@ -42,7 +47,7 @@ func (c *Config) endpoints() ([]endpointDSN, error) {
 	for i, u := range c.FailoverURLs {
 		further, err := c.resolveFailover(u)
 		if err != nil {
-			return nil, fmt.Errorf("failover DSN %d: %w", i+1, err)
+			return nil, fmt.Errorf("%s, DSN %d: %w", origin, i+1, err)
 		}
 		all = append(all, further...)
 	}
@@ -124,7 +129,8 @@ func (c *Config) resolve(s settings) ([]endpointDSN, error) {
 				return nil, baseError(base, s, err)
 			}
 			if len(got) != 1 || got[0] != one {
-				return nil, fmt.Errorf("base driver %s: several hosts are given in more than one place (DSN, service, environment); give them in the DSN alone", base)
+				// lib/pq adds the hosts of PGHOST to those of the DSN, and lets a service win over both.
+				return nil, fmt.Errorf("base driver %s: several hosts from PGHOST or a service: give them in the DSN alone", base)
 			}
 		}
 		all = append(all, endpointDSN{one.name() + "/" + dbname, own.String()})
@@ -165,7 +171,7 @@ func parsePq(s settings) ([]server, string, error) {
 		return nil, "", err
 	}
 	if cfg.LoadBalanceHosts == pq.LoadBalanceHostsRandom {
-		return nil, "", errors.New("PGLOADBALANCEHOSTS=random: " + noLoadBalancing)
+		return nil, "", errors.New("PGLOADBALANCEHOSTS=random: want " + noLoadBalancing)
 	}
 	var servers []server
 	for _, m := range append([]pq.ConfigMultihost{{Host: cfg.Host, Hostaddr: cfg.Hostaddr, Port: cfg.Port}}, cfg.Multi...) {
@@ -254,7 +260,8 @@ func serviceSettings(s settings) (settings, error) {
 const (
 	inPgx    = 1 << iota // pgx takes it, or passes it to the server as a parameter that every server knows
 	inPq                 // so does lib/pq
-	inLibpq              // it is libpq's, whether or not a base driver takes it
+	inLibpq              // it is libpq's, and neither takes it
+	inServer             // it is a parameter of the server's
 	harmless             // its value may be shown
 	secret               // its value must not even be part of another message
 )
@@ -263,11 +270,11 @@ const inBoth = inPgx | inPq
 
 // baseKeys are the keys of libpq and of the base drivers. Any other key is a parameter of the server's.
 var baseKeys = map[string]int{
-	"application_name":               inBoth | harmless,
+	"application_name":               inBoth | inServer | harmless,
 	"binary_parameters":              inPq | harmless,
 	"channel_binding":                inPgx | harmless,
-	"client_encoding":                inBoth | harmless,
-	"datestyle":                      inBoth | harmless,
+	"client_encoding":                inBoth | inServer | harmless,
+	"datestyle":                      inBoth | inServer | harmless,
 	"dbname":                         inBoth | harmless,
 	"default_query_exec_mode":        inPgx | harmless,
 	"description_cache_capacity":     inPgx | harmless,
@@ -297,7 +304,7 @@ var baseKeys = map[string]int{
 	"requiressl":                     inLibpq,
 	"scram_client_key":               inLibpq | secret,
 	"scram_server_key":               inLibpq | secret,
-	"search_path":                    inBoth | harmless,
+	"search_path":                    inBoth | inServer | harmless,
 	"service":                        inBoth | harmless,
 	"servicefile":                    inPgx | harmless,
 	"ssl_max_protocol_version":       inPq | harmless,
@@ -316,13 +323,13 @@ var baseKeys = map[string]int{
 	"sslrootcert":                    inBoth,
 	"sslsni":                         inBoth | harmless,
 	"statement_cache_capacity":       inPgx | harmless,
-	"statement_timeout":              inBoth | harmless,
-	"timezone":                       inBoth | harmless,
+	"statement_timeout":              inBoth | inServer | harmless,
+	"timezone":                       inBoth | inServer | harmless,
 	"tz":                             inPq | harmless,
 	"user":                           inBoth | harmless,
 }
 
-const noLoadBalancing = "managedpg tries hosts in the order of preference in which they are given; want disable"
+const noLoadBalancing = "disable: managedpg prefers hosts in the order in which they are given"
 
 // forBase is what of s goes to the base driver. A key that it doesn't know but libpq or the other one does is an error:
 // it would go to the server as a parameter, and fail there at the first connection.

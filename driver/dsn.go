@@ -84,7 +84,7 @@ func parseWith(dsn, failoverURLs string) (*Config, error) {
 			*c.base = append(*c.base, own)
 		}
 	}
-	endpoints, err := c.endpoints()
+	endpoints, err := c.endpointsFrom(origin("failover_urls"))
 	if err != nil {
 		return nil, err
 	}

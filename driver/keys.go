@@ -289,7 +289,9 @@ func checkUnknown(name string) error {
 	if strings.Contains(lower, ".") || baseKeys[name] != 0 {
 		return nil
 	}
-	if baseKeys[lower] != 0 {
+	if known := baseKeys[lower]; known&inServer != 0 {
+		return nil // the server doesn't care for case
+	} else if known != 0 {
 		return fmt.Errorf("unknown key %s; did you mean %s?", name, lower)
 	}
 	best, distance := "", 3

@@ -137,11 +137,14 @@ func splitURL(dsn string, asPq bool) (settings, error) {
 		return nil, err
 	}
 
-	for query != "" {
+	for i := 1; query != ""; i++ {
 		var pair string
 		pair, query, _ = strings.Cut(query, "&")
+		if strings.Count(pair, "=") != 1 {
+			return nil, fmt.Errorf("parameter %d of the URL's query: want key=value (in a value & is written %%26, and = %%3D)", i)
+		}
 		if err := s.addQuery(pair, asPq); err != nil {
-			return nil, err
+			return nil, fmt.Errorf("parameter %d of the URL's query: %w", i, err)
 		}
 	}
 	return s, nil
@@ -155,7 +158,6 @@ func splitHosts(authority string) (hosts, ports, rest string, err error) {
 	}
 	authority, rest = authority[:end], authority[end:]
 	var hostList, portList []string
-	anyPort := false
 	for item := range strings.SplitSeq(authority, ",") {
 		host, port, _ := strings.Cut(item, ":")
 		if strings.HasPrefix(item, "[") {
@@ -172,27 +174,18 @@ func splitHosts(authority string) (hosts, ports, rest string, err error) {
 		if port != "" && !isPort(port) {
 			return "", "", "", errors.New("a port in the URL: want a number from 1 to 65535 (a / in a password is written %2F)")
 		}
-		anyPort = anyPort || port != ""
 		hostList, portList = append(hostList, host), append(portList, port)
 	}
-	if anyPort || len(hostList) > 1 {
-		ports = strings.Join(portList, ",")
-	}
-	if ports == "" && len(hostList) > 1 {
-		ports = defaultPort
-	}
-	return strings.Join(hostList, ","), ports, rest, nil
+	// Of several hosts without a port, this list has libpq's default for each, and so keeps PGPORT out, as libpq does.
+	return strings.Join(hostList, ","), strings.Join(portList, ","), rest, nil
 }
 
 // addQuery reads one key=value of a URL's query.
 func (s *settings) addQuery(pair string, asPq bool) error {
-	name, value, found := strings.Cut(pair, "=")
+	name, value, _ := strings.Cut(pair, "=")
 	name, err := decode(name)
 	if err != nil || !isKey(name) {
-		return errors.New("a key in the URL's query is none (an & or ? in a value is written %26 or %3F)")
-	}
-	if !found || strings.Contains(value, "=") {
-		return fmt.Errorf("%s in the URL's query: want %s=value (a = in the value is written %%3D)", name, name)
+		return errors.New("its key is none")
 	}
 	if asPq {
 		value = strings.ReplaceAll(value, "+", "%20")
@@ -209,7 +202,7 @@ func (s *settings) addQuery(pair string, asPq bool) error {
 func (s *settings) addDecoded(name, value string, skipEmpty bool) error {
 	value, err := decode(value)
 	if err != nil {
-		return fmt.Errorf("%s in the URL: %w", name, err)
+		return fmt.Errorf("%s: %w", name, err)
 	}
 	if value == "" && skipEmpty {
 		return nil
@@ -276,12 +269,17 @@ func (s *settings) add(name, value string) error {
 	}
 	switch name {
 	case "host":
-		if strings.HasPrefix(value, "[") || strings.Contains(value, ",[") {
-			return fmt.Errorf("host=%s: an IPv6 address has no brackets here", quote(value))
+		for h := range strings.SplitSeq(value, ",") {
+			if strings.HasPrefix(h, "[") {
+				return badValue("host", h, "an IPv6 address without brackets")
+			}
+			if strings.Contains(h, "://") || strings.LastIndexByte(h, '@') > 0 {
+				return errors.New("host holds a URL or a user name: a DSN that is a URL goes in place of the whole")
+			}
 		}
 	case "dbname":
-		if strings.Contains(value, "://") {
-			return errors.New("dbname holds a URL: it goes in place of the whole DSN")
+		if strings.Contains(value, "://") || strings.Contains(value, "=") {
+			return errors.New("dbname holds a DSN: that goes in place of the whole")
 		}
 	case "port":
 		ports := strings.Split(value, ",")
@@ -363,16 +361,16 @@ func quote(value string) string {
 
 // splitURLs splits a list of DSNs at the commas before a URL: within one a comma separates its hosts.
 func splitURLs(list string) []string {
-	var urls []string
+	var dsns []string
 	from := 0
-	for i := range list {
-		if list[i] == ',' && isURL(strings.TrimLeft(list[i+1:], space)) {
-			urls = append(urls, strings.Trim(list[from:i], space))
-			from = i + 1
+	for i := range len(list) + 1 {
+		if i < len(list) && (list[i] != ',' || !isURL(strings.TrimLeft(list[i+1:], space))) {
+			continue
 		}
+		if dsn := strings.Trim(list[from:i], space+","); dsn != "" {
+			dsns = append(dsns, dsn)
+		}
+		from = i + 1
 	}
-	if last := strings.Trim(list[from:], space+","); last != "" {
-		urls = append(urls, last)
-	}
-	return urls
+	return dsns
 }
