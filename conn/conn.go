@@ -1,0 +1,389 @@
+package conn
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"sync/atomic"
+
+	"github.com/managedpg/managedpg/stats"
+)
+
+// Conn is the logical connection that database/sql holds. When the driver governs there is one for each checkout, and
+// it is never used again: whoever keeps it beyond its time (sql.Conn.Raw, a sql.Stmt closed late) finds that it owns
+// nothing any more. When database/sql governs it lives as long as its physical connection.
+type Conn struct {
+	pool *Pool
+	phys *physical // only to be touched by who has moved state to connBusy, or ends the checkout
+
+	// state says what the connection may be used for. database/sql serialises its calls; what comes from elsewhere (a
+	// reclaim) may only move it from connHeld.
+	state atomic.Int32
+
+	keep    bool         // IsValid found the session sound; governed by the driver
+	closing stats.Closed // why it is going to be closed; governed by database/sql
+	raw     bool         // arguments have passed CheckNamedValue unchecked, see there
+
+	tx    Tx   // the transaction in progress: there is one at most
+	stmt0 Stmt // the first statement: most checkouts have one at most
+}
+
+// States of a Conn.
+const (
+	connHeld   int32 = iota // checked out
+	connBusy                // checked out, a call is in progress
+	connParked              // not checked out: in database/sql's free list, or from its opener
+	connGone                // closed
+)
+
+var errBusy = errors.New("managedpg: connection used by two goroutines at once")
+
+// enter begins a call, and makes the checkout that a parked connection still lacks. The context is the call's.
+func (c *Conn) enter(ctx context.Context) (*physical, error) {
+	for !c.state.CompareAndSwap(connHeld, connBusy) {
+		switch c.state.Load() {
+		case connParked:
+			if err := c.bind(ctx); err != nil {
+				return nil, err
+			}
+		case connBusy:
+			return nil, errBusy
+		default:
+			return nil, driver.ErrBadConn
+		}
+	}
+	return c.phys, nil
+}
+
+// leave ends a call.
+func (c *Conn) leave() { c.state.CompareAndSwap(connBusy, connHeld) }
+
+// bind makes the checkout.
+func (c *Conn) bind(ctx context.Context) error {
+	if !c.pool.governed {
+		c.pool.Recorder.CheckedOut()
+		c.pool.lend(ctx, c.phys, now())
+		c.state.Store(connHeld)
+		return nil
+	}
+	ph, err := c.pool.checkout(ctx)
+	if err != nil {
+		return err
+	}
+	c.phys = ph
+	c.state.Store(connHeld)
+	return nil
+}
+
+// ResetSession is the checkout of a connection that database/sql has kept. database/sql listens to ErrBadConn only.
+func (c *Conn) ResetSession(ctx context.Context) error {
+	if c.state.Load() != connParked || c.pool.governed {
+		return nil
+	}
+	at := now()
+	ph := c.phys
+	if why, unfit := c.pool.unfit(ph, at); unfit && why != stats.ClosedRecycle {
+		c.closing = why
+		return driver.ErrBadConn
+	}
+	if err := ph.ready(ctx, c.pool, at); err != nil {
+		c.pool.callFailed(ctx, ph, err)
+		c.closing = stats.ClosedBroken
+		return driver.ErrBadConn
+	}
+	c.pool.Recorder.CheckedOut()
+	c.pool.lend(ctx, ph, at)
+	c.state.Store(connHeld)
+	return nil
+}
+
+// IsValid is database/sql's question at check-in whether it may keep the connection. It never blocks.
+func (c *Conn) IsValid() bool {
+	if c.pool.governed {
+		if c.state.CompareAndSwap(connHeld, connBusy) {
+			c.keep = c.phys.sound()
+			c.leave()
+		}
+		return false
+	}
+	at := now()
+	ph := c.phys
+	if c.state.CompareAndSwap(connHeld, connParked) {
+		c.pool.takeBack(ph, at)
+	}
+	if c.state.Load() != connParked {
+		return false
+	}
+	why, unfit := c.pool.unfit(ph, at)
+	switch {
+	case unfit:
+		c.closing = why
+	case !ph.sound():
+		c.closing = stats.ClosedByCaller
+		if ph.lost() {
+			c.closing = stats.ClosedBroken
+		}
+	default:
+		c.closing = stats.ClosedIdle
+		return true
+	}
+	return false
+}
+
+// Close ends the checkout, and the physical connection with it when database/sql governs or the session isn't sound.
+func (c *Conn) Close() error {
+	was := c.state.Swap(connGone)
+	ph := c.phys
+	switch {
+	case was == connGone, ph == nil:
+	case c.pool.governed:
+		c.pool.giveBack(ph, c.keep)
+	default:
+		if was != connParked {
+			c.pool.takeBack(ph, now())
+			c.closing = stats.ClosedByCaller
+			if ph.lost() {
+				c.closing = stats.ClosedBroken
+			}
+		}
+		c.pool.end(ph, c.closing, nil)
+	}
+	return nil
+}
+
+// exec is ExecContext of those bases that have it.
+func (c *Conn) exec(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
+	ph, err := c.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer c.leave()
+	if c.raw {
+		if args, err = c.check(ph, args); err != nil {
+			return nil, err
+		}
+	}
+	before := ph.mark()
+	res, err := ph.features.exec(ctx, query, args)
+	if err != nil || ph.syncWait.Load() {
+		if err = c.verdict(ctx, ph, before, statement, query, err); err != nil {
+			return nil, err
+		}
+	}
+	ph.ran(ctx, query)
+	return res, nil
+}
+
+// query is QueryContext of those bases that have it.
+func (c *Conn) query(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
+	ph, err := c.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer c.leave()
+	if c.raw {
+		if args, err = c.check(ph, args); err != nil {
+			return nil, err
+		}
+	}
+	before := ph.mark()
+	rows, err := ph.features.query(ctx, query, args)
+	if err != nil || ph.syncWait.Load() {
+		if err = c.verdict(ctx, ph, before, statement, query, err); err != nil {
+			discard(rows)
+			return nil, err
+		}
+	}
+	ph.ran(ctx, query)
+	return rows, nil
+}
+
+// discard closes the rows of a call that is told an error.
+func discard(rows driver.Rows) {
+	if rows != nil {
+		_ = rows.Close()
+	}
+}
+
+// PrepareContext prepares a statement, or finds it among those that the physical connection has kept.
+func (c *Conn) PrepareContext(ctx context.Context, query string) (driver.Stmt, error) {
+	ph, err := c.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer c.leave()
+	cached, err := c.prepare(ctx, ph, query)
+	if err != nil {
+		return nil, err
+	}
+	s := &c.stmt0
+	if s.conn != nil {
+		s = new(Stmt)
+	}
+	*s = Stmt{conn: c, cached: cached, generation: ph.generation}
+	if converter, ok := cached.base.(driver.ColumnConverter); ok { //nolint:staticcheck // database/sql still calls it
+		return &convertingStmt{s, converter}, nil
+	}
+	return s, nil
+}
+
+func (c *Conn) prepare(ctx context.Context, ph *physical, query string) (*cachedStmt, error) {
+	if cached := ph.stmts.get(query); cached != nil {
+		return cached, nil
+	}
+	before := ph.mark()
+	base, err := ph.features.prepare(ctx, ph.base, query)
+	if err != nil {
+		return nil, c.verdict(ctx, ph, before, harmless, query, err)
+	}
+	return ph.stmts.add(query, base), nil
+}
+
+// Prepare is for callers without a context; database/sql isn't one.
+func (c *Conn) Prepare(query string) (driver.Stmt, error) {
+	return c.PrepareContext(context.Background(), query)
+}
+
+// BeginTx begins a transaction.
+func (c *Conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, error) {
+	ph, err := c.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer c.leave()
+	before := ph.mark()
+	base, err := ph.features.begin(ctx, ph.base, opts)
+	if err != nil {
+		return nil, c.verdict(ctx, ph, before, harmless, "", err)
+	}
+	ph.tx = txReadWrite
+	if opts.ReadOnly {
+		ph.tx = txReadOnly
+	}
+	c.tx = Tx{conn: c, ctx: ctx, base: base}
+	return &c.tx, nil
+}
+
+// Begin is for callers without a context; database/sql isn't one.
+func (c *Conn) Begin() (driver.Tx, error) { return c.BeginTx(context.Background(), driver.TxOptions{}) }
+
+// Ping asks the server, if the base driver can.
+func (c *Conn) Ping(ctx context.Context) error {
+	ph, err := c.enter(ctx)
+	if err != nil {
+		return err
+	}
+	defer c.leave()
+	if ph.features.pinger == nil {
+		return nil
+	}
+	before := ph.mark()
+	if err := ph.features.pinger.Ping(ctx); err != nil {
+		return c.verdict(ctx, ph, before, harmless, "", err)
+	}
+	return nil
+}
+
+// CheckNamedValue asks the base driver. database/sql gives no context with it, so a connection that has yet to be checked
+// out lets everything through and checks when the call is there.
+func (c *Conn) CheckNamedValue(v *driver.NamedValue) error {
+	if c.state.Load() == connParked && c.phys == nil {
+		c.raw = true
+		return nil
+	}
+	c.raw = false
+	if c.phys == nil || c.phys.features.checker == nil {
+		return driver.ErrSkip
+	}
+	return c.phys.features.checker.CheckNamedValue(v)
+}
+
+// check does what database/sql does with arguments (driverArgsConnLocked in its convert.go) for those that
+// CheckNamedValue had to let through.
+func (c *Conn) check(ph *physical, args []driver.NamedValue) ([]driver.NamedValue, error) {
+	c.raw = false
+	checked := args[:0]
+	for i := range args {
+		v := args[i]
+		v.Ordinal = len(checked) + 1
+		err := driver.ErrSkip
+		if ph.features.checker != nil {
+			err = ph.features.checker.CheckNamedValue(&v)
+		}
+		if err == driver.ErrSkip {
+			v.Value, err = driver.DefaultParameterConverter.ConvertValue(v.Value)
+		}
+		switch err {
+		case nil:
+			checked = append(checked, v)
+		case driver.ErrRemoveArgument:
+		default:
+			name := fmt.Sprintf("$%d", v.Ordinal)
+			if v.Name != "" {
+				name = fmt.Sprintf("with name %q", v.Name)
+			}
+			return nil, fmt.Errorf("sql: converting argument %s type: %w", name, err)
+		}
+	}
+	return checked, nil
+}
+
+// Base is the base driver's connection, nil if the logical connection no longer owns one.
+func (c *Conn) Base() driver.Conn {
+	ph, err := c.enter(context.Background())
+	if err != nil {
+		return nil
+	}
+	defer c.leave()
+	return ph.base
+}
+
+// shaped gives the connection just those optional interfaces whose absence database/sql acts upon; f is nil when the
+// base connection isn't known yet.
+func (c *Conn) shaped(f *features) driver.Conn {
+	switch {
+	case f == nil, f.canExec() && f.canQuery():
+		return fullConn{c}
+	case f.canExec():
+		return execConn{c}
+	case f.canQuery():
+		return queryConn{c}
+	default:
+		return c
+	}
+}
+
+type (
+	fullConn  struct{ *Conn }
+	execConn  struct{ *Conn }
+	queryConn struct{ *Conn }
+)
+
+func (c fullConn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
+	return c.exec(ctx, query, args)
+}
+
+func (c fullConn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
+	return c.query(ctx, query, args)
+}
+
+func (c execConn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
+	return c.exec(ctx, query, args)
+}
+
+func (c queryConn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
+	return c.query(ctx, query, args)
+}
+
+var (
+	_ driver.Conn               = (*Conn)(nil)
+	_ driver.ConnPrepareContext = (*Conn)(nil)
+	_ driver.ConnBeginTx        = (*Conn)(nil)
+	_ driver.Pinger             = (*Conn)(nil)
+	_ driver.SessionResetter    = (*Conn)(nil)
+	_ driver.Validator          = (*Conn)(nil)
+	_ driver.NamedValueChecker  = (*Conn)(nil)
+	_ driver.ExecerContext      = fullConn{}
+	_ driver.QueryerContext     = fullConn{}
+)

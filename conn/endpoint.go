@@ -1,0 +1,134 @@
+package conn
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+	"net"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/lib/pq"
+)
+
+// Endpoint opens connections to one server through one base driver.
+type Endpoint struct {
+	// Name is host:port/dbname, without secrets.
+	Name string
+
+	connector driver.Connector
+	deaf      bool // the base doesn't obey its context while it connects
+	watchSync func(base driver.Conn, unsure func())
+}
+
+// Pgx is an endpoint through pgx. The dialer's socket options hold unless configure puts a DialFunc of its own in place;
+// our socket goes around either. configure may be nil.
+func Pgx(name, dsn string, d *Dialer, configure func(*pgx.ConnConfig) error, opts ...stdlib.OptionOpenDB) (*Endpoint, error) {
+	cfg, err := pgx.ParseConfig(dsn)
+	if err != nil {
+		return nil, err
+	}
+	cfg.ConnectTimeout = 0 // the context has it
+	cfg.DialFunc = d.open
+	if configure != nil {
+		if err := configure(cfg); err != nil {
+			return nil, err
+		}
+	}
+	under := cfg.DialFunc
+	cfg.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
+		return dial(ctx, network, address, under)
+	}
+	theirs := cfg.OnNotice
+	cfg.OnNotice = func(c *pgconn.PgConn, n *pgconn.Notice) {
+		if unsure, ok := c.CustomData()[noticeKey].(func()); ok && syncWaitCancelled(n.SeverityUnlocalized, n.Code) {
+			unsure()
+		}
+		if theirs != nil {
+			theirs(c, n)
+		}
+	}
+	// The pool decides when a connection is pinged, for both bases alike.
+	never := stdlib.OptionShouldPing(func(context.Context, stdlib.ShouldPingParams) bool { return false })
+	return &Endpoint{
+		Name:      name,
+		connector: stdlib.GetConnector(*cfg, append([]stdlib.OptionOpenDB{never}, opts...)...),
+		watchSync: func(base driver.Conn, unsure func()) {
+			base.(*stdlib.Conn).Conn().PgConn().CustomData()[noticeKey] = unsure
+		},
+	}, nil
+}
+
+const noticeKey = "github.com/managedpg/managedpg"
+
+// Pq is an endpoint through lib/pq.
+func Pq(name, dsn string, d *Dialer) (*Endpoint, error) {
+	c, err := pq.NewConnector(dsn)
+	if err != nil {
+		return nil, err
+	}
+	c.Dialer(pqDialer{d})
+	return &Endpoint{
+		Name:      name,
+		connector: c,
+		deaf:      true,
+		watchSync: func(base driver.Conn, unsure func()) {
+			pq.SetNoticeHandler(base, func(n *pq.Error) {
+				if syncWaitCancelled(n.Severity, string(n.Code)) {
+					unsure()
+				}
+			})
+		},
+	}, nil
+}
+
+// Foreign is an endpoint through a connector of the user's own. Its sockets aren't ours: see physical.lost.
+func Foreign(name string, c driver.Connector) *Endpoint { return &Endpoint{Name: name, connector: c} }
+
+// syncWaitCancelled recognises the warning that comes with a COMMIT whose wait for a synchronous standby was cut short
+// (SyncRepWaitForLSN in PostgreSQL's syncrep.c): committed here, but perhaps nowhere else.
+func syncWaitCancelled(severity, code string) bool {
+	return severity == "WARNING" && (code == codeQueryCanceled || code == codeAdminShutdown)
+}
+
+// pqDialer is our dial as lib/pq wants it.
+type pqDialer struct{ d *Dialer }
+
+func (p pqDialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	return dial(ctx, network, address, p.d.open)
+}
+
+func (p pqDialer) Dial(network, address string) (net.Conn, error) {
+	return p.DialContext(context.Background(), network, address)
+}
+
+func (p pqDialer) DialTimeout(network, address string, timeout time.Duration) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	return p.DialContext(ctx, network, address)
+}
+
+// connect opens a base connection, and finds its socket. The context holds for all of it, with either base.
+func (e *Endpoint) connect(ctx context.Context) (driver.Conn, *socket, error) {
+	var d dialing
+	if e.deaf {
+		stop := context.AfterFunc(ctx, func() { d.abort(ctx.Err()) })
+		defer stop()
+	}
+	base, err := e.connector.Connect(context.WithValue(ctx, dialingKey{}, &d))
+	if err == nil && ctx.Err() != nil {
+		_ = base.Close()
+		err = ctx.Err()
+	}
+	if err != nil {
+		// pgx's stdlib forgets the connection when an AfterConnect of the user's fails.
+		d.abort(err)
+		if ctxErr := ctx.Err(); ctxErr != nil && !errors.Is(err, ctxErr) {
+			err = ctxErr
+		}
+		return nil, nil, err
+	}
+	return base, d.last, nil
+}

@@ -1,0 +1,144 @@
+package conn
+
+import (
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/lib/pq"
+
+	"github.com/managedpg/managedpg/leak"
+)
+
+// For errors.Is; each comes wrapped in a typed error with detail.
+var (
+	// ErrPoolTimeout: no connection became free within pool_timeout. See [PoolTimeoutError].
+	ErrPoolTimeout = errors.New("managedpg: pool timeout")
+	// ErrReclaimed: the connection was held for longer than leak_reclaim_after and taken back. See [ReclaimedError].
+	ErrReclaimed = errors.New("managedpg: connection reclaimed")
+	// ErrTxLost: the connection was lost inside a transaction, which was rolled back, for certain. See [LostError].
+	ErrTxLost = errors.New("managedpg: transaction lost")
+	// ErrOutcomeUnknown: the connection was lost after the statement had been sent and before it was answered: it ran
+	// or it did not. See [LostError].
+	ErrOutcomeUnknown = errors.New("managedpg: outcome unknown")
+)
+
+// SQLSTATEs of PostgreSQL's appendix A that decide something here.
+const (
+	codeQueryCanceled       = "57014"
+	codeAdminShutdown       = "57P01"
+	codeFeatureNotSupported = "0A000" // "cached plan must not change result type"
+	codeInvalidStatement    = "26000" // invalid_sql_statement_name: the prepared statement is gone
+)
+
+// LostError is a connection lost while it had work of ours: errors.Is finds ErrTxLost or ErrOutcomeUnknown in it, and
+// what the base driver said. It never holds driver.ErrBadConn, so database/sql doesn't run the statement again.
+type LostError struct {
+	// Kind is ErrTxLost or ErrOutcomeUnknown.
+	Kind error
+	// Endpoint is the server the connection led to.
+	Endpoint string
+	// Err is what the base driver, the context or the socket said.
+	Err error
+}
+
+func (e *LostError) Error() string {
+	what := "transaction lost and rolled back"
+	if e.Kind == ErrOutcomeUnknown {
+		what = "outcome unknown: sent, and the connection lost before the answer"
+	}
+	return fmt.Sprintf("managedpg: %s (%s): %v", what, e.Endpoint, e.Err)
+}
+
+func (e *LostError) Unwrap() []error { return []error{e.Kind, e.Err} }
+
+// ReclaimedError is what the late holder of a reclaimed connection gets; errors.Is finds ErrReclaimed in it.
+type ReclaimedError struct {
+	// Report says who held it, since when.
+	Report leak.Report
+}
+
+func (e *ReclaimedError) Error() string {
+	return fmt.Sprintf("managedpg: pool %q: connection held for %v was reclaimed; checked out at %s",
+		e.Report.Pool, e.Report.Duration.Round(time.Millisecond), e.Report.Caller)
+}
+
+func (e *ReclaimedError) Unwrap() error { return ErrReclaimed }
+
+// PoolTimeoutError is a checkout that found no free connection in time. errors.Is finds ErrPoolTimeout in it when
+// pool_timeout ended the wait, and the context's error when that did.
+type PoolTimeoutError struct {
+	Pool string
+	// Waited is how long the checkout waited.
+	Waited time.Duration
+	// Open, InUse and Waiting are the pool's figures at the end of the wait, this checkout not counted.
+	Open, InUse, Waiting int64
+	// Longest are the checkouts that have held a connection longest, with leak detection on.
+	Longest []leak.Report
+	// Err is ErrPoolTimeout or the context's error.
+	Err error
+}
+
+func (e *PoolTimeoutError) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "managedpg: pool %q: no connection within %v", e.Pool, e.Waited.Round(time.Millisecond))
+	if e.Err != ErrPoolTimeout {
+		fmt.Fprintf(&b, ", %v", e.Err)
+	}
+	fmt.Fprintf(&b, " (%d open, %d in use, %d waiting", e.Open, e.InUse, e.Waiting)
+	if len(e.Longest) > 0 {
+		fmt.Fprintf(&b, "; longest held for %v, by %s", e.Longest[0].Duration.Round(time.Millisecond), e.Longest[0].Caller)
+	}
+	b.WriteString(")")
+	return b.String()
+}
+
+func (e *PoolTimeoutError) Unwrap() error { return e.Err }
+
+// endedError is a call that its context ended after the server had been told, and that the server answered: the answer
+// and the context's error in one.
+type endedError struct{ err, ctx error }
+
+func (e *endedError) Error() string   { return fmt.Sprintf("%v: %v", e.ctx, e.err) }
+func (e *endedError) Unwrap() []error { return []error{e.ctx, e.err} }
+
+// quiet is err in a form in which errors.Is doesn't find driver.ErrBadConn: the cause where there is one, else its text.
+func quiet(err, cause error) error {
+	switch {
+	case !errors.Is(err, driver.ErrBadConn):
+		return err
+	case cause != nil && !errors.Is(cause, driver.ErrBadConn):
+		return cause
+	default:
+		return errors.New(strings.TrimPrefix(err.Error(), "driver: "))
+	}
+}
+
+// sqlState is the SQLSTATE of a server's answer, "" if err holds none.
+func sqlState(err error) string {
+	var s interface{ SQLState() string }
+	if !errors.As(err, &s) {
+		return ""
+	}
+	return s.SQLState()
+}
+
+// severity is the severity of a server's answer: "ERROR" leaves the session alive, "FATAL" and "PANIC" end it. lib/pq
+// knows it in the server's language only (lc_messages).
+func severity(err error) string {
+	var pgErr *pgconn.PgError
+	var pqErr *pq.Error
+	switch {
+	case errors.As(err, &pgErr) && pgErr.SeverityUnlocalized != "":
+		return pgErr.SeverityUnlocalized
+	case errors.As(err, &pgErr):
+		return pgErr.Severity
+	case errors.As(err, &pqErr):
+		return pqErr.Severity
+	default:
+		return ""
+	}
+}

@@ -1,0 +1,29 @@
+//go:build darwin || dragonfly || freebsd || linux || netbsd || openbsd || solaris
+
+package conn
+
+import (
+	"errors"
+	"syscall"
+)
+
+func (s *socket) peekAt(fd uintptr) {
+	var buf [1]byte
+	for {
+		n, _, err := syscall.Recvfrom(int(fd), buf[:], syscall.MSG_PEEK|msgDontwait)
+		switch {
+		case errors.Is(err, syscall.EINTR):
+			continue
+		case errors.Is(err, syscall.EAGAIN):
+			s.peekNow = peekQuiet
+		case err != nil || n == 0:
+			s.peekNow = peekClosed
+		default:
+			s.peekNow = peekUnread
+		}
+		return
+	}
+}
+
+// The sockets of package net are non-blocking already; the flag only says so once more.
+const msgDontwait = syscall.MSG_DONTWAIT

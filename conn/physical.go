@@ -1,0 +1,261 @@
+package conn
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5/stdlib"
+
+	"github.com/managedpg/managedpg/leak"
+	"github.com/managedpg/managedpg/stats"
+)
+
+// physical is a connection of the base driver and what the pool knows of it. Between checkout and check-in it belongs to
+// one logical connection, whose calls database/sql serialises; its fields without a comment are only touched by it, or
+// by the pool while it is free.
+type physical struct {
+	base     driver.Conn
+	features features     // set when opened
+	pgx      *stdlib.Conn // base, if it is that; set when opened
+	sock     *socket      // nil if it wasn't dialled by us; set when opened
+	endpoint *Endpoint    // set when opened
+	route    int          // the endpoint's number with the Router; set when opened
+	epoch    uint64       // the endpoint's epoch then; set when opened
+	drains   uint64       // the pool's count of drains then; set when opened
+	id       uint64       // set when opened
+	slot     *leak.Slot   // nil without leak detection; set when opened
+
+	expires    time.Duration // when pool_recycle ends it, by now(); 0: never. Set when opened
+	checkedOut time.Duration // when it was checked out, by now()
+	freeSince  time.Duration // when it was checked in, or opened
+	used       bool          // has been checked out before: its session may need a reset
+
+	tx         txState
+	generation int         // counts how often the server has forgotten the prepared statements
+	stmts      *stmtCache  // nil when database/sql governs, or statement_cache is 0
+	syncWait   atomic.Bool // a COMMIT's wait for a synchronous standby was cancelled; set by the notice handler
+}
+
+// txState is what is known of the session's transaction. pgx knows better: see physical.inTx.
+type txState int
+
+const (
+	txNone txState = iota
+	txReadWrite
+	txReadOnly
+)
+
+// idlePing is how long a connection may have been free before a pre-ping asks the server instead of the socket.
+const idlePing = time.Second
+
+// ready makes a free connection fit for its next user: pre-ping, the base's own reset, pool_reset. Any error means that
+// the connection is not to be used; nothing of the user's has been sent on it.
+func (ph *physical) ready(ctx context.Context, p *Pool, at time.Duration) error {
+	if p.opts.PrePing {
+		if err := ph.prePing(ctx, p.opts.PingTimeout, at); err != nil {
+			return err
+		}
+	}
+	if ph.features.resetter != nil {
+		// Only ErrBadConn counts for database/sql too.
+		if err := ph.features.resetter.ResetSession(ctx); errors.Is(err, driver.ErrBadConn) {
+			return err
+		}
+	}
+	if p.opts.DiscardAll && ph.used {
+		return ph.discardAll(ctx, p)
+	}
+	return nil
+}
+
+// prePing finds a connection that died while it was free.
+func (ph *physical) prePing(ctx context.Context, timeout time.Duration, at time.Duration) error {
+	seen := peekUnknown
+	if ph.sock != nil {
+		seen = ph.sock.peek()
+	}
+	switch {
+	case seen == peekClosed:
+		return driver.ErrBadConn
+	case seen == peekUnread, at-ph.freeSince > idlePing:
+		if ph.features.pinger == nil {
+			return nil
+		}
+		ctx, cancel := context.WithTimeout(ctx, timeout)
+		defer cancel()
+		return ph.features.pinger.Ping(ctx)
+	default:
+		return nil
+	}
+}
+
+// discardAll resets the whole session.
+func (ph *physical) discardAll(ctx context.Context, p *Pool) error {
+	if err := ph.run(ctx, "DISCARD ALL"); err != nil {
+		return err
+	}
+	if err := ph.forgotten(ctx); err != nil {
+		return err
+	}
+	if p.opts.OnConnect != nil {
+		return p.opts.OnConnect(ctx, ph.base)
+	}
+	return nil
+}
+
+// forgotten is to be called when the server has forgotten the session's prepared statements: it makes pgx's cache and
+// ours forget them too, and statements in use prepare themselves again.
+func (ph *physical) forgotten(ctx context.Context) error {
+	ph.generation++
+	ph.stmts.clear()
+	if ph.pgx == nil {
+		return nil
+	}
+	return ph.pgx.Conn().DeallocateAll(ctx)
+}
+
+// run executes a statement of our own.
+func (ph *physical) run(ctx context.Context, query string) error {
+	_, err := ph.features.exec(ctx, query, nil)
+	if !errors.Is(err, driver.ErrSkip) {
+		return err
+	}
+	st, err := ph.features.prepare(ctx, ph.base, query)
+	if err != nil {
+		return err
+	}
+	defer st.Close()
+	_, err = stmtExec(ctx, st, nil)
+	return err
+}
+
+// sound says whether the session may have a next user. It doesn't block.
+func (ph *physical) sound() bool {
+	if ph.lost() || ph.inTx() != txNone {
+		return false
+	}
+	return ph.features.validator == nil || ph.features.validator.IsValid()
+}
+
+// lost says whether the connection is over, as far as one can tell without asking the server.
+func (ph *physical) lost() bool {
+	if ph.sock != nil && ph.sock.broken() != nil {
+		return true
+	}
+	return ph.pgx != nil && ph.pgx.Conn().IsClosed()
+}
+
+// inTx is the transaction that the session is in. Of pgx it is what the server said last; else what the calls that went
+// through tell.
+func (ph *physical) inTx() txState {
+	if ph.pgx == nil || ph.tx == txReadOnly {
+		return ph.tx
+	}
+	if ph.pgx.Conn().PgConn().TxStatus() == 'I' {
+		return txNone
+	}
+	return txReadWrite
+}
+
+// onStandby says whether the server told that it is one, where nothing can be written.
+func (ph *physical) onStandby() bool {
+	return ph.pgx != nil && ph.pgx.Conn().PgConn().ParameterStatus("in_hot_standby") == "on"
+}
+
+// backendPID is the server's process for the session, 0 if the base doesn't tell.
+func (ph *physical) backendPID() uint32 {
+	if ph.pgx == nil {
+		return 0
+	}
+	return ph.pgx.Conn().PgConn().PID()
+}
+
+// lastHeard is when the server's last word came, by now(); of a socket that isn't ours it is the distant future.
+func (ph *physical) lastHeard() time.Duration {
+	if ph.sock == nil {
+		return 1<<63 - 1
+	}
+	return time.Duration(ph.sock.active.Load())
+}
+
+// close ends the connection; then is called once its socket is closed, at most closeLimit later.
+func (ph *physical) close(then func()) {
+	if ph.sock == nil {
+		_ = ph.base.Close()
+		if ph.pgx == nil {
+			then()
+			return
+		}
+		// pgx may still be at its cancel request.
+		go func() {
+			select {
+			case <-ph.pgx.Conn().PgConn().CleanupDone():
+			case <-time.After(closeLimit):
+				_ = ph.pgx.Conn().PgConn().Conn().Close()
+			}
+			then()
+		}()
+		return
+	}
+	limit := time.AfterFunc(closeLimit, func() { _ = ph.sock.Close() })
+	ph.sock.whenClosed(func() {
+		limit.Stop()
+		then()
+	})
+	_ = ph.base.Close()
+}
+
+// kill closes the socket under whoever uses the connection; the reason is what they get.
+func (ph *physical) kill(reason error) {
+	switch {
+	case ph.sock != nil:
+		ph.sock.closeFor(reason)
+	case ph.pgx != nil:
+		_ = ph.pgx.Conn().PgConn().Conn().Close()
+	}
+}
+
+// open dials the endpoint and makes a physical connection of what it gets.
+func (p *Pool) open(ctx context.Context, e *Endpoint) (*physical, error) {
+	start := now()
+	base, sock, err := e.connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ph := &physical{base: base, features: featuresOf(base), sock: sock, endpoint: e}
+	ph.pgx, _ = base.(*stdlib.Conn)
+	if e.watchSync != nil {
+		e.watchSync(base, func() { ph.syncWait.Store(true) })
+	}
+	if p.governed && p.opts.StatementCache > 0 {
+		ph.stmts = newStmtCache(p.opts.StatementCache)
+	}
+	if p.opts.OnConnect != nil {
+		if err := p.opts.OnConnect(ctx, base); err != nil {
+			ph.close(func() {})
+			return nil, err
+		}
+	}
+	ph.freeSince = now()
+	ph.id = p.lastID.Add(1)
+	if p.opts.Recycle > 0 {
+		ph.expires = ph.freeSince + p.opts.Recycle - p.jitter(p.opts.Recycle/10)
+	}
+	p.Recorder.Created(ph.freeSince - start)
+	return ph, nil
+}
+
+// end closes the connection and counts why; then, if not nil, is called once its socket is closed.
+func (p *Pool) end(ph *physical, why stats.Closed, then func()) {
+	p.forget(ph)
+	p.event(context.Background(), "close", ph, "reason", why)
+	ph.close(func() {
+		p.Recorder.Closed(why)
+		if then != nil {
+			then()
+		}
+	})
+}

@@ -1,0 +1,479 @@
+// Package conn is a connection's life: the physical connection, the pool it lives in, and the logical connection (Conn,
+// Stmt, Tx) that database/sql holds.
+//
+// It keeps the promise that no statement is sent twice: driver.ErrBadConn, on which database/sql tries again, leaves this
+// package only when not one byte of the call reached the socket.
+package conn
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+
+	"github.com/managedpg/managedpg/leak"
+	"github.com/managedpg/managedpg/stats"
+)
+
+// Options are what a pool needs to know of its configuration. The keys are explained in driver.Config.
+type Options struct {
+	Name           string
+	Size           int // pool_size; 0: database/sql governs
+	MaxOverflow    int // -1: no limit
+	Timeout        time.Duration
+	Recycle        time.Duration
+	IdleTimeout    time.Duration
+	MinIdle        int
+	PrePing        bool
+	PingTimeout    time.Duration
+	StatementCache int
+	DiscardAll     bool
+	Echo           bool
+	OnConnect      func(context.Context, driver.Conn) error
+	Logger         func() *slog.Logger
+	Leaks          *leak.Tracker // nil: no leak detection
+}
+
+// Router says which endpoint a new connection leads to, and hears what calls tell of the endpoints.
+type Router interface {
+	// Connect calls open with the number of the endpoint to dial, and with others when that fails, until one succeeds or
+	// there is no use in going on.
+	Connect(ctx context.Context, open func(ctx context.Context, endpoint int) error) error
+	// Epoch changes when connections made to the endpoint before are no longer to be used.
+	Epoch(endpoint int) uint64
+	// CallFailed is evidence about the endpoint.
+	CallFailed(endpoint int, err error)
+}
+
+// Pool lends physical connections.
+//
+// When the driver governs (Options.Size > 0), a checkout takes a permit first, then a free connection, else dials. At
+// most Size + MaxOverflow permits are out, and a permit comes back only once its connection is free or its socket is
+// closed; so there are never more sockets than permits. x/sync's semaphore serves first come first served.
+//
+// When database/sql governs, each physical connection belongs to one logical connection for life, and the pool only
+// opens, counts and closes.
+type Pool struct {
+	Recorder stats.Recorder
+
+	opts      Options
+	governed  bool
+	endpoints []*Endpoint
+	router    Router
+	permits   *semaphore.Weighted // nil without a limit
+	opener    openerDetector
+	lastID    atomic.Uint64
+	drains    atomic.Uint64 // counts Drain: connections opened before the last one aren't used again
+
+	ctx  context.Context // ends with Close
+	stop context.CancelFunc
+	tend tender
+
+	// mu guards what follows. Nothing that could block is done while it is held.
+	mu     sync.Mutex
+	closed bool
+	free   []*physical            // the most recently used last
+	all    map[*physical]struct{} // every open connection, free or not
+}
+
+// New makes a pool. The router numbers its endpoints as they are given here.
+func New(opts Options, router Router, endpoints ...*Endpoint) *Pool {
+	p := &Pool{
+		opts:      opts,
+		governed:  opts.Size > 0,
+		endpoints: endpoints,
+		router:    router,
+		all:       make(map[*physical]struct{}),
+	}
+	p.ctx, p.stop = context.WithCancel(context.Background())
+	if p.governed && opts.MaxOverflow >= 0 {
+		p.permits = semaphore.NewWeighted(int64(opts.Size + opts.MaxOverflow))
+	}
+	p.tend.init(p)
+	return p
+}
+
+// ErrClosed is what a checkout gets after db.Close.
+var ErrClosed = errors.New("managedpg: pool is closed")
+
+// Connect is a checkout when the driver governs, and opens a connection when database/sql does.
+func (p *Pool) Connect(ctx context.Context) (driver.Conn, error) {
+	p.tend.start()
+	fromOpener := p.opener.is(ctx)
+	c := &Conn{pool: p}
+	if p.governed {
+		if fromOpener {
+			c.state.Store(connParked)
+			return c.shaped(nil), nil
+		}
+		if err := c.bind(ctx); err != nil {
+			return nil, err
+		}
+		return c.shaped(&c.phys.features), nil
+	}
+	ph, err := p.dial(ctx)
+	if err != nil {
+		p.failed(ctx, err)
+		return nil, err
+	}
+	c.phys = ph
+	c.state.Store(connParked)
+	if !fromOpener {
+		if err := c.bind(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return c.shaped(&ph.features), nil
+}
+
+// checkout is the governed pool's: a permit, then a free connection or a new one.
+func (p *Pool) checkout(ctx context.Context) (*physical, error) {
+	start := now()
+	at := start
+	if err := p.permit(ctx, &at); err != nil {
+		p.failed(ctx, err)
+		return nil, err
+	}
+	for {
+		ph := p.takeFree()
+		if ph == nil {
+			break
+		}
+		if why, ok := p.unfit(ph, at); ok {
+			p.end(ph, why, nil)
+			continue
+		}
+		if err := ph.ready(ctx, p, at); err != nil {
+			p.callFailed(ctx, ph, err)
+			p.end(ph, stats.ClosedBroken, nil)
+			if ctx.Err() != nil {
+				p.release()
+				p.failed(ctx, ctx.Err())
+				return nil, ctx.Err()
+			}
+			continue
+		}
+		p.Recorder.CheckedOutAfter(at - start)
+		p.lend(ctx, ph, at)
+		return ph, nil
+	}
+	ph, err := p.dial(ctx)
+	if err != nil {
+		p.release()
+		p.failed(ctx, err)
+		return nil, err
+	}
+	p.Recorder.CheckedOutAfter(ph.freeSince - start)
+	p.lend(ctx, ph, ph.freeSince)
+	return ph, nil
+}
+
+// lend marks a connection as checked out.
+func (p *Pool) lend(ctx context.Context, ph *physical, at time.Duration) {
+	ph.checkedOut = at
+	if ph.slot != nil {
+		ph.slot.CheckOut(ctx, at)
+	}
+	p.event(ctx, "checkout", ph)
+}
+
+// takeBack counts a check-in.
+func (p *Pool) takeBack(ph *physical, at time.Duration) {
+	if ph.slot != nil {
+		ph.slot.CheckIn(at)
+	}
+	ph.freeSince = at
+	ph.used = true
+	p.Recorder.CheckedIn(at - ph.checkedOut)
+	p.event(context.Background(), "checkin", ph)
+}
+
+// permit takes a permit, and moves at to the time it had to wait for.
+func (p *Pool) permit(ctx context.Context, at *time.Duration) error {
+	if p.permits == nil {
+		if p.ctx.Err() != nil {
+			return ErrClosed
+		}
+		return nil
+	}
+	if !p.permits.TryAcquire(1) {
+		if err := p.wait(ctx, *at); err != nil {
+			return err
+		}
+		*at = now()
+	}
+	if p.ctx.Err() != nil {
+		p.release()
+		return ErrClosed
+	}
+	return nil
+}
+
+// wait queues for a permit, for as long as the context, pool_timeout and the pool last.
+func (p *Pool) wait(ctx context.Context, start time.Duration) error {
+	waitCtx := ctx
+	switch timeout := p.opts.Timeout; {
+	case timeout == 0:
+		return p.timeout(ErrPoolTimeout, 0)
+	case timeout > 0:
+		var cancel context.CancelFunc
+		waitCtx, cancel = context.WithTimeout(ctx, timeout)
+		defer cancel()
+	}
+	waitCtx, cancel := context.WithCancel(waitCtx)
+	defer cancel()
+	defer context.AfterFunc(p.ctx, cancel)()
+
+	p.Recorder.Waiting(1)
+	err := p.permits.Acquire(waitCtx, 1)
+	p.Recorder.Waiting(-1)
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return p.timeout(ctx.Err(), now()-start)
+	case p.ctx.Err() != nil:
+		return ErrClosed
+	default:
+		return p.timeout(ErrPoolTimeout, now()-start)
+	}
+}
+
+func (p *Pool) timeout(err error, waited time.Duration) error {
+	e := &PoolTimeoutError{Pool: p.opts.Name, Waited: waited, Err: err}
+	e.Open, e.InUse, e.Waiting = p.Recorder.Now()
+	if p.opts.Leaks != nil {
+		e.Longest = p.opts.Leaks.Longest(longestHolders)
+	}
+	return e
+}
+
+// longestHolders is how many checkouts a timeout names.
+const longestHolders = 3
+
+func (p *Pool) release() {
+	if p.permits != nil {
+		p.permits.Release(1)
+	}
+}
+
+// callFailed tells the router what a call says of its endpoint. A caller that changed its mind says nothing.
+func (p *Pool) callFailed(ctx context.Context, ph *physical, err error) {
+	if !errors.Is(ctx.Err(), context.Canceled) {
+		p.router.CallFailed(ph.route, err)
+	}
+}
+
+// failed counts a checkout that got no connection.
+func (p *Pool) failed(ctx context.Context, err error) {
+	p.Recorder.CheckoutFailed(errors.Is(err, ErrPoolTimeout))
+	if p.opts.Echo {
+		p.opts.Logger().DebugContext(ctx, "managedpg: checkout failed", "pool", p.opts.Name, "error", err)
+	}
+}
+
+func (p *Pool) takeFree() *physical {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	last := len(p.free) - 1
+	if last < 0 {
+		return nil
+	}
+	ph := p.free[last]
+	p.free[last] = nil
+	p.free = p.free[:last]
+	return ph
+}
+
+// unfit says why a connection is not to be used again, whatever the state of its session.
+func (p *Pool) unfit(ph *physical, at time.Duration) (why stats.Closed, unfit bool) {
+	switch {
+	case ph.drains != p.drains.Load():
+		return stats.ClosedDrain, true
+	case ph.epoch != p.router.Epoch(ph.route):
+		return stats.ClosedEndpoint, true
+	case ph.expires > 0 && at >= ph.expires:
+		return stats.ClosedRecycle, true
+	default:
+		return 0, false
+	}
+}
+
+// giveBack is the governed pool's check-in. Keep says that the session is sound.
+func (p *Pool) giveBack(ph *physical, keep bool) {
+	at := now()
+	p.takeBack(ph, at)
+	why, unfit := p.unfit(ph, at)
+	switch {
+	case unfit:
+	case !keep && ph.lost():
+		why = stats.ClosedBroken
+	case !keep:
+		why = stats.ClosedByCaller
+	default:
+		var kept bool
+		if why, kept = p.putFree(ph); kept {
+			p.release()
+			return
+		}
+	}
+	p.end(ph, why, p.release)
+}
+
+// putFree keeps a connection for the next checkout, unless the pool is closed or as many as pool_size are free already.
+func (p *Pool) putFree(ph *physical) (why stats.Closed, kept bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case p.closed:
+		return stats.ClosedShutdown, false
+	case len(p.free) >= p.opts.Size:
+		return stats.ClosedOverflow, false
+	}
+	p.free = append(p.free, ph)
+	return 0, true
+}
+
+// dial opens a connection to the endpoint that the router chooses.
+func (p *Pool) dial(ctx context.Context) (*physical, error) {
+	var ph *physical
+	drains := p.drains.Load()
+	err := p.router.Connect(ctx, func(ctx context.Context, i int) error {
+		epoch := p.router.Epoch(i)
+		opened, err := p.open(ctx, p.endpoints[i])
+		if err == nil {
+			opened.route, opened.epoch, opened.drains = i, epoch, drains
+			ph = opened
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if p.opts.Leaks != nil {
+		ph.slot = p.opts.Leaks.Slot(ph.id, ph.endpoint.Name, ph.backendPID(), ph)
+	}
+	p.mu.Lock()
+	closed := p.closed
+	p.all[ph] = struct{}{}
+	p.mu.Unlock()
+	p.event(ctx, "dial", ph)
+	if closed {
+		p.end(ph, stats.ClosedShutdown, nil)
+		return nil, ErrClosed
+	}
+	return ph, nil
+}
+
+// forget takes a connection that is about to be closed off the books.
+func (p *Pool) forget(ph *physical) {
+	if ph.slot != nil {
+		ph.slot.Remove()
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.all, ph)
+}
+
+// Drain closes all free connections now, and each of the others when it is given back.
+func (p *Pool) Drain() {
+	p.drains.Add(1)
+	p.sweep(now())
+	p.tend.wake()
+}
+
+// sweep closes the free connections that are unfit or have been free for too long. Each is closed under a permit, so
+// that its socket still counts; when there is none to be had the checkout that took the last one will find it.
+func (p *Pool) sweep(at time.Duration) {
+	for {
+		if p.permits != nil && !p.permits.TryAcquire(1) {
+			return
+		}
+		ph, why := p.takeUnfit(at)
+		if ph == nil {
+			p.release()
+			return
+		}
+		p.end(ph, why, p.release)
+	}
+}
+
+// takeUnfit takes the free connection that has been free for longest among those to be closed.
+func (p *Pool) takeUnfit(at time.Duration) (*physical, stats.Closed) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i, ph := range p.free {
+		why, unfit := p.unfit(ph, at)
+		if !unfit && p.opts.IdleTimeout > 0 && at-ph.freeSince >= p.opts.IdleTimeout && len(p.free) > p.opts.MinIdle {
+			why, unfit = stats.ClosedIdle, true
+		}
+		if unfit {
+			p.free = append(p.free[:i], p.free[i+1:]...)
+			return ph, why
+		}
+	}
+	return nil, 0
+}
+
+// Close closes the free connections, wakes those who wait with ErrClosed, and leaves what is borrowed to be closed when
+// it is given back. It doesn't wait for borrowers.
+func (p *Pool) Close() error {
+	p.mu.Lock()
+	p.closed = true
+	free := p.free
+	p.free = nil
+	p.mu.Unlock()
+	p.stop()
+	var closing sync.WaitGroup
+	for _, ph := range free {
+		closing.Add(1)
+		go p.end(ph, stats.ClosedShutdown, closing.Done)
+	}
+	p.tend.finish()
+	closing.Wait()
+	return nil
+}
+
+// KillEndpoint closes the sockets of connections to an endpoint, whoever uses them; they get the reason. Which are meant
+// is said by affected, which is given the monotonic time since the connection last heard from the server.
+func (p *Pool) KillEndpoint(endpoint int, reason error, affected func(silent time.Duration) bool) {
+	at := now()
+	p.mu.Lock()
+	var victims []*physical
+	for ph := range p.all {
+		if ph.route == endpoint && affected(at-ph.lastHeard()) {
+			victims = append(victims, ph)
+		}
+	}
+	p.mu.Unlock()
+	for _, ph := range victims {
+		ph.kill(reason)
+	}
+}
+
+// jitter is a random part of at most d.
+func (p *Pool) jitter(d time.Duration) time.Duration {
+	if d <= 0 {
+		return 0
+	}
+	return rand.N(d)
+}
+
+// event logs what happened to a connection, if echo_pool asks for it.
+func (p *Pool) event(ctx context.Context, what string, ph *physical, more ...any) {
+	if !p.opts.Echo {
+		return
+	}
+	log := p.opts.Logger()
+	if !log.Enabled(ctx, slog.LevelDebug) {
+		return
+	}
+	attrs := append([]any{"pool", p.opts.Name, "connection_id", ph.id, "endpoint", ph.endpoint.Name}, more...)
+	log.DebugContext(ctx, "managedpg: "+what, attrs...)
+}

@@ -1,0 +1,191 @@
+package conn
+
+import (
+	"net"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// socket is the network connection under a base driver's connection. It counts what the base writes, remembers the
+// first error, and can be closed from outside with a reason that whoever still uses it is given.
+type socket struct {
+	net.Conn
+	raw syscall.RawConn // nil where the system's socket can't be had: then peek always answers unknown
+
+	writes atomic.Int64 // writes that carried anything but a goodbye
+	active atomic.Int64 // monotonic time of the last read that brought something; see now
+
+	mu      sync.Mutex
+	closed  bool
+	err     error // the first error a read or write met
+	reason  error // why closeFor closed it
+	onClose func()
+
+	peekFd  func(fd uintptr) // s.peekAt, bound once so that a peek allocates nothing
+	peekNow peekResult       // what the last peekAt found; only touched inside peek
+}
+
+func newSocket(c net.Conn) *socket {
+	s := &socket{Conn: c}
+	s.raw = rawConn(c)
+	s.peekFd = s.peekAt
+	return s
+}
+
+// rawConn finds the system's socket under c, through wrappers that have NetConn as *tls.Conn has.
+func rawConn(c net.Conn) syscall.RawConn {
+	for {
+		if sc, ok := c.(syscall.Conn); ok {
+			raw, err := sc.SyscallConn()
+			if err != nil {
+				return nil
+			}
+			return raw
+		}
+		under, ok := c.(interface{ NetConn() net.Conn })
+		if !ok {
+			return nil
+		}
+		c = under.NetConn()
+	}
+}
+
+func (s *socket) Read(b []byte) (int, error) {
+	n, err := s.Conn.Read(b)
+	if n > 0 {
+		s.active.Store(int64(now()))
+	}
+	if err != nil {
+		err = s.failed(err)
+	}
+	return n, err
+}
+
+func (s *socket) Write(b []byte) (int, error) {
+	n, err := s.Conn.Write(b)
+	if n > 0 && !goodbye(b) {
+		s.writes.Add(1)
+	}
+	if err != nil {
+		err = s.failed(err)
+	}
+	return n, err
+}
+
+// goodbye tells a Terminate message, which a base may send from another goroutine after it has given up on a call, from
+// everything that could run a statement. It is five bytes long ('X' and its length), and no message that runs a
+// statement is as short. Under TLS it is one record: of TLS 1.3 its length gives it away; of TLS 1.2 it depends on the
+// cipher, and it counts as a write, which errs on the side of "outcome unknown".
+func goodbye(b []byte) bool {
+	const (
+		terminate       = 5
+		tls13Overhead   = 5 + 1 + 16 // record header, content type, AEAD tag: RFC 8446, section 5.2
+		applicationData = 23
+	)
+	switch len(b) {
+	case terminate:
+		return b[0] == 'X'
+	case terminate + tls13Overhead:
+		return b[0] == applicationData && b[1] == 3 && b[2] == 3
+	default:
+		return false
+	}
+}
+
+// failed notes the first error, and gives the reason in its place if we closed the socket ourselves.
+func (s *socket) failed(err error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.reason != nil {
+		err = s.reason
+	}
+	if s.err == nil {
+		s.err = err
+	}
+	return err
+}
+
+// broken is the first error that reading or writing met, net.ErrClosed after Close, or nil.
+func (s *socket) broken() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err == nil && s.closed {
+		return net.ErrClosed
+	}
+	return s.err
+}
+
+// closeFor closes the socket from outside; whoever reads or writes it gets the reason.
+func (s *socket) closeFor(reason error) {
+	s.mu.Lock()
+	if s.reason == nil && !s.closed {
+		s.reason = reason
+		s.err = reason
+	}
+	s.mu.Unlock()
+	_ = s.Close()
+}
+
+// Close closes the socket, and then calls what whenClosed left.
+func (s *socket) Close() error {
+	err := s.Conn.Close()
+	s.mu.Lock()
+	f := s.onClose
+	s.onClose = nil
+	s.closed = true
+	s.mu.Unlock()
+	if f != nil {
+		f()
+	}
+	return err
+}
+
+// whenClosed calls f once the socket is closed, at once if it is already.
+func (s *socket) whenClosed(f func()) {
+	s.mu.Lock()
+	if !s.closed {
+		s.onClose = f
+		f = nil
+	}
+	s.mu.Unlock()
+	if f != nil {
+		f()
+	}
+}
+
+// NetConn lets rawConn and others see through.
+func (s *socket) NetConn() net.Conn { return s.Conn }
+
+// peekResult is what a look at a socket's receive buffer tells without reading from it.
+type peekResult int
+
+const (
+	peekUnknown peekResult = iota // the system or the dialer has no way to look
+	peekQuiet                     // open, nothing to read: as an idle connection should be
+	peekUnread                    // something came that nobody read: a notice, a notification, or the server's last words
+	peekClosed                    // the server closed it, or it was reset
+)
+
+// peek looks whether the peer has closed the connection. It never blocks, and is not to be called concurrently.
+func (s *socket) peek() peekResult {
+	if s.broken() != nil {
+		return peekClosed
+	}
+	s.peekNow = peekUnknown
+	if s.raw == nil {
+		return peekUnknown
+	}
+	// Control, not Read: a peek must not wait for a reader's turn.
+	if err := s.raw.Control(s.peekFd); err != nil {
+		return peekClosed
+	}
+	return s.peekNow
+}
+
+// Started is the base of the package's monotonic clock: reading time since it costs half of time.Now.
+var Started = time.Now()
+
+// now is the monotonic time since the program started.
+func now() time.Duration { return time.Since(Started) }

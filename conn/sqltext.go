@@ -1,0 +1,168 @@
+package conn
+
+import (
+	"iter"
+	"strings"
+)
+
+// What a text tells about transactions is only asked for when it matters: when a call has failed, or, of a base driver
+// that can't tell its session's transaction, when the text could begin or end one. Nothing here parses SQL. A verb counts
+// wherever a statement could start, in a literal or a comment too: one may be seen that isn't there, but none is missed.
+
+// mayCommit says whether a text, sent inside a transaction, may have made something permanent: it commits, or it rolls
+// back and goes on with statements of its own.
+func mayCommit(text string) bool {
+	for verb, rest := range txVerbs(text) {
+		switch verb {
+		case "COMMIT", "END":
+			return true
+		case "PREPARE":
+			if next, _ := word(rest); next == "TRANSACTION" {
+				return true
+			}
+		case "ROLLBACK", "ABORT":
+			if _, more, _ := strings.Cut(rest, ";"); !toSavepoint(rest) && strings.TrimSpace(more) != "" {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// txAfter is the transaction that a session is in after a text has run, if it was in this one before.
+func txAfter(text string, tx txState) txState {
+	for verb, rest := range txVerbs(text) {
+		switch verb {
+		case "BEGIN", "START":
+			if tx == txNone {
+				tx = txReadWrite
+			}
+		case "COMMIT", "END":
+			tx = afterEnd(rest)
+		case "ROLLBACK", "ABORT":
+			if !toSavepoint(rest) {
+				tx = afterEnd(rest)
+			}
+		case "PREPARE":
+			if next, _ := word(rest); next == "TRANSACTION" {
+				tx = txNone
+			}
+		}
+	}
+	return tx
+}
+
+// afterEnd knows COMMIT AND CHAIN, which begins the next transaction at once, from COMMIT.
+func afterEnd(rest string) txState {
+	next, rest := pastTransaction(rest)
+	if next == "AND" {
+		if next, _ = word(rest); next == "CHAIN" {
+			return txReadWrite
+		}
+	}
+	return txNone
+}
+
+func toSavepoint(rest string) bool {
+	next, _ := pastTransaction(rest)
+	return next == "TO"
+}
+
+// pastTransaction is the next word but for the noise words WORK and TRANSACTION.
+func pastTransaction(rest string) (next, after string) {
+	next, after = word(rest)
+	if next == "WORK" || next == "TRANSACTION" {
+		next, after = word(after)
+	}
+	return next, after
+}
+
+// txVerbs yields the words of a text that begin or end transactions and may start a statement, and what follows each.
+func txVerbs(text string) iter.Seq2[string, string] {
+	return func(yield func(verb, rest string) bool) {
+		for i := 0; i < len(text); {
+			if !isWordByte(text[i]) {
+				i++
+				continue
+			}
+			end := i
+			for end < len(text) && isWordByte(text[end]) {
+				end++
+			}
+			if verb := txVerb(text[i:end]); verb != "" && mayStart(text[:i]) && !yield(verb, text[end:]) {
+				return
+			}
+			i = end
+		}
+	}
+}
+
+func txVerb(w string) string {
+	for _, verb := range [...]string{"BEGIN", "START", "COMMIT", "END", "ROLLBACK", "ABORT", "PREPARE"} {
+		if len(w) == len(verb) && strings.EqualFold(w, verb) {
+			return verb
+		}
+	}
+	return ""
+}
+
+// mayStart says whether a statement could start after this: the text's beginning, a semicolon, a comment.
+func mayStart(before string) bool {
+	before = strings.TrimRight(before, " \t\r\n\f\v")
+	lastLine := before[strings.LastIndexByte(before, '\n')+1:]
+	return before == "" || strings.HasSuffix(before, ";") || strings.HasSuffix(before, "*/") ||
+		strings.Contains(lastLine, "--")
+}
+
+// touchesTx is a quick no for most texts: whether txAfter could find anything in it.
+func touchesTx(text string) bool {
+	if strings.IndexByte(text, ';') >= 0 {
+		return true
+	}
+	first, _ := word(text)
+	return txVerb(first) != "" || first == ""
+}
+
+// forgetsStatements says whether the text is one after which the server has no prepared statements any more.
+func forgetsStatements(text string) bool {
+	if text == "" || text[0] > ' ' && text[0]|0x20 != 'd' {
+		return false
+	}
+	verb, rest := word(text)
+	if verb != "DISCARD" && verb != "DEALLOCATE" {
+		return false
+	}
+	what, rest := word(rest)
+	if what == "PREPARE" {
+		what, _ = word(rest)
+	}
+	return what == "ALL"
+}
+
+// isCopy says whether the text is a COPY, whose prepared form in lib/pq is a stream that can be used once.
+func isCopy(text string) bool {
+	for {
+		text = strings.TrimLeft(text, " \t\r\n\f\v")
+		if !strings.HasPrefix(text, "--") {
+			break
+		}
+		_, text, _ = strings.Cut(text, "\n")
+	}
+	first, _ := word(text)
+	return first == "COPY" || first == ""
+}
+
+// word is the first word of a text in capitals, past white space, and what follows it; "" if it starts with anything
+// else, a comment say.
+func word(text string) (first, rest string) {
+	text = strings.TrimLeft(text, " \t\r\n\f\v")
+	n := 0
+	for n < len(text) && isWordByte(text[n]) {
+		n++
+	}
+	return strings.ToUpper(text[:n]), text[n:]
+}
+
+func isWordByte(b byte) bool {
+	return b|0x20 >= 'a' && b|0x20 <= 'z' || b >= '0' && b <= '9' || b == '_' || b == '$' || b >= 0x80
+}

@@ -1,0 +1,136 @@
+package conn
+
+import (
+	"context"
+	"database/sql/driver"
+)
+
+// Stmt is a prepared statement of a logical connection. When the driver governs, its base statement stays with the
+// physical connection when it is closed.
+type Stmt struct {
+	conn       *Conn
+	cached     *cachedStmt
+	generation int // the physical connection's when it was prepared
+	closed     bool
+}
+
+// enter begins a call, and prepares the statement again if the server has forgotten it.
+func (s *Stmt) enter(ctx context.Context) (*physical, error) {
+	ph, err := s.conn.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if s.generation == ph.generation {
+		return ph, nil
+	}
+	_ = ph.stmts.release(s.cached)
+	fresh, err := s.conn.prepare(ctx, ph, s.cached.query)
+	if err != nil {
+		s.conn.leave()
+		return nil, err
+	}
+	s.cached, s.generation = fresh, ph.generation
+	return ph, nil
+}
+
+// ExecContext executes the statement.
+func (s *Stmt) ExecContext(ctx context.Context, args []driver.NamedValue) (driver.Result, error) {
+	ph, err := s.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer s.conn.leave()
+	before := ph.mark()
+	res, err := stmtExec(ctx, s.cached.base, args)
+	if err != nil || ph.syncWait.Load() {
+		if err = s.failed(ctx, ph, before, err); err != nil {
+			return nil, err
+		}
+	}
+	ph.ran(ctx, s.cached.query)
+	return res, nil
+}
+
+// QueryContext executes the statement.
+func (s *Stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driver.Rows, error) {
+	ph, err := s.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer s.conn.leave()
+	before := ph.mark()
+	rows, err := stmtQuery(ctx, s.cached.base, args)
+	if err != nil || ph.syncWait.Load() {
+		if err = s.failed(ctx, ph, before, err); err != nil {
+			discard(rows)
+			return nil, err
+		}
+	}
+	ph.ran(ctx, s.cached.query)
+	return rows, nil
+}
+
+// failed is the verdict, after the statement has left the cache if the server no longer runs it.
+func (s *Stmt) failed(ctx context.Context, ph *physical, before int64, err error) error {
+	switch sqlState(err) {
+	case codeFeatureNotSupported, codeInvalidStatement:
+		ph.stmts.evict(s.cached)
+	}
+	return s.conn.verdict(ctx, ph, before, statement, s.cached.query, err)
+}
+
+// Exec is for callers without a context; database/sql isn't one.
+func (s *Stmt) Exec(args []driver.Value) (driver.Result, error) {
+	return s.ExecContext(context.Background(), numbered(args))
+}
+
+// Query is for callers without a context; database/sql isn't one.
+func (s *Stmt) Query(args []driver.Value) (driver.Rows, error) {
+	return s.QueryContext(context.Background(), numbered(args))
+}
+
+func numbered(args []driver.Value) []driver.NamedValue {
+	named := make([]driver.NamedValue, len(args))
+	for i, v := range args {
+		named[i] = driver.NamedValue{Ordinal: i + 1, Value: v}
+	}
+	return named
+}
+
+// NumInput is the base statement's.
+func (s *Stmt) NumInput() int { return s.cached.base.NumInput() }
+
+// Close gives the statement back. One that is closed when its connection is somebody else's already was given back with
+// it.
+func (s *Stmt) Close() error {
+	if s.closed {
+		return nil
+	}
+	s.closed = true
+	if s.conn.state.CompareAndSwap(connHeld, connBusy) {
+		defer s.conn.leave()
+	} else if s.conn.state.Load() != connParked {
+		return nil
+	}
+	return s.conn.phys.stmts.release(s.cached)
+}
+
+// CheckNamedValue asks the base statement, or else the base connection, as database/sql does.
+func (s *Stmt) CheckNamedValue(v *driver.NamedValue) error {
+	if checker, ok := s.cached.base.(driver.NamedValueChecker); ok {
+		return checker.CheckNamedValue(v)
+	}
+	return s.conn.CheckNamedValue(v)
+}
+
+// convertingStmt is for a base statement that has a ColumnConverter, whose absence database/sql acts upon.
+type convertingStmt struct {
+	*Stmt
+	driver.ColumnConverter //nolint:staticcheck // database/sql still calls it
+}
+
+var (
+	_ driver.StmtExecContext   = (*Stmt)(nil)
+	_ driver.StmtQueryContext  = (*Stmt)(nil)
+	_ driver.NamedValueChecker = (*Stmt)(nil)
+)

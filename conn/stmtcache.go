@@ -1,0 +1,97 @@
+package conn
+
+import (
+	"container/list"
+	"database/sql/driver"
+)
+
+// stmtCache keeps a physical connection's prepared statements, so that one that a logical connection closes is there for
+// the next. The least recently used goes first; one in use stays, even beyond the limit. It belongs to whoever holds the
+// connection, so it needs no lock. A nil cache keeps nothing.
+type stmtCache struct {
+	limit   int
+	byQuery map[string]*cachedStmt
+	recent  list.List // of *cachedStmt, the most recently used first
+}
+
+type cachedStmt struct {
+	base  driver.Stmt
+	query string
+	refs  int           // logical statements that use it
+	place *list.Element // nil once it has left the cache: then the last user closes it
+}
+
+func newStmtCache(limit int) *stmtCache {
+	return &stmtCache{limit: limit, byQuery: make(map[string]*cachedStmt)}
+}
+
+// get finds a statement and counts one more user.
+func (c *stmtCache) get(query string) *cachedStmt {
+	if c == nil {
+		return nil
+	}
+	s := c.byQuery[query]
+	if s != nil {
+		s.refs++
+		c.recent.MoveToFront(s.place)
+	}
+	return s
+}
+
+// add puts a statement with one user into the cache.
+func (c *stmtCache) add(query string, base driver.Stmt) *cachedStmt {
+	s := &cachedStmt{base: base, query: query, refs: 1}
+	if c == nil || isCopy(query) {
+		return s
+	}
+	s.place = c.recent.PushFront(s)
+	c.byQuery[query] = s
+	c.trim()
+	return s
+}
+
+// release counts one user less, and closes the statement if it is nobody's any more.
+func (c *stmtCache) release(s *cachedStmt) error {
+	s.refs--
+	if s.refs > 0 || s.place != nil {
+		return nil
+	}
+	return s.base.Close()
+}
+
+// evict takes a statement out of the cache: the server no longer runs it.
+func (c *stmtCache) evict(s *cachedStmt) {
+	if s.place == nil {
+		return
+	}
+	c.recent.Remove(s.place)
+	delete(c.byQuery, s.query)
+	s.place = nil
+}
+
+// clear evicts all of them and closes those that nobody uses, which makes the base driver forget them.
+func (c *stmtCache) clear() {
+	if c == nil {
+		return
+	}
+	for e := c.recent.Front(); e != nil; e = c.recent.Front() {
+		c.drop(e.Value.(*cachedStmt))
+	}
+}
+
+func (c *stmtCache) trim() {
+	for e := c.recent.Back(); e != nil && c.recent.Len() > c.limit; {
+		s := e.Value.(*cachedStmt)
+		e = e.Prev()
+		if s.refs == 0 {
+			c.drop(s)
+		}
+	}
+}
+
+func (c *stmtCache) drop(s *cachedStmt) {
+	c.evict(s)
+	if s.refs == 0 {
+		_ = s.base.Close()
+	}
+}

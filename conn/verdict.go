@@ -1,0 +1,137 @@
+package conn
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+)
+
+// kind is what a call asks of the server, as far as its loss is concerned.
+type kind int
+
+const (
+	statement kind = iota
+	commit
+	rollback
+	harmless // BEGIN, PREPARE, a ping: whether it ran makes no difference
+)
+
+// mark is what a call remembers before it starts, for sent.
+func (ph *physical) mark() int64 {
+	switch {
+	case ph.sock != nil:
+		return ph.sock.writes.Load()
+	case ph.pgx != nil && ph.pgx.Conn().IsClosed():
+		return -1
+	default:
+		return 0
+	}
+}
+
+// sent says whether a call may have reached the server: on a socket of ours, whether anything was written since mark; of
+// a pgx connection that isn't ours, whether it was open when the call began.
+func (ph *physical) sent(mark int64) bool {
+	if ph.sock != nil {
+		return ph.sock.writes.Load() != mark
+	}
+	return ph.pgx != nil && mark == 0
+}
+
+// ran keeps up with what a successful text did to the session.
+func (ph *physical) ran(ctx context.Context, query string) {
+	if ph.pgx == nil && ph.sock != nil && touchesTx(query) {
+		ph.tx = txAfter(query, ph.tx)
+	}
+	if forgetsStatements(query) {
+		_ = ph.forgotten(ctx)
+	}
+}
+
+// errSyncWait is what a COMMIT is told whose wait for a synchronous standby was cancelled.
+var errSyncWait = errors.New("committed on this server, but the wait for its synchronous standby was cancelled")
+
+// verdict turns what the base driver said of a call into what the caller is told. It is where the promise is kept that
+// database/sql gets driver.ErrBadConn, and so tries again, only for what never left.
+func (c *Conn) verdict(ctx context.Context, ph *physical, mark int64, what kind, query string, err error) error {
+	if ph.syncWait.Swap(false) && err == nil {
+		return &LostError{Kind: ErrOutcomeUnknown, Endpoint: ph.endpoint.Name, Err: errSyncWait}
+	}
+	if err == nil || err == driver.ErrSkip {
+		return err
+	}
+	if ph.sock == nil && ph.pgx == nil {
+		return err // a driver that we know nothing of knows best
+	}
+	ctxErr := ctx.Err()
+	c.pool.callFailed(ctx, ph, err)
+	if ph.answered(err) {
+		if ctxErr != nil && sqlState(err) == codeQueryCanceled && !errors.Is(err, ctxErr) {
+			return &endedError{err, ctxErr}
+		}
+		return err
+	}
+
+	inTx := ph.inTx()
+	if !ph.sent(mark) || what == harmless {
+		switch {
+		case ctxErr != nil:
+			return ctxErr
+		case inTx != txNone:
+			return ph.lostError(ErrTxLost, err, nil)
+		default:
+			return driver.ErrBadConn
+		}
+	}
+	// Nothing that could be lost: a server in recovery writes nothing, nor does the end of a READ ONLY transaction.
+	if (what == commit && inTx == txReadOnly) || ph.onStandby() {
+		return quiet(err, ph.cause())
+	}
+	switch {
+	case what == rollback:
+		return ph.lostError(ErrTxLost, err, ctxErr)
+	case what == commit:
+		return ph.lostError(ErrOutcomeUnknown, err, ctxErr)
+	case inTx != txNone && !(inTx == txReadWrite && mayCommit(query)):
+		return ph.lostError(ErrTxLost, err, ctxErr)
+	default:
+		return ph.lostError(ErrOutcomeUnknown, err, ctxErr)
+	}
+}
+
+// answered says whether the call came to its end: the server said ERROR, or it didn't get as far as the server, and the
+// session goes on.
+func (ph *physical) answered(err error) bool {
+	switch severity(err) {
+	case "ERROR":
+		return true
+	case "FATAL", "PANIC":
+		return false
+	}
+	return !ph.lost() && !errors.Is(err, driver.ErrBadConn)
+}
+
+func (ph *physical) lostError(kind, err, ctxErr error) error {
+	err = quiet(err, ph.cause())
+	if ctxErr != nil && !errors.Is(err, ctxErr) {
+		err = &endedError{err, ctxErr}
+	}
+	return &LostError{Kind: kind, Endpoint: ph.endpoint.Name, Err: err}
+}
+
+// cause is what broke the socket, if it is ours.
+func (ph *physical) cause() error {
+	if ph.sock == nil {
+		return nil
+	}
+	return ph.sock.broken()
+}
+
+// Unwrap is the base driver's connection inside a connection of this package, and any other value as it is. It is nil
+// for one that no longer owns a connection.
+func Unwrap(c any) any {
+	inner, ok := c.(interface{ Base() driver.Conn })
+	if !ok {
+		return c
+	}
+	return inner.Base()
+}

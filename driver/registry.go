@@ -1,0 +1,66 @@
+package driver
+
+import (
+	"cmp"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+)
+
+// registry holds the open pools of the program by name.
+var registry struct {
+	mu    sync.Mutex
+	pools map[string]*Connector
+}
+
+// register gives a pool a name that no other open pool has: its own, or that with #2, #3, ... behind it.
+func register(c *Connector, name string) {
+	registry.mu.Lock()
+	defer registry.mu.Unlock()
+	if registry.pools == nil {
+		registry.pools = make(map[string]*Connector)
+	}
+	c.name = name
+	for n := 2; registry.pools[c.name] != nil; n++ {
+		c.name = fmt.Sprintf("%s#%d", name, n)
+	}
+	registry.pools[c.name] = c
+}
+
+func unregister(c *Connector) {
+	registry.mu.Lock()
+	defer registry.mu.Unlock()
+	if registry.pools[c.name] == c {
+		delete(registry.pools, c.name)
+	}
+}
+
+// Pools are the open pools, by name.
+func Pools() []*Connector {
+	registry.mu.Lock()
+	defer registry.mu.Unlock()
+	var all []*Connector
+	for _, c := range registry.pools {
+		all = append(all, c)
+	}
+	slices.SortFunc(all, func(a, b *Connector) int { return cmp.Compare(a.name, b.name) })
+	return all
+}
+
+var defaultLogger atomic.Pointer[slog.Logger]
+
+// SetLogger sets the logger of all pools whose Config has none; nil makes it slog.Default() again.
+func SetLogger(l *slog.Logger) { defaultLogger.Store(l) }
+
+// logger is where a pool logs now.
+func (c *Config) logger() *slog.Logger {
+	if c.Logger != nil {
+		return c.Logger
+	}
+	if l := defaultLogger.Load(); l != nil {
+		return l
+	}
+	return slog.Default()
+}

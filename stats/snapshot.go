@@ -1,0 +1,169 @@
+// Package stats counts what happens in a pool and tells it as a Snapshot.
+//
+// Recording is lock-free and allocates nothing. The package knows nothing of connections.
+package stats
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"time"
+)
+
+// Governors of a pool, as Snapshot.GovernedBy names them.
+const (
+	GovernedByDriver = "driver"       // pool_size is set: the driver owns the limits and the queue
+	GovernedBySQL    = "database/sql" // it is not: SetMaxOpenConns and its like do
+)
+
+// Snapshot is a pool's figures at one moment. Counts are since the pool was opened or its ResetStats; these hold at
+// every moment, under load too:
+//
+//	TotalCheckouts = TotalCheckins + CheckedOut
+//	TotalConnectionsCreated = TotalConnectionsClosed + Open
+//
+// What a driver can't know when database/sql governs (Size, MaxOverflow, Overflow, Waiting, Utilization,
+// CheckoutTimeouts, AvgCheckoutTime, CheckoutTime) is 0 here then and left out of the JSON; db.Stats() has it. When the
+// driver governs it is the other way round: db.Stats() counts waiters as InUse and never sees an idle connection.
+type Snapshot struct {
+	Name       string
+	GovernedBy string
+
+	Size        int64   // pool_size
+	MaxOverflow int64   // max_overflow; -1: no limit
+	Open        int64   // physical connections, in use or free
+	CheckedOut  int64   // in use
+	CheckedIn   int64   // free
+	Overflow    int64   // open beyond Size
+	Waiting     int64   // checkouts that wait for a connection
+	Utilization float64 // CheckedOut / (Size + MaxOverflow), 0..1; 0 without a limit
+
+	TotalCheckouts   int64
+	TotalCheckins    int64
+	FailedCheckouts  int64 // checkouts that ended without a connection, for whatever reason
+	CheckoutTimeouts int64 // those of them that pool_timeout ended
+
+	TotalConnectionsCreated int64
+	TotalConnectionsClosed  int64
+	ClosedBy                map[string]int64 // by reason; see the Closed constants
+
+	AvgCheckoutTime time.Duration // CheckoutTime's mean
+	CheckoutTime    Latency       // from asking for a connection to having it
+	UseTime         Latency       // from having it to giving it back
+	CreateTime      Latency       // from dialling to a usable connection
+
+	LeakedConnections    int64 // held for longer than leak_threshold now
+	TotalLeaks           int64
+	ReclaimedConnections int64
+
+	Endpoint      string // where new connections go; never a password
+	IsPrimary     bool   // that is the first configured one
+	FailoverCount int64
+	FailbackCount int64
+}
+
+// field is one name and value of a JSON object, in the order they are written.
+type field struct {
+	name  string
+	value any
+}
+
+// MarshalJSON writes the figures in snake_case, durations in seconds, without those that database/sql's rule hides.
+func (s Snapshot) MarshalJSON() ([]byte, error) { return marshalSeconds(s.fields()) }
+
+func (s Snapshot) fields() []field {
+	f := []field{{"name", s.Name}, {"governed_by", s.GovernedBy}}
+	governed := s.GovernedBy == GovernedByDriver
+	if governed {
+		f = append(f, field{"size", s.Size}, field{"max_overflow", s.MaxOverflow})
+	}
+	f = append(f, field{"open", s.Open}, field{"checked_out", s.CheckedOut}, field{"checked_in", s.CheckedIn})
+	if governed {
+		f = append(f, field{"overflow", s.Overflow}, field{"waiting", s.Waiting}, field{"utilization", s.Utilization})
+	}
+	f = append(f, field{"total_checkouts", s.TotalCheckouts}, field{"total_checkins", s.TotalCheckins},
+		field{"failed_checkouts", s.FailedCheckouts})
+	if governed {
+		f = append(f, field{"checkout_timeouts", s.CheckoutTimeouts})
+	}
+	f = append(f, field{"total_connections_created", s.TotalConnectionsCreated},
+		field{"total_connections_closed", s.TotalConnectionsClosed}, field{"closed_by", s.ClosedBy})
+	if governed {
+		f = append(f, field{"avg_checkout_time", s.AvgCheckoutTime}, field{"checkout_time", s.CheckoutTime})
+	}
+	return append(f, field{"use_time", s.UseTime}, field{"create_time", s.CreateTime},
+		field{"leaked_connections", s.LeakedConnections}, field{"total_leaks", s.TotalLeaks},
+		field{"reclaimed_connections", s.ReclaimedConnections},
+		field{"endpoint", s.Endpoint}, field{"is_primary", s.IsPrimary},
+		field{"failover_count", s.FailoverCount}, field{"failback_count", s.FailbackCount})
+}
+
+func marshalSeconds(fields []field) ([]byte, error) {
+	var b bytes.Buffer
+	b.WriteByte('{')
+	for i, f := range fields {
+		if d, ok := f.value.(time.Duration); ok {
+			f.value = d.Seconds()
+		}
+		v, err := json.Marshal(f.value)
+		if err != nil {
+			return nil, fmt.Errorf("stats: %s: %w", f.name, err)
+		}
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		fmt.Fprintf(&b, "%q:%s", f.name, v)
+	}
+	b.WriteByte('}')
+	return b.Bytes(), nil
+}
+
+// String is a table a person can read: a line for each figure.
+func (s Snapshot) String() string {
+	var b bytes.Buffer
+	for _, f := range s.fields() {
+		switch v := f.value.(type) {
+		case Latency:
+			fmt.Fprintf(&b, "%-26s %d times, mean %v, p50 %v, p90 %v, p99 %v, max %v\n", f.name, v.Count,
+				round(v.Mean), round(v.P50), round(v.P90), round(v.P99), round(v.Max))
+		case time.Duration:
+			fmt.Fprintf(&b, "%-26s %v\n", f.name, round(v))
+		case float64:
+			fmt.Fprintf(&b, "%-26s %.0f %%\n", f.name, 100*v)
+		case map[string]int64:
+			fmt.Fprintf(&b, "%-26s %s\n", f.name, counts(v))
+		default:
+			fmt.Fprintf(&b, "%-26s %v\n", f.name, v)
+		}
+	}
+	return b.String()
+}
+
+// counts writes "3 idle, 1 recycle" in the order of the reasons' names.
+func counts(m map[string]int64) string {
+	var b bytes.Buffer
+	for _, reason := range closedReasons {
+		if n := m[reason]; n > 0 {
+			if b.Len() > 0 {
+				b.WriteString(", ")
+			}
+			fmt.Fprintf(&b, "%d %s", n, reason)
+		}
+	}
+	if b.Len() == 0 {
+		return "-"
+	}
+	return b.String()
+}
+
+// round keeps three figures or so.
+func round(d time.Duration) time.Duration {
+	switch {
+	case d >= time.Second:
+		return d.Round(10 * time.Millisecond)
+	case d >= time.Millisecond:
+		return d.Round(10 * time.Microsecond)
+	default:
+		return d.Round(10 * time.Nanosecond)
+	}
+}
