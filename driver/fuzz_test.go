@@ -3,6 +3,8 @@ package driver
 import (
 	"fmt"
 	"reflect"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -55,24 +57,24 @@ func FuzzParseDSN(f *testing.F) {
 	})
 }
 
-// passwordsOf are those of a DSN that stand out enough to be looked for elsewhere: with a capital and a digit, and nowhere
-// else in the DSN.
+// passwordsOf are those of a DSN that can be looked for elsewhere: long enough, and nowhere else in the DSN.
 func passwordsOf(dsn string) []string {
 	var all []string
 	s, _ := split(dsn, false)
-	for _, u := range s {
-		if u.key == "failover_urls" {
-			for _, one := range splitURLs(u.value) {
-				all = append(all, passwordsOf(one)...)
+	for _, own := range s {
+		switch {
+		case own.key == "failover_urls":
+			for _, further := range splitURLs(own.value) {
+				all = append(all, passwordsOf(further)...)
 			}
-		}
-		if baseKeys[u.key]&secret != 0 && len(u.value) >= 4 && strings.ContainsAny(u.value, "0123456789") &&
-			strings.ContainsAny(u.value, "SABCDEFGHIJK") && strings.Count(dsn, u.value) == 1 {
-			all = append(all, u.value)
+		case baseKeys[own.key]&secret != 0 && telling.MatchString(own.value):
+			all = append(all, own.value)
 		}
 	}
-	if strings.Contains(dsn, "Sekret1") && strings.Count(dsn, "Sekret1") == 1 && strings.Contains(dsn, ":Sekret1@") {
+	if strings.Contains(dsn, ":Sekret1@") { // whether or not it can be taken apart
 		all = append(all, "Sekret1")
 	}
-	return all
+	return slices.DeleteFunc(all, func(password string) bool { return strings.Count(dsn, password) != 1 })
 }
+
+var telling = regexp.MustCompile(`^[A-Z][A-Za-z]{3,}[0-9]+$`)
