@@ -127,7 +127,8 @@ func checkouts() []*group {
 			key := fmt.Sprintf("%x%q", snap.stack, tags)
 			g := groups[key]
 			if g == nil {
-				frames, _, caller := t.callers.find(snap.stack)
+				frames := framesOf(snap.stack)
+				_, caller := t.callers.find(frames)
 				g = &group{frames: frames[max(caller, 0):], tags: tags}
 				groups[key] = g
 			}

@@ -261,7 +261,8 @@ func (t *Tracker) report(snap *snapshot, now time.Duration) Report {
 		Labels:       labelMap(snap.labels),
 		Reclaimed:    snap.reclaimed,
 	}
-	frames, stack, caller := t.callers.find(snap.stack)
+	frames := framesOf(snap.stack)
+	stack, caller := t.callers.find(frames)
 	for _, f := range frames[stack:] {
 		r.Stack = append(r.Stack, frameString(f))
 	}
