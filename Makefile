@@ -1,0 +1,26 @@
+# make demo   the main job, shown on throwaway PostgreSQL servers
+# make test   every test of every module, with the race detector
+# make bench  what it costs beside the bare drivers; takes minutes
+# make fuzz   the DSN parser, for a minute
+
+MODULES := $(sort $(dir $(wildcard go.mod */go.mod)))
+
+.PHONY: demo test bench fuzz
+
+demo:
+	@.ci/prepare
+	@go run ./examples/quickstart
+
+test:
+	@.ci/prepare
+	@set -e; for module in $(MODULES); do \
+		echo "== $$module"; \
+		(cd $$module && go vet ./... && go test -race -timeout 10m ./...); \
+	done
+
+bench:
+	@.ci/prepare
+	@cd bench && go run .
+
+fuzz:
+	@go test -fuzz FuzzParseDSN -fuzztime 1m ./driver
