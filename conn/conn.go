@@ -5,6 +5,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync/atomic"
 
 	"github.com/managedpg/managedpg/stats"
@@ -17,13 +18,15 @@ type Conn struct {
 	pool *Pool
 	phys *physical // only to be touched by who has moved state to connBusy, or ends the checkout
 
-	// state says what the connection may be used for. database/sql serialises its calls; what comes from elsewhere (a
-	// reclaim) may only move it from connHeld.
+	// state says what the connection may be used for. database/sql serialises its calls; a reclaim, which comes from
+	// elsewhere, moves it from connHeld to connReclaim for a moment, and on to connGone or back.
 	state atomic.Int32
 
 	keep    bool         // IsValid found the session sound; governed by the driver
 	closing stats.Closed // why it is going to be closed; governed by database/sql
 	raw     bool         // arguments have passed CheckNamedValue unchecked, see there
+
+	reclaimed error // what a call gets when the checkout was taken back; written before state is connGone
 
 	tx    Tx   // the transaction in progress: there is one at most
 	stmt0 Stmt // the first statement: most checkouts have one at most
@@ -31,17 +34,18 @@ type Conn struct {
 
 // States of a Conn.
 const (
-	connHeld   int32 = iota // checked out
-	connBusy                // checked out, a call is in progress
-	connParked              // not checked out: in database/sql's free list, or from its opener
-	connGone                // closed
+	connHeld    int32 = iota // checked out
+	connBusy                 // checked out, a call is in progress
+	connParked               // not checked out: in database/sql's free list, or from its opener
+	connReclaim              // Reclaim is looking at it
+	connGone                 // closed, or reclaimed
 )
 
 var errBusy = errors.New("managedpg: connection used by two goroutines at once")
 
 // enter begins a call, and makes the checkout that a parked connection still lacks. The context is the call's.
 func (c *Conn) enter(ctx context.Context) (*physical, error) {
-	for !c.state.CompareAndSwap(connHeld, connBusy) {
+	for !c.move(connHeld, connBusy) {
 		switch c.state.Load() {
 		case connParked:
 			if err := c.bind(ctx); err != nil {
@@ -49,29 +53,46 @@ func (c *Conn) enter(ctx context.Context) (*physical, error) {
 			}
 		case connBusy:
 			return nil, errBusy
-		default:
+		case connGone:
+			if c.reclaimed != nil {
+				return nil, c.reclaimed
+			}
 			return nil, driver.ErrBadConn
 		}
 	}
 	return c.phys, nil
 }
 
+// move changes the state, if it is the given one once a reclaim has had its look.
+func (c *Conn) move(from, to int32) bool {
+	for {
+		switch was := c.state.Load(); was {
+		case from:
+			if c.state.CompareAndSwap(from, to) {
+				return true
+			}
+		case connReclaim:
+			runtime.Gosched()
+		default:
+			return false
+		}
+	}
+}
+
 // leave ends a call.
-func (c *Conn) leave() { c.state.CompareAndSwap(connBusy, connHeld) }
+func (c *Conn) leave() { c.state.Store(connHeld) }
 
 // bind makes the checkout.
 func (c *Conn) bind(ctx context.Context) error {
 	if !c.pool.governed {
 		c.pool.Recorder.CheckedOut()
-		c.pool.lend(ctx, c.phys, now())
+		c.pool.lend(ctx, c, c.phys, now())
 		c.state.Store(connHeld)
 		return nil
 	}
-	ph, err := c.pool.checkout(ctx)
-	if err != nil {
+	if err := c.pool.checkout(ctx, c); err != nil {
 		return err
 	}
-	c.phys = ph
 	c.state.Store(connHeld)
 	return nil
 }
@@ -93,7 +114,7 @@ func (c *Conn) ResetSession(ctx context.Context) error {
 		return driver.ErrBadConn
 	}
 	c.pool.Recorder.CheckedOut()
-	c.pool.lend(ctx, ph, at)
+	c.pool.lend(ctx, c, ph, at)
 	c.state.Store(connHeld)
 	return nil
 }
@@ -101,7 +122,7 @@ func (c *Conn) ResetSession(ctx context.Context) error {
 // IsValid is database/sql's question at check-in whether it may keep the connection. It never blocks.
 func (c *Conn) IsValid() bool {
 	if c.pool.governed {
-		if c.state.CompareAndSwap(connHeld, connBusy) {
+		if c.move(connHeld, connBusy) {
 			c.keep = c.phys.sound()
 			c.leave()
 		}
@@ -109,7 +130,7 @@ func (c *Conn) IsValid() bool {
 	}
 	at := now()
 	ph := c.phys
-	if c.state.CompareAndSwap(connHeld, connParked) {
+	if c.move(connHeld, connParked) {
 		c.pool.takeBack(ph, at)
 	}
 	if c.state.Load() != connParked {
@@ -133,14 +154,17 @@ func (c *Conn) IsValid() bool {
 
 // Close ends the checkout, and the physical connection with it when database/sql governs or the session isn't sound.
 func (c *Conn) Close() error {
-	was := c.state.Swap(connGone)
+	held := c.move(connHeld, connGone)
+	if !held && !c.move(connParked, connGone) {
+		return nil
+	}
 	ph := c.phys
 	switch {
-	case was == connGone, ph == nil:
+	case ph == nil:
 	case c.pool.governed:
 		c.pool.giveBack(ph, c.keep)
 	default:
-		if was != connParked {
+		if held {
 			c.pool.takeBack(ph, now())
 			c.closing = stats.ClosedByCaller
 			if ph.lost() {

@@ -28,10 +28,12 @@ type physical struct {
 	id       uint64       // set when opened
 	slot     *leak.Slot   // nil without leak detection; set when opened
 
-	expires    time.Duration // when pool_recycle ends it, by now(); 0: never. Set when opened
-	checkedOut time.Duration // when it was checked out, by now()
-	freeSince  time.Duration // when it was checked in, or opened
-	used       bool          // has been checked out before: its session may need a reset
+	expires    time.Duration        // when pool_recycle ends it, by now(); 0: never. Set when opened
+	checkedOut time.Duration        // when it was checked out, by now()
+	checkout   uint64               // the number of the checkout, with leak detection
+	user       atomic.Pointer[Conn] // who has it or had it last, with leak detection; for Reclaim
+	freeSince  time.Duration        // when it was checked in, or opened
+	used       bool                 // has been checked out before: its session may need a reset
 
 	tx         txState
 	generation int         // counts how often the server has forgotten the prepared statements

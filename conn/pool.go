@@ -132,13 +132,13 @@ func (p *Pool) Connect(ctx context.Context) (driver.Conn, error) {
 	return c.shaped(&ph.features), nil
 }
 
-// checkout is the governed pool's: a permit, then a free connection or a new one.
-func (p *Pool) checkout(ctx context.Context) (*physical, error) {
+// checkout is the governed pool's: a permit, then a free connection or a new one for c.
+func (p *Pool) checkout(ctx context.Context, c *Conn) error {
 	start := now()
 	at := start
 	if err := p.permit(ctx, &at); err != nil {
 		p.failed(ctx, err)
-		return nil, err
+		return err
 	}
 	for {
 		ph := p.takeFree()
@@ -155,30 +155,32 @@ func (p *Pool) checkout(ctx context.Context) (*physical, error) {
 			if ctx.Err() != nil {
 				p.release()
 				p.failed(ctx, ctx.Err())
-				return nil, ctx.Err()
+				return ctx.Err()
 			}
 			continue
 		}
 		p.Recorder.CheckedOutAfter(at - start)
-		p.lend(ctx, ph, at)
-		return ph, nil
+		p.lend(ctx, c, ph, at)
+		return nil
 	}
 	ph, err := p.dial(ctx)
 	if err != nil {
 		p.release()
 		p.failed(ctx, err)
-		return nil, err
+		return err
 	}
 	p.Recorder.CheckedOutAfter(ph.freeSince - start)
-	p.lend(ctx, ph, ph.freeSince)
-	return ph, nil
+	p.lend(ctx, c, ph, ph.freeSince)
+	return nil
 }
 
-// lend marks a connection as checked out.
-func (p *Pool) lend(ctx context.Context, ph *physical, at time.Duration) {
+// lend gives a connection to c. It is called on the goroutine of whoever checks it out.
+func (p *Pool) lend(ctx context.Context, c *Conn, ph *physical, at time.Duration) {
+	c.phys = ph
 	ph.checkedOut = at
 	if ph.slot != nil {
-		ph.slot.CheckOut(ctx, at)
+		ph.checkout = ph.slot.CheckOut(ctx, at)
+		ph.user.Store(c)
 	}
 	p.event(ctx, "checkout", ph)
 }

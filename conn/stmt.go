@@ -107,7 +107,7 @@ func (s *Stmt) Close() error {
 		return nil
 	}
 	s.closed = true
-	if s.conn.state.CompareAndSwap(connHeld, connBusy) {
+	if s.conn.move(connHeld, connBusy) {
 		defer s.conn.leave()
 	} else if s.conn.state.Load() != connParked {
 		return nil
