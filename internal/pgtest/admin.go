@@ -71,27 +71,23 @@ func (c *Cluster) Backends(db ...string) (int, error) {
 	return strconv.Atoi(n)
 }
 
-// TerminateBackends ends the clients' sessions with 57P01, in the named databases or in all, waits until they are gone,
-// and says how many there were.
+// TerminateBackends ends the clients' sessions with 57P01, in the named databases or in all, and returns when they are
+// gone. It says how many there were.
 func (c *Cluster) TerminateBackends(db ...string) (int, error) {
-	n, err := c.QueryString("SELECT count(*) FROM (SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE " +
-		clients(db) + " OFFSET 0) t WHERE pg_terminate_backend")
-	if err != nil {
-		return 0, err
-	}
 	ctx, cancel := context.WithTimeout(context.Background(), adminLimit)
 	defer cancel()
-	err = poll(ctx, func() error {
-		left, err := c.Backends(db...)
-		if err == nil && left > 0 {
-			err = c.errorf("still has %d of the sessions it was to end", left)
-		}
-		return err
-	})
+	conn, err := c.admin(ctx)
 	if err != nil {
 		return 0, err
 	}
-	return strconv.Atoi(n)
+	defer conn.Close(ctx)
+	// The wait is for each session by itself, so that clients which connect again don't prolong it.
+	ended, err := firstValue(ctx, conn, fmt.Sprintf("SELECT count(pg_terminate_backend(pid, %d)) FROM pg_stat_activity WHERE %s",
+		adminLimit.Milliseconds(), clients(db)))
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(ended)
 }
 
 // clients is the condition that picks the clients' sessions out of pg_stat_activity.

@@ -40,9 +40,10 @@ type Cluster struct {
 	closed bool
 }
 
-// New starts a cluster in a temporary folder on a free loopback port, for a program that has no testing.TB; it must be
-// closed. PostgreSQL is the one in the folder MANAGEDPG_PG_BIN, else the one in PATH, else the newest in Debian's
-// /usr/lib/postgresql. When the process is root, the server runs as postgres, or as nobody where there is no such user.
+// New starts a cluster on a free loopback port, for a program that has no testing.TB; it must be closed. Its folder is a
+// temporary one, under TMPDIR if that is set, else in memory if there is room. PostgreSQL is the one in the folder
+// MANAGEDPG_PG_BIN, else the one in PATH, else the newest in Debian's /usr/lib/postgresql. When the process is root, the
+// server runs as postgres, or as nobody where there is no such user.
 //
 // The server has a superuser postgres that needs no password, UTF8, locale C, and does not wait for the disk.
 func New(opts ...Option) (*Cluster, error) {

@@ -1,21 +1,23 @@
 package pgtest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"sync"
-	"sync/atomic"
 	"testing"
+
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // common is the cluster that all tests of the binary share.
 var common struct {
-	mu      sync.Mutex
-	cluster *Cluster
+	mu        sync.Mutex
+	cluster   *Cluster
+	conn      *pgconn.PgConn // kept, since a new session costs as much as half a database
+	databases int
 }
-
-var databases atomic.Int64
 
 // Shared is a cluster that the whole test binary shares, started when it is first asked for, with 200 connections. A test
 // must leave it as it found it; what breaks a server belongs on one from Start.
@@ -38,16 +40,41 @@ func Shared(tb testing.TB) *Cluster {
 func Database(tb testing.TB) string {
 	tb.Helper()
 	c := Shared(tb)
-	name := fmt.Sprintf("db%d", databases.Add(1))
-	if err := c.Exec("CREATE DATABASE " + name); err != nil {
+	common.mu.Lock()
+	common.databases++
+	name := fmt.Sprintf("db%d", common.databases)
+	common.mu.Unlock()
+	if err := execShared("CREATE DATABASE " + name); err != nil {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() {
-		if err := c.Exec("DROP DATABASE " + name + " WITH (FORCE)"); err != nil {
+		if err := execShared("DROP DATABASE " + name + " WITH (FORCE)"); err != nil {
 			tb.Error(err)
 		}
 	})
 	return c.DSNFor(name)
+}
+
+// execShared is Exec on the kept connection. After an error the next call connects again.
+func execShared(sql string) error {
+	common.mu.Lock()
+	defer common.mu.Unlock()
+	// A checkpoint that others keep busy is no reason to fail.
+	ctx, cancel := context.WithTimeout(context.Background(), startLimit)
+	defer cancel()
+	if common.conn == nil {
+		conn, err := common.cluster.admin(ctx)
+		if err != nil {
+			return err
+		}
+		common.conn = conn
+	}
+	if _, err := common.conn.Exec(ctx, sql).ReadAll(); err != nil {
+		common.conn.Close(ctx)
+		common.conn = nil
+		return fmt.Errorf("pgtest: %s: %w", sql, err)
+	}
+	return nil
 }
 
 // M is what a *testing.M does.
@@ -70,15 +97,23 @@ type suite struct{ M }
 func (s suite) Run() int {
 	err := ground.hold(true)
 	code := s.M.Run()
-	common.mu.Lock()
-	defer common.mu.Unlock()
-	if common.cluster != nil {
-		err = errors.Join(err, common.cluster.Close())
-		common.cluster = nil
-	}
-	if err = errors.Join(err, ground.hold(false)); err != nil {
+	if err = errors.Join(err, closeShared(), ground.hold(false)); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		code = max(code, 1)
 	}
 	return code
+}
+
+func closeShared() error {
+	common.mu.Lock()
+	defer common.mu.Unlock()
+	if common.cluster == nil {
+		return nil
+	}
+	err := common.cluster.Close()
+	if common.conn != nil {
+		common.conn.Close(context.Background()) // its server is gone already
+	}
+	common.cluster, common.conn = nil, nil
+	return err
 }

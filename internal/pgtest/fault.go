@@ -14,7 +14,7 @@ type Fault struct {
 	On     func(Message) bool // called for one message at a time
 	Do     Action
 	Before bool   // nothing of the batch is forwarded: the statement has certainly not run
-	NoWait bool   // Do happens at once after forwarding: whether the statement has run is open
+	NoWait bool   // Do happens at once after forwarding: whether the statement has run is open, and pgx may cancel it yet
 	Hook   func() // called right before Do, if not nil: to end a context at that moment
 
 	fired chan struct{}
@@ -72,7 +72,7 @@ func Fatal(sqlstate string) Action {
 	}
 }
 
-// Answer sends raw in place of the answer; the connection goes on.
+// Answer sends raw in place of the answer; the connection goes on. It is not for NoWait.
 func Answer(raw []byte) Action {
 	return func(s *session) bool { return s.replace(raw) == nil }
 }

@@ -9,13 +9,15 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 )
 
 // ground is the folder in which all clusters of the process live, with the template they are copied from: initdb takes
-// far longer than a copy. It is made for the first cluster and removed with the last, or by Main.
+// far longer than a copy. It is made for the first cluster and removed with the last, or by Main. It lies in
+// memory where that is to be had, since a busy disk makes everything here several times slower, unless TMPDIR says where.
 var ground playground
 
 type playground struct {
@@ -206,7 +208,11 @@ func makeDir(dir string) error {
 // tempParent is a temporary folder that the server's account can reach, and whose path leaves room for a Unix socket's
 // name, at most 107 bytes in all and 103 on some systems.
 func tempParent() (string, error) {
-	for _, dir := range []string{os.TempDir(), "/tmp", "/var/tmp"} {
+	dirs := []string{os.TempDir(), "/tmp", "/var/tmp"}
+	if os.Getenv("TMPDIR") == "" && roomInMemory() {
+		dirs = slices.Insert(dirs, 0, memoryDir)
+	}
+	for _, dir := range dirs {
 		if len(dir) <= 60 && reachable(dir) {
 			return dir, nil
 		}

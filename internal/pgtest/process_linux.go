@@ -20,6 +20,14 @@ func serverAttr() *syscall.SysProcAttr {
 	return attr
 }
 
+// memoryDir is a folder in memory, which containers often have too small for a few servers and their WAL.
+const memoryDir = "/dev/shm"
+
+func roomInMemory() bool {
+	var fs syscall.Statfs_t
+	return syscall.Statfs(memoryDir, &fs) == nil && uint64(fs.Bavail)*uint64(fs.Bsize) >= 4<<30
+}
+
 // shutDown asks for PostgreSQL's fast shutdown: sessions are ended, the rest is written out.
 func shutDown(server *os.Process) error { return server.Signal(syscall.SIGINT) }
 

@@ -13,6 +13,10 @@ var errNotLinux = errors.New("pgtest: freezing a server needs Linux")
 func ownGroup() *syscall.SysProcAttr   { return nil }
 func serverAttr() *syscall.SysProcAttr { return nil }
 
+const memoryDir = ""
+
+func roomInMemory() bool { return false }
+
 func shutDown(server *os.Process) error { return server.Signal(os.Interrupt) }
 
 // killTree kills the postmaster; its backends end when they notice.

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -15,14 +16,18 @@ import (
 )
 
 // each runs a test over both base drivers, with and without TLS, against a table t of one column.
-func each(t *testing.T, test func(t *testing.T, p *pgtest.Proxy, db *sql.DB, direct *sql.DB)) {
+func each(t *testing.T, test func(t *testing.T, p *pgtest.Proxy, db, direct *sql.DB), opts ...pgtest.ProxyOption) {
+	dsn := pgtest.Database(t)
+	direct := open(t, "pgx", dsn)
 	for _, driver := range []string{"pgx", "postgres"} {
-		for _, opts := range [][]pgtest.ProxyOption{nil, {pgtest.WithTLS()}} {
-			t.Run(fmt.Sprintf("%s/tls=%t", driver, opts != nil), func(t *testing.T) {
-				dsn := pgtest.Database(t)
+		for _, tls := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s/tls=%t", driver, tls), func(t *testing.T) {
+				opts := opts
+				if tls {
+					opts = append(slices.Clone(opts), pgtest.WithTLS())
+				}
 				p := pgtest.NewProxy(t, pgtest.Shared(t).Addr(), opts...)
-				direct := open(t, "pgx", dsn)
-				_, err := direct.Exec("CREATE TABLE t (n int)")
+				_, err := direct.Exec("DROP TABLE IF EXISTS t; CREATE TABLE t (n int)")
 				must(t, err)
 				test(t, p, open(t, driver, p.DSN(dsn)), direct)
 			})
@@ -295,13 +300,49 @@ func TestProxyOutlivesItsServer(t *testing.T) {
 	must(t, c.Freeze())
 }
 
-// The reason why the proxy is there: a bare driver runs an INSERT twice and reports success.
+// The reason why the proxy is there: bare drivers run a statement twice and report success. Should a new version of one fail
+// here, it has got better.
 func TestBareDriversDouble(t *testing.T) {
+	doubles := map[string]pgtest.Action{"pgx": pgtest.Reset, "postgres": pgtest.Fatal("57P01")}
 	each(t, func(t *testing.T, p *pgtest.Proxy, db, direct *sql.DB) {
 		must(t, db.Ping())
-		p.Arm(pgtest.Fault{On: pgtest.OnQuery("INSERT"), Do: pgtest.Reset})
+		driver, _, _ := strings.Cut(strings.TrimPrefix(t.Name(), "TestBareDriversDouble/"), "/")
+		p.Arm(pgtest.Fault{On: pgtest.OnQuery("INSERT"), Do: doubles[driver]})
 		_, err := db.Exec("INSERT INTO t VALUES (1)")
 		fired(t, p)
-		t.Logf("%d rows, error %v", rows(t, direct), err)
+		if n := rows(t, direct); n != 2 || err != nil {
+			t.Errorf("%d rows, error %v", n, err)
+		}
 	})
+}
+
+func TestWithoutWaitingTheStatementStillRuns(t *testing.T) {
+	each(t, func(t *testing.T, p *pgtest.Proxy, db, direct *sql.DB) {
+		conn, err := db.Conn(context.Background()) // on which nobody tries again
+		must(t, err)
+		defer conn.Close()
+		hooked := false
+		p.Arm(pgtest.Fault{On: pgtest.OnQuery("INSERT"), Do: pgtest.Reset, NoWait: true, Hook: func() { hooked = true }})
+		_, err = conn.ExecContext(context.Background(), "INSERT INTO t SELECT 1 FROM pg_sleep(0.05)")
+		fired(t, p)
+		if err == nil || !hooked {
+			t.Errorf("error %v, hook called: %t", err, hooked)
+		}
+		eventually(t, "the statement did not run", func() bool { return rows(t, direct) == 1 })
+	}, pgtest.DropCancels()) // such as pgx sends for a connection that it lost
+}
+
+func TestDroppedCancelsLeaveTheStatementAlone(t *testing.T) {
+	dsn := pgtest.Database(t)
+	p := pgtest.NewProxy(t, pgtest.Shared(t).Addr(), pgtest.DropCancels())
+	db := open(t, "postgres", p.DSN(dsn))
+	must(t, db.Ping())
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
+	defer cancel()
+	if _, err := db.ExecContext(ctx, "CREATE TABLE t AS SELECT 1 AS n FROM pg_sleep(0.1)"); p.Cancels() != 1 {
+		t.Errorf("%d cancel requests, error %v", p.Cancels(), err)
+	}
+	if n := rows(t, open(t, "pgx", dsn)); n != 1 {
+		t.Errorf("%d rows", n)
+	}
 }
