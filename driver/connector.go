@@ -88,12 +88,14 @@ func NewConnector(cfg *Config) (*Connector, error) {
 	register(c, name)
 	if cfg.LeakDetection {
 		c.leaks = leak.New(leak.Options{
-			Pool:       c.name,
-			Base:       conn.Started,
-			Threshold:  cfg.LeakThreshold,
-			StackDepth: cfg.LeakStackDepth,
-			Logger:     cfg.logger,
-			OnLeak:     cfg.OnLeak,
+			Pool:         c.name,
+			Base:         conn.Started,
+			Threshold:    cfg.LeakThreshold,
+			ReclaimAfter: cfg.LeakReclaimAfter,
+			Reclaim:      conn.Reclaim,
+			StackDepth:   cfg.LeakStackDepth,
+			Logger:       cfg.logger,
+			OnLeak:       cfg.OnLeak,
 		})
 	}
 	c.pool = conn.New(conn.Options{
