@@ -1,6 +1,14 @@
 // Package failover knows the endpoints of a pool, what has been seen of each, which one is used now, and why.
 //
-// It never opens or touches a connection itself: it is told what was observed (Evidence), decides, and says so.
+// It never opens or touches a connection itself, and knows no SQL: it is told what was observed ([Observation],
+// [Evidence]), decides, and says so. The parts, in the order in which to read them:
+//
+//   - health.go: the states of an endpoint, and what the outside sees
+//   - evidence.go: what an error says about an endpoint, and what that does to its state
+//   - rank.go: which endpoint is used, given what is known of each
+//   - group.go: the state machine: all state under one mutex, evidence in, consequences out
+//   - connect.go: how a checkout gets to an endpoint, and waits for one
+//   - monitor.go: the probes
 package failover
 
 import (
@@ -8,7 +16,16 @@ import (
 	"time"
 )
 
-// State is what is known of an endpoint's availability.
+// State is what is known of an endpoint's availability. What moves it:
+//
+//	from          to             by
+//	any           Up             a probe or dial that succeeded; one answered by "no room now" (53xxx)
+//	Unknown, Up   Suspect        a call's connection lost, or its deadline passed; a session ended by an administrator
+//	any           Down           a probe or dial that met nobody, or no answer within its own limit
+//	any           Misconfigured  a probe or dial that was refused by a server that is alive
+//
+// A call alone never makes an endpoint Down, and only a probe or dial takes it out of Down and Misconfigured. When the
+// endpoints are not probed, a Suspect one that stays silent for a whole dial again is Down.
 type State string
 
 const (
@@ -16,7 +33,8 @@ const (
 	Unknown State = "unknown"
 	// Up: the last probe or dial succeeded.
 	Up State = "up"
-	// Suspect: a call on it failed or ran into its deadline; a probe is on its way. It is still used.
+	// Suspect: a call on it failed or ran into its deadline; a probe is on its way. It is still used, but a checkout
+	// that gets no answer from it shortly goes to another usable one meanwhile.
 	Suspect State = "suspect"
 	// Down: a probe or dial failed. It isn't used until a probe succeeds.
 	Down State = "down"

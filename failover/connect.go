@@ -1,0 +1,570 @@
+package failover
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+)
+
+const (
+	// leastGrace is what a suspect endpoint gets for a dial at least when another is usable; it gets four times its
+	// usual if that is more.
+	leastGrace = 25 * time.Millisecond
+	// A server with no room is asked again after firstBusy, then after ever longer, up to busyAtMost.
+	firstBusy  = 25 * time.Millisecond
+	busyAtMost = time.Second
+)
+
+var (
+	errAbandoned = errors.New("a probe was not answered meanwhile")
+	errShare     = errors.New("no answer within its share of the checkout's time")
+	errGrace     = errors.New("suspect, and no answer shortly")
+	errLimit     = errors.New("no answer within connect_timeout")
+)
+
+// attempt is one dial under way. Its context carries it to Admit.
+type attempt struct {
+	group    *Group
+	endpoint *endpoint
+	cancel   context.CancelCauseFunc
+	verdicts int   // the endpoint's when the dial began
+	admitted bool  // Admit was asked, and said yes
+	refusal  error // what Admit answered
+}
+
+type attemptKey struct{}
+
+// Admit is for whoever opens the connections: it is called with the context of a dial that Connect asked for, once the
+// connection is open and its server's role has been read. An error means that the connection must not be used: close
+// it, and return the error (wrapped or not) from the dial; Connect then goes on with another endpoint. With any other
+// context it answers nil. A dial that succeeds without calling it is taken to be as eligible as is known.
+func Admit(ctx context.Context, o Observation) error {
+	a, ok := ctx.Value(attemptKey{}).(*attempt)
+	if !ok {
+		return nil
+	}
+	return a.group.admit(a, o)
+}
+
+func (g *Group) admit(a *attempt, o Observation) error {
+	g.mu.Lock()
+	defer g.unlock()
+	e := a.endpoint
+	g.fence.see(e.number, o)
+	admits, shut := g.rules.target.admits(o), g.fence.shuts(o)
+	switch {
+	case !e.watched, e.lastCheck.IsZero(), admits && !shut:
+		g.observe(e, o)
+	default:
+		// Behind a proxy this may be another server than the one the others lead to: only a probe decides for them.
+		g.poke(e)
+	}
+	a.admitted = true
+	switch {
+	case shut:
+		a.refusal = &ineligibleError{e.name, g.whyFenced(o)}
+	case !admits:
+		a.refusal = &ineligibleError{e.name, g.whyNotAdmitted(o)}
+	}
+	g.settle()
+	return a.refusal
+}
+
+// Connect finds an endpoint for a new connection: it calls dial with the best-ranked usable one, with the next ones when
+// that fails, and waits for one to become usable, within ctx and FailoverTimeout. The dial's context is limited to
+// ConnectTimeout and to an equal share, among the endpoints still to try, of the time left in ctx; it ends early when a
+// probe finds that the endpoint hangs. The dial must return soon after its context ends.
+//
+// It ends with nil once a dial succeeded, or with a *NoEndpointError; with ErrClosed after Close; and with the dial's own
+// error when only one endpoint can ever be used: then it makes one dial, whatever the endpoint's state, and never waits,
+// as a bare driver would (53xxx included).
+//
+// A server without room (53xxx) is asked again with backoff, within the budget, and no other one is asked instead. When
+// none is usable and one is misconfigured, Connect asks that one once more and fails at once.
+//
+// A connection whose endpoint's Epoch is no longer what it was before the dial must not be used.
+func (g *Group) Connect(ctx context.Context, dial func(ctx context.Context, endpoint int) error) error {
+	g.Start()
+	c := &checkout{
+		Group: g, ctx: ctx, dial: dial, began: time.Now(),
+		rounds: 1, tried: make(map[*endpoint]trial), asked: make(map[*endpoint]bool),
+	}
+	if g.alone {
+		return c.once()
+	}
+	return c.search()
+}
+
+// checkout is one call of Connect.
+type checkout struct {
+	*Group
+	ctx   context.Context
+	dial  func(context.Context, int) error
+	began time.Time
+
+	rounds int                 // over all endpoints, begun
+	waited bool                // for one to become usable
+	tried  map[*endpoint]trial // this round's
+	asked  map[*endpoint]bool  // misconfigured ones, asked once in all
+	busy   int                 // answers in a row that there is no room
+}
+
+// trial is a dial that failed.
+type trial struct {
+	err     error
+	revived int // the endpoint's then: once it becomes usable anew, it is worth another dial
+}
+
+// outcome is what follows from a dial.
+type outcome int
+
+const (
+	finished outcome = iota // with or without an error
+	goOn                    // with the next endpoint
+	noRoom                  // wait, and ask the same again
+)
+
+// once is for a single endpoint.
+func (c *checkout) once() error {
+	if len(c.endpoints) == 0 {
+		return c.fail(nil)
+	}
+	e := c.endpoints[0]
+	if done, err := c.queueAlone(e); done {
+		return err
+	}
+	share, own := c.limit(e, 1)
+	_, err := c.try(e, share, own)
+	return err
+}
+
+// queueAlone waits for its turn to dial the only endpoint. When another's dial finds it down meanwhile, that error is
+// everybody's: queueing on for a dead server, each for a whole connect_timeout, would take forever.
+func (c *checkout) queueAlone(e *endpoint) (done bool, err error) {
+	select {
+	case e.slots <- struct{}{}:
+		return false, nil
+	default:
+	}
+	c.mu.Lock()
+	failed := e.dialFailed
+	c.mu.Unlock()
+	select {
+	case e.slots <- struct{}{}:
+		return false, nil
+	case <-failed:
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if e.lastErr != nil {
+			return true, e.lastErr
+		}
+		return true, c.failLocked(nil)
+	case <-c.done:
+		return true, ErrClosed
+	case <-c.ctx.Done():
+		return true, fmt.Errorf("managedpg: pool %q: waiting to dial %s: %w", c.opts.Pool, e.name, c.ctx.Err())
+	}
+}
+
+// search is for several endpoints.
+func (c *checkout) search() error {
+	for {
+		c.mu.Lock()
+		if c.closed {
+			c.mu.Unlock()
+			return ErrClosed
+		}
+		changed := c.changed
+		e, left := c.next()
+		if e == nil {
+			hopeless := c.hopeless()
+			c.mu.Unlock()
+			if hopeless {
+				return c.fail(nil)
+			}
+			if err := c.wait(changed); err != nil {
+				return err
+			}
+			continue
+		}
+		c.mu.Unlock()
+
+		turn, err := c.queue(e, changed)
+		if err != nil {
+			return err
+		}
+		if !turn {
+			continue
+		}
+		share, own := c.limit(e, left)
+		what, err := c.try(e, share, own)
+		switch what {
+		case finished:
+			return err
+		case goOn:
+			c.busy = 0
+		case noRoom:
+			if err := c.backOff(e, err); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// next is the endpoint to dial, nil if there is none left in this round, and how many are left with it. It needs the
+// lock.
+func (c *checkout) next() (e *endpoint, left int) {
+	consider := func(o *endpoint) {
+		if t, ok := c.tried[o]; ok && t.revived == o.revived {
+			return
+		}
+		if left++; e == nil {
+			e = o
+		}
+	}
+	current := c.endpoints[c.current]
+	currentFirst := current.usable(c.rules.target) && !current.silent
+	if currentFirst {
+		consider(current)
+	}
+	for _, i := range order(c.rules.target, c.candidates()) {
+		if o := c.endpoints[i]; o != current || !currentFirst {
+			consider(o)
+		}
+	}
+	if e != nil {
+		return e, left
+	}
+	// Nobody else finds out whether those that aren't probed are back.
+	for _, o := range c.endpoints {
+		if !o.watched && !o.barred && !o.was && o.state != Misconfigured {
+			consider(o)
+		}
+	}
+	if e != nil || c.lostAt.IsZero() {
+		return e, left
+	}
+	for _, o := range c.endpoints {
+		if o.state == Misconfigured && !o.barred && !c.asked[o] {
+			consider(o)
+		}
+	}
+	return e, left
+}
+
+// hopeless: none is usable, and one refuses us, which no waiting will mend. It needs the lock.
+func (c *checkout) hopeless() bool {
+	if c.lostAt.IsZero() {
+		return false
+	}
+	for _, e := range c.endpoints {
+		if e.state == Misconfigured {
+			return true
+		}
+	}
+	return false
+}
+
+// queue waits for a turn to dial. It answers false when things have changed meanwhile.
+func (c *checkout) queue(e *endpoint, changed <-chan struct{}) (bool, error) {
+	select {
+	case e.slots <- struct{}{}:
+		return true, nil
+	default:
+	}
+	select {
+	case e.slots <- struct{}{}:
+	case <-changed:
+		return false, nil
+	case <-c.done:
+		return false, ErrClosed
+	case <-c.ctx.Done():
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return false, c.ended(e, c.ctx.Err(), c.ctx.Err())
+	}
+	select {
+	case <-changed:
+		<-e.slots
+		return false, nil
+	default:
+		return true, nil
+	}
+}
+
+// limit is the time for a dial (0: no limit), and what its passing means: errLimit when it is all that connect_timeout
+// grants, errShare when it was cut short, errGrace when it was cut shorter still for a suspect endpoint.
+func (c *checkout) limit(e *endpoint, left int) (time.Duration, error) {
+	limit, means := max(0, c.opts.ConnectTimeout), errLimit
+	if left < 2 {
+		return limit, means
+	}
+	if deadline, ok := c.ctx.Deadline(); ok {
+		if share := max(1, time.Until(deadline)/time.Duration(left)); limit == 0 || share < limit {
+			limit, means = share, errShare
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if e.state == Suspect && e.watched && c.stands(e) {
+		if grace := max(leastGrace, min(4*e.usual, time.Second)); limit == 0 || grace < limit {
+			limit, means = grace, errGrace
+		}
+	}
+	return limit, means
+}
+
+// stands says that another endpoint can stand in for a suspect one until a probe has settled what it is. One that is
+// written to on the same timeline can't: that would split the data for a moment's slowness. It needs the lock.
+func (c *checkout) stands(in *endpoint) bool {
+	for _, e := range c.endpoints {
+		if e != in && e.state == Up && e.usable(c.rules.target) && !sameWriter(e.candidate, in.candidate) {
+			return true
+		}
+	}
+	return false
+}
+
+// try dials, with a slot in hand that it gives back.
+func (c *checkout) try(e *endpoint, limit time.Duration, means error) (outcome, error) {
+	ctx, cancel := context.WithCancelCause(c.ctx)
+	a := &attempt{group: c.Group, endpoint: e, cancel: cancel}
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		cancel(ErrClosed)
+		<-e.slots
+		return finished, ErrClosed
+	}
+	a.verdicts = e.verdicts
+	e.lent = true
+	c.dials[a] = struct{}{}
+	c.mu.Unlock()
+
+	dialCtx := context.WithValue(ctx, attemptKey{}, a)
+	stop := func() {}
+	if limit > 0 {
+		dialCtx, stop = context.WithTimeoutCause(dialCtx, limit, means)
+	}
+	began := time.Now()
+	err := c.dial(dialCtx, e.number)
+	took := time.Since(began)
+	cause := context.Cause(dialCtx)
+	stop()
+	cancel(nil)
+	<-e.slots
+
+	c.mu.Lock()
+	defer c.unlock()
+	delete(c.dials, a)
+	if err == nil {
+		c.succeeded(a, took)
+		return finished, nil
+	}
+	return c.failed(a, err, cause)
+}
+
+// succeeded needs the lock.
+func (c *checkout) succeeded(a *attempt, took time.Duration) {
+	e := a.endpoint
+	e.usual = took
+	e.fresh = true
+	if e.watched && e.state == Down && e.verdicts != a.verdicts {
+		// A probe has found it down since the dial began. One connection made it; the next probe says for the others.
+		c.poke(e)
+	} else {
+		e.up()
+	}
+	c.settle()
+}
+
+// failed says what a failed dial means. It needs the lock.
+func (c *checkout) failed(a *attempt, err, cause error) (outcome, error) {
+	e := a.endpoint
+	c.tried[e] = trial{err, e.revived}
+	switch ctxErr := c.ctx.Err(); {
+	case errors.Is(cause, ErrClosed) || c.closed:
+		return finished, ErrClosed
+	case a.refusal != nil:
+		return c.refusedBy(a)
+	case ctxErr != nil:
+		if errors.Is(ctxErr, context.DeadlineExceeded) {
+			e.suspect()
+			c.settle()
+			c.poke(e)
+		}
+		return finished, c.ended(e, err, ctxErr)
+	case cause == errAbandoned:
+		c.tried[e] = trial{e.lastErr, e.revived}
+		return goOn, err
+	case cause == errShare, cause == errGrace:
+		c.cutShort(a, cause)
+		return goOn, err
+	case cause == errLimit:
+		return c.met(e, TimedOut, fmt.Errorf("no answer within %v (connect_timeout): %w", c.opts.ConnectTimeout, err)), err
+	default:
+		return c.met(e, Classify(err), err), err
+	}
+}
+
+// met says what follows from the dial's own error. It needs the lock.
+func (c *checkout) met(e *endpoint, ev Evidence, err error) outcome {
+	what := goOn
+	c.tried[e] = trial{err, e.revived}
+	switch effectOf(fromDial, ev) {
+	case down:
+		c.down(e, err)
+		close(e.dialFailed)
+		e.dialFailed = make(chan struct{})
+		if e.watched {
+			c.probeBy(e, time.Now().Add(jittered(firstRetry)))
+		}
+	case suspectNow:
+		e.suspect()
+		c.poke(e)
+	case probeNow:
+		c.poke(e)
+	case alive:
+		e.up()
+		what = noRoom
+	case misconfigured:
+		c.refused(e, err)
+		c.asked[e] = true
+	case nothing:
+		if ev == Local {
+			what = noRoom
+		}
+	}
+	c.settle()
+	return what
+}
+
+// refusedBy goes on after Admit has turned a connection down. It needs the lock.
+func (c *checkout) refusedBy(a *attempt) (outcome, error) {
+	c.tried[a.endpoint] = trial{a.refusal, a.endpoint.revived}
+	if c.alone {
+		return finished, c.failLocked(nil)
+	}
+	return goOn, a.refusal
+}
+
+// cutShort goes on after a dial that was given less than connect_timeout: the caller's deadline in disguise, so no more
+// than suspicion; unless no probe will ever settle that, and it had been suspect before. It needs the lock.
+func (c *checkout) cutShort(a *attempt, cause error) {
+	e := a.endpoint
+	c.tried[e] = trial{cause, e.revived}
+	switch {
+	case !e.watched && e.state == Suspect:
+		c.down(e, cause)
+	case cause == errGrace && e.state == Suspect:
+		e.silent = true
+	default:
+		e.suspect()
+		c.poke(e)
+	}
+	c.settle()
+}
+
+// wait waits until things have changed, or for the next round.
+func (c *checkout) wait(changed <-chan struct{}) error {
+	budget := c.opts.FailoverTimeout - time.Since(c.began)
+	if budget <= 0 || c.opts.FailoverRetryAttempts > 0 && c.rounds >= c.opts.FailoverRetryAttempts {
+		return c.fail(nil)
+	}
+	c.waited = true
+	c.mu.Lock()
+	c.hasten()
+	c.waiting++
+	c.mu.Unlock()
+	defer func() {
+		c.mu.Lock()
+		c.waiting--
+		c.waitedAt = time.Now()
+		c.mu.Unlock()
+	}()
+
+	delay := c.opts.FailoverRetryDelay
+	timer := time.NewTimer(min(budget, delay-rand.N(delay/2+1)))
+	defer timer.Stop()
+	select {
+	case <-changed:
+	case <-timer.C:
+		if time.Since(c.began) >= c.opts.FailoverTimeout {
+			return c.fail(nil)
+		}
+		c.rounds++
+		clear(c.tried)
+	case <-c.done:
+		return ErrClosed
+	case <-c.ctx.Done():
+		return c.fail(c.ctx.Err())
+	}
+	return nil
+}
+
+// backOff waits before a server without room is asked again.
+func (c *checkout) backOff(e *endpoint, err error) error {
+	budget := c.opts.FailoverTimeout - time.Since(c.began)
+	if budget <= 0 {
+		return c.fail(nil)
+	}
+	delay := busyAtMost
+	if c.busy < 6 {
+		delay = min(delay, firstBusy<<c.busy)
+	}
+	c.busy++
+	timer := time.NewTimer(min(budget, delay-rand.N(delay/2)))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-c.done:
+		return ErrClosed
+	case <-c.ctx.Done():
+		return c.fail(c.ctx.Err())
+	}
+	if time.Since(c.began) >= c.opts.FailoverTimeout {
+		return c.fail(nil)
+	}
+	delete(c.tried, e)
+	return nil
+}
+
+// ended is the error of a checkout whose context ended during a dial, or waiting for one. When nothing else went wrong
+// before, it is just that. It needs the lock.
+func (c *checkout) ended(e *endpoint, err, ctxErr error) error {
+	if !c.alone && (c.waited || len(c.tried) > 1) {
+		return c.failLocked(ctxErr)
+	}
+	if errors.Is(err, ctxErr) {
+		return err
+	}
+	return fmt.Errorf("managedpg: pool %q: dialling %s: %w: %w", c.opts.Pool, e.name, ctxErr, err)
+}
+
+// fail is the error of a checkout that found no endpoint.
+func (c *checkout) fail(ctxErr error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.failLocked(ctxErr)
+}
+
+// failLocked needs the lock.
+func (c *checkout) failLocked(ctxErr error) error {
+	n := &NoEndpointError{Pool: c.opts.Pool, Waited: time.Since(c.began), Err: ctxErr}
+	for i, e := range c.endpoints {
+		entry := EndpointError{Endpoint: e.name, State: e.state, Reason: c.whyNot(i), Err: e.lastErr}
+		if t, ok := c.tried[e]; ok {
+			entry.Err = t.err
+			if !e.fenced && e.admitted {
+				entry.Reason = redact(t.err.Error())
+			}
+		}
+		if entry.Reason == "" {
+			entry.Reason = "usable, but not reached in time"
+		}
+		n.Endpoints = append(n.Endpoints, entry)
+	}
+	return n
+}

@@ -1,0 +1,145 @@
+package failover
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"regexp"
+	"strings"
+	"syscall"
+	"time"
+
+	"go.uber.org/multierr"
+)
+
+// ErrNoEndpoint: no endpoint could be used within the checkout's budget. See [NoEndpointError].
+var ErrNoEndpoint = errors.New("managedpg: no usable endpoint")
+
+// ErrClosed is what Connect, Failback and those waiting in them get after Close.
+var ErrClosed = errors.New("managedpg: endpoints are closed")
+
+// NoEndpointError says of each endpoint why it could not be used. errors.Is finds ErrNoEndpoint in it, the context's
+// error when that ended the wait, and what the endpoints said, so that errors.As finds a server's answer.
+type NoEndpointError struct {
+	// Pool is the pool's name.
+	Pool string
+	// Waited is how long the checkout tried.
+	Waited time.Duration
+	// Endpoints has an entry for each endpoint, in configured order.
+	Endpoints []EndpointError
+	// Err is the context's error if it ended the wait, else nil.
+	Err error
+}
+
+// EndpointError is why one endpoint could not be used.
+type EndpointError struct {
+	// Endpoint is its host:port/dbname.
+	Endpoint string
+	State    State
+	// Reason says it in words, without secrets: what a dial or probe last met, or why it isn't eligible.
+	Reason string
+	// Err is what a dial or probe last met; nil when it answers but isn't eligible.
+	Err error
+}
+
+func (e *NoEndpointError) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "managedpg: pool %q: no usable endpoint within %v", e.Pool, e.Waited.Round(time.Millisecond))
+	if e.Err != nil {
+		fmt.Fprintf(&b, ", %v", e.Err)
+	}
+	for i := range e.Endpoints {
+		sep := "; "
+		if i == 0 {
+			sep = " ("
+		}
+		b.WriteString(sep + e.Endpoints[i].Error())
+	}
+	if len(e.Endpoints) > 0 {
+		b.WriteString(")")
+	}
+	return b.String()
+}
+
+// Unwrap gives ErrNoEndpoint, the context's error if any, and the endpoints' errors combined by multierr.
+func (e *NoEndpointError) Unwrap() []error {
+	errs := []error{ErrNoEndpoint}
+	if e.Err != nil {
+		errs = append(errs, e.Err)
+	}
+	var all error
+	for i := range e.Endpoints {
+		all = multierr.Append(all, &e.Endpoints[i])
+	}
+	if all != nil {
+		errs = append(errs, all)
+	}
+	return errs
+}
+
+func (e *EndpointError) Error() string {
+	return fmt.Sprintf("%s %s: %s", e.Endpoint, e.State, e.Reason)
+}
+
+// Unwrap hides a context's error: that a probe or a dial ran into a limit of ours must not read as if the caller's
+// deadline had passed.
+func (e *EndpointError) Unwrap() error {
+	if ev := Classify(e.Err); ev == TimedOut || ev == NoEvidence {
+		return nil
+	}
+	return e.Err
+}
+
+// DropError is the reason that connections of an endpoint had to go, and what a call gets whose socket was closed for it.
+// It is no evidence about the endpoint.
+type DropError struct {
+	// Endpoint is its host:port/dbname.
+	Endpoint string
+	// Kind is why.
+	Kind DropKind
+	// Detail says it in words, without secrets.
+	Detail string
+}
+
+// DropKind is why connections of an endpoint had to go.
+type DropKind string
+
+const (
+	// RoleLost: the server is no longer what target_session_attrs asks for.
+	RoleLost DropKind = "role lost"
+	// Fenced: another server of the same system is on a newer timeline.
+	Fenced DropKind = "fenced"
+	// Moved: the address now leads to a server on a newer timeline, so connections made before lead to an old one.
+	Moved DropKind = "moved"
+	// Hung: two probes were not answered.
+	Hung DropKind = "hung"
+)
+
+func (e *DropError) Error() string {
+	return fmt.Sprintf("managedpg: connection to %s closed, %s: %s", e.Endpoint, e.Kind, e.Detail)
+}
+
+// ineligibleError is Admit's answer to a connection that must not be used.
+type ineligibleError struct{ endpoint, why string }
+
+func (e *ineligibleError) Error() string { return fmt.Sprintf("managedpg: %s: %s", e.endpoint, e.why) }
+
+// isSocketError recognises what a broken socket or an unreachable server comes with, outside net's own errors.
+func isSocketError(err error) bool {
+	for _, known := range []error{
+		io.EOF, io.ErrUnexpectedEOF, io.ErrClosedPipe, net.ErrClosed,
+		syscall.ECONNREFUSED, syscall.ECONNRESET, syscall.ECONNABORTED, syscall.EPIPE,
+		syscall.EHOSTUNREACH, syscall.ENETUNREACH, syscall.EHOSTDOWN, syscall.ENOENT, // no such unix socket
+	} {
+		if errors.Is(err, known) {
+			return true
+		}
+	}
+	return false
+}
+
+var (
+	inURL  = regexp.MustCompile(`://[^@/\s]*@`)
+	inPair = regexp.MustCompile(`(?i)\b((?:ssl)?password|passphrase)\s*=\s*('(?:[^'\\]|\\.)*'|[^\s&]+)`)
+)

@@ -1,0 +1,205 @@
+package failover
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"net"
+	"strings"
+	"syscall"
+)
+
+// Evidence is what an error says about an endpoint. What follows from it depends on where it was met: see effectOf.
+type Evidence int
+
+const (
+	// NoEvidence: no error, or one that says nothing about the endpoint (the caller cancelled).
+	NoEvidence Evidence = iota
+	// Answered: the server answered with an error of the statement's or the session's own. It is alive.
+	Answered
+	// Lost: nobody there, or nobody who can serve: refused, unreachable, unresolvable, reset, EOF; SQLSTATE 57P02
+	// (crash_shutdown), 57P03 (cannot_connect_now), 08xxx (connection exceptions), 58xxx (system errors).
+	Lost
+	// Ended: somebody ended the session: 57P01 (admin_shutdown), 57P05 (idle_session_timeout). One terminated session
+	// is no dead server.
+	Ended
+	// TimedOut: a deadline passed. Whose it was must be known elsewhere.
+	TimedOut
+	// Busy: 53xxx, 53300 (too_many_connections) above all. Alive, with no room now.
+	Busy
+	// Refused: alive, and won't have us: 28xxx (authentication), 3D000 (no such database), 57P04 (database dropped),
+	// 42501 (no permission), a certificate that doesn't verify.
+	Refused
+	// WentReadOnly: 25006 (read_only_sql_transaction), which a demoted server says; or a transaction that is meant to
+	// be read-only.
+	WentReadOnly
+	// Local: this process ran out of file descriptors, which says nothing about the endpoint.
+	Local
+	// Unclear: none of the above.
+	Unclear
+)
+
+// String is the evidence in a word.
+func (e Evidence) String() string {
+	switch e {
+	case NoEvidence:
+		return "none"
+	case Answered:
+		return "answered"
+	case Lost:
+		return "lost"
+	case Ended:
+		return "ended"
+	case TimedOut:
+		return "timed out"
+	case Busy:
+		return "busy"
+	case Refused:
+		return "refused"
+	case WentReadOnly:
+		return "went read-only"
+	case Local:
+		return "local"
+	default:
+		return "unclear"
+	}
+}
+
+// Classify says what an error tells of the endpoint it came from. A server's answer, recognised by its SQLSTATE method
+// (pgx's and lib/pq's errors have it), counts before anything else that the error wraps.
+func Classify(err error) Evidence {
+	if err == nil {
+		return NoEvidence
+	}
+	var ours *DropError
+	if errors.As(err, &ours) {
+		return NoEvidence // we closed the socket ourselves
+	}
+	var answer interface{ SQLState() string }
+	if errors.As(err, &answer) && answer.SQLState() != "" {
+		return classifyState(answer.SQLState())
+	}
+	return classifySocket(err)
+}
+
+// classifyState goes by PostgreSQL's appendix A, "PostgreSQL Error Codes".
+func classifyState(state string) Evidence {
+	switch state {
+	case "57P02", "57P03":
+		return Lost
+	case "57P01", "57P05":
+		return Ended
+	case "3D000", "57P04", "42501":
+		return Refused
+	case "25006":
+		return WentReadOnly
+	}
+	switch class := state[:min(2, len(state))]; class {
+	case "08", "58":
+		return Lost
+	case "53":
+		return Busy
+	case "28":
+		return Refused
+	default:
+		return Answered
+	}
+}
+
+func classifySocket(err error) Evidence {
+	var (
+		dns       *net.DNSError
+		unknownCA x509.UnknownAuthorityError
+		badName   x509.HostnameError
+		badCert   x509.CertificateInvalidError
+		unverifed *tls.CertificateVerificationError
+		alert     tls.AlertError
+		record    tls.RecordHeaderError
+		netErr    net.Error
+	)
+	switch {
+	case errors.Is(err, context.Canceled):
+		return NoEvidence
+	case errors.Is(err, context.DeadlineExceeded):
+		return TimedOut
+	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
+		return Local
+	case errors.As(err, &dns):
+		return Lost
+	case errors.As(err, &unknownCA), errors.As(err, &badName), errors.As(err, &badCert),
+		errors.As(err, &unverifed), errors.As(err, &alert), errors.As(err, &record):
+		return Refused
+	case errors.Is(err, syscall.ETIMEDOUT): // the system's own verdict, though its Timeout method says true
+		return Lost
+	case errors.As(err, &netErr) && netErr.Timeout():
+		return TimedOut
+	case errors.As(err, &netErr), isSocketError(err):
+		return Lost
+	default:
+		return Unclear
+	}
+}
+
+// silence tells a server that says nothing from one that says no: only the former may have calls stuck on it.
+func silence(err error) bool {
+	return Classify(err) == TimedOut || errors.Is(err, syscall.ETIMEDOUT) || errors.Is(err, syscall.EHOSTUNREACH) ||
+		errors.Is(err, syscall.EHOSTDOWN)
+}
+
+// source is where evidence was met.
+type source int
+
+const (
+	fromDial source = iota
+	fromProbe
+	fromCall
+)
+
+// effect is what evidence does to an endpoint.
+type effect int
+
+const (
+	nothing       effect = iota
+	probeNow             // its state stays, a probe goes out
+	suspectNow           // Suspect, and a probe goes out
+	alive                // it answers: no longer Down, but this was no success either
+	misconfigured        // Misconfigured
+	down                 // Down
+)
+
+// effectOf is the table of design.md §7. A TimedOut given to it passed the endpoint's own limit; a caller's deadline is
+// a matter for Connect, and never more than suspectNow.
+func effectOf(from source, ev Evidence) effect {
+	if from == fromCall {
+		switch ev {
+		case Lost, Ended, TimedOut, Unclear:
+			return suspectNow
+		case WentReadOnly:
+			return probeNow
+		default: // a statement's own error, 42501 and 53xxx included
+			return nothing
+		}
+	}
+	switch ev {
+	case Lost, TimedOut, Unclear:
+		return down
+	case Ended:
+		return suspectNow
+	case WentReadOnly:
+		return probeNow
+	case Busy:
+		return alive
+	case Refused, Answered:
+		return misconfigured
+	default:
+		return nothing
+	}
+}
+
+// redact takes what looks like a password out of an error's text: base drivers take care not to show one, but a user's
+// own connector may print its DSN.
+func redact(text string) string {
+	text = inURL.ReplaceAllString(text, "://***@")
+	return strings.ToValidUTF8(inPair.ReplaceAllString(text, "$1=***"), "?")
+}

@@ -1,0 +1,563 @@
+package failover
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Limits of the histories kept.
+const (
+	keptEvents = 50
+	keptChecks = 20
+)
+
+// Endpoint is a server as the group sees it.
+type Endpoint struct {
+	// Name is host:port/dbname, without secrets.
+	Name string
+	// Probe asks the server for its role, timeline and system identifier, in one round trip. It is called by one
+	// goroutine at a time, has HealthCheckTimeout, and must return when its context ends. An error counts against the
+	// server, so a probe that keeps a connection dials anew before it reports that one as lost. nil: never probed.
+	Probe func(ctx context.Context) (Observation, error)
+}
+
+// Options are what a group needs to know of its configuration. The keys are explained in driver.Config. Callbacks may be
+// nil; they are called one at a time, in the order of what happened, without a lock held.
+type Options struct {
+	// Pool is the pool's name, for logs and errors.
+	Pool string
+	// TargetSessionAttrs is libpq's. Empty: any.
+	TargetSessionAttrs string
+	// Fencing keeps from servers that a newer timeline was seen of.
+	Fencing bool
+	// Failover allows any but the first endpoint to be used.
+	Failover bool
+	// Failback returns to a better endpoint after FailbackAfter (at least 1) good probes in a row.
+	Failback      bool
+	FailbackAfter int
+
+	// HealthCheck runs the probes. Without it only dials and calls tell about the endpoints, an endpoint that went down
+	// is tried again only when no other is usable, and there is no failback but by hand.
+	HealthCheck bool
+	// HealthCheckInterval is the time between two probes of an endpoint that is up. 0: 5s.
+	HealthCheckInterval time.Duration
+	// HealthCheckTimeout is the limit of a probe. 0: 5s.
+	HealthCheckTimeout time.Duration
+
+	// FailoverTimeout is how long Connect waits for a usable endpoint. A dial already begun may end later. 0: it makes
+	// one round over the endpoints and doesn't wait.
+	FailoverTimeout time.Duration
+	// FailoverRetryDelay is the wait between two rounds, jittered. 0: 1s.
+	FailoverRetryDelay time.Duration
+	// FailoverRetryAttempts is how many rounds Connect makes before it fails earlier. 0: as many as fit.
+	FailoverRetryAttempts int
+	// ConnectTimeout is the limit of one dial. 0: none but the context's.
+	ConnectTimeout time.Duration
+	// DialLimit is how many dials to one endpoint are under way at a time. Below 1: 4.
+	DialLimit int
+
+	// Logger is asked at each record. nil: slog.Default.
+	Logger func() *slog.Logger
+	// OnFailover is told of failovers and failbacks, by a goroutine of its own, so that it may take its time.
+	OnFailover func(Event)
+
+	// Drop: the endpoint's connections must go now, whoever uses them. The reason is a *DropError of kind RoleLost,
+	// Fenced or Moved.
+	Drop func(endpoint int, reason error)
+	// Drain: the endpoint's free connections must go now, the others when they are checked in. It is down, or was left
+	// for a better one. Calls on it that still make progress are left alone.
+	Drain func(endpoint int)
+	// Stuck: the sockets of calls that have heard nothing since then must be closed: two probes were not answered since,
+	// and another endpoint is usable. It is called again after each further probe without an answer. The reason is a
+	// *DropError of kind Hung.
+	Stuck func(endpoint int, since time.Time, reason error)
+}
+
+// Group is the endpoints of one pool: what is known of each, and which one is used.
+//
+// Evidence comes in by Connect (dials), CallFailed (calls) and the monitor (probes). Each changes what is known of one
+// endpoint and then calls settle, the only place where consequences are drawn: who is fenced, which endpoint is current,
+// which connections have to go, whom to wake.
+type Group struct {
+	opts      Options
+	rules     rules
+	alone     bool // only one endpoint can ever be used: nothing to wait for
+	endpoints []*endpoint
+
+	started atomic.Bool
+	done    chan struct{} // closed by Close
+	running sync.WaitGroup
+
+	// mu guards what follows, and the endpoints' fields that say so. It is held for short, never during a callback, a
+	// dial or a probe; it is given back by unlock, which then makes the callbacks that are due.
+	mu       sync.Mutex
+	closed   bool
+	fence    fence
+	current  int           // the endpoint used, or the last one that was
+	held     int           // the best preference that current had while it was used
+	lostAt   time.Time     // since when none is usable; zero while one is
+	lostWhy  string        // why the one used then no longer was
+	settled  bool          // a current endpoint has been seen to work
+	twoSaid  bool          // two writers have been logged
+	changed  chan struct{} // closed, and replaced, when what Connect waits for may have come
+	dials    map[*attempt]struct{}
+	waiting  int       // checkouts that wait for a usable endpoint
+	waitedAt time.Time // when one last began or ended to wait
+	hurrying time.Time // since when probes hurry for them; zero: they don't
+
+	calls      []func() // Drop, Drain, Stuck and cancellations that are due
+	delivering bool     // a goroutine is at it
+	news       []func() // log records and OnFailover
+	telling    bool     // a goroutine is at it
+	loose      int      // goroutines in code that isn't ours: probes, and the one that tells the news
+	allQuiet   chan struct{}
+
+	failovers, failbacks int64
+	lastFailover         time.Time
+	events               []Event
+}
+
+// endpoint is what is known of one.
+type endpoint struct {
+	number  int
+	name    string
+	probe   func(context.Context) (Observation, error)
+	watched bool // the monitor probes it
+
+	epoch   atomic.Uint64
+	slots   chan struct{} // one for each dial under way
+	probing chan struct{} // holds one while a probe is under way
+	poked   chan struct{} // tells the monitor that due has changed
+
+	// What follows is guarded by Group.mu.
+	candidate
+	admitted bool          // its role will do
+	was      bool          // usable when settle last looked
+	shown    State         // its state when settle last looked
+	seen     bool          // its Observation is one
+	lent     bool          // connections to it may exist
+	fresh    bool          // connections of its present epoch may exist
+	verdicts int           // how often it was found down
+	revived  int           // how often it became usable
+	lastErr  error         // the last failed dial or probe; nil while it is up
+	usual    time.Duration // the last good dial's duration
+
+	due         time.Time     // when the monitor probes it next
+	began       time.Time     // when the last probe began
+	again       bool          // evidence came while a probe was under way
+	calm        int           // probes in a row that were asked for by evidence and found nothing
+	fails       int           // failed probes in a row
+	unanswered  int           // probes in a row that got no answer
+	silentSince time.Time     // when the first of those began
+	stuckAt     int           // how many they were when Stuck was last called
+	dialFailed  chan struct{} // closed, and replaced, when a dial finds it down
+
+	total, failed int64
+	goodTime      time.Duration
+	response      time.Duration
+	lastCheck     time.Time
+	history       []Check
+}
+
+// New makes a group of endpoints in their order of preference. Nothing runs before Start or the first Connect.
+func New(opts Options, endpoints ...Endpoint) *Group {
+	opts.HealthCheckInterval = orElse(opts.HealthCheckInterval, 5*time.Second)
+	opts.HealthCheckTimeout = orElse(opts.HealthCheckTimeout, 5*time.Second)
+	opts.FailoverRetryDelay = orElse(opts.FailoverRetryDelay, time.Second)
+	if opts.DialLimit < 1 {
+		opts.DialLimit = 4
+	}
+	if opts.Logger == nil {
+		opts.Logger = slog.Default
+	}
+	t := target(opts.TargetSessionAttrs)
+	if t == "" {
+		t = targetAny
+	}
+	g := &Group{
+		opts:    opts,
+		rules:   rules{target: t, failback: opts.Failback, failbackAfter: max(1, opts.FailbackAfter)},
+		alone:   len(endpoints) < 2 || !opts.Failover,
+		done:    make(chan struct{}),
+		fence:   fence{on: opts.Fencing, highest: make(map[string]newest)},
+		changed: make(chan struct{}),
+		dials:   make(map[*attempt]struct{}),
+	}
+	for i, e := range endpoints {
+		g.endpoints = append(g.endpoints, &endpoint{
+			number:     i,
+			name:       e.Name,
+			probe:      e.Probe,
+			watched:    opts.HealthCheck && e.Probe != nil,
+			slots:      make(chan struct{}, opts.DialLimit),
+			probing:    make(chan struct{}, 1),
+			poked:      make(chan struct{}, 1),
+			candidate:  candidate{Observation: Observation{Role: RoleUnknown}, state: Unknown, barred: i > 0 && !opts.Failover},
+			admitted:   true,
+			was:        i == 0 || opts.Failover,
+			shown:      Unknown,
+			dialFailed: make(chan struct{}),
+		})
+	}
+	return g
+}
+
+func orElse(d, otherwise time.Duration) time.Duration {
+	if d > 0 {
+		return d
+	}
+	return otherwise
+}
+
+// Epoch changes when connections made to the endpoint before are no longer to be used: it went down, lost its role, was
+// fenced, or was left for a better one. Read it before the dial, keep it with the connection, and compare: an atomic load.
+func (g *Group) Epoch(endpoint int) uint64 { return g.endpoints[endpoint].epoch.Load() }
+
+// Current is the number of the endpoint that new connections go to; false when none is usable.
+func (g *Group) Current() (int, bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.current, g.lostAt.IsZero()
+}
+
+// CallFailed is evidence from a call on a connection to the endpoint: it was lost, ended by the server, ran into its
+// deadline unanswered, or met 25006 outside a transaction declared READ ONLY. Errors that say nothing about the endpoint
+// do no harm. The endpoint is probed at once, by one probe at a time, whatever the number of calls.
+func (g *Group) CallFailed(endpoint int, err error) {
+	effect := effectOf(fromCall, Classify(err))
+	if effect == nothing {
+		return
+	}
+	g.mu.Lock()
+	defer g.unlock()
+	if g.closed {
+		return
+	}
+	e := g.endpoints[endpoint]
+	if effect == suspectNow {
+		e.suspect()
+		g.settle()
+	}
+	g.poke(e)
+}
+
+// suspect needs the lock.
+func (e *endpoint) suspect() {
+	if e.state == Up || e.state == Unknown {
+		e.state = Suspect
+	}
+}
+
+// up: a probe or dial succeeded. It needs the lock.
+func (e *endpoint) up() {
+	e.state, e.silent, e.lastErr = Up, false, nil
+	e.fails, e.unanswered, e.stuckAt = 0, 0, 0
+}
+
+// down: a probe or dial met nobody. It needs the lock.
+func (g *Group) down(e *endpoint, err error) {
+	e.state, e.silent, e.lastErr = Down, false, err
+	e.good = 0
+	e.verdicts++
+}
+
+// refused: it is alive and won't have us. It needs the lock.
+func (g *Group) refused(e *endpoint, err error) {
+	if e.state != Misconfigured {
+		g.log(slog.LevelError, "managedpg: endpoint is misconfigured", "endpoint", e.name, "error", redact(err.Error()))
+	}
+	e.state, e.silent, e.lastErr = Misconfigured, false, err
+	e.good, e.fails, e.unanswered, e.stuckAt = 0, 0, 0, 0
+}
+
+// observe takes an observation as the endpoint's. It needs the lock.
+func (g *Group) observe(e *endpoint, o Observation) {
+	if o.Role == "" {
+		o.Role = RoleUnknown
+	}
+	g.fence.see(e.number, o)
+	before := e.Observation
+	e.Observation, e.seen = o, true
+	// No server writes two timelines without a restart, so this is another one than before at the same address.
+	if g.fence.on && before.known() && o.known() && before.writes() && o.writes() &&
+		before.SystemID == o.SystemID && before.Timeline < o.Timeline {
+		g.drop(e, Moved, fmt.Sprintf("it leads to timeline %d now, to %d before", o.Timeline, before.Timeline))
+	}
+}
+
+// settle draws the consequences of whatever has changed. It needs the lock.
+func (g *Group) settle() {
+	woken := false
+	for _, e := range g.endpoints {
+		woken = g.review(e) || woken
+	}
+	cs := g.candidates()
+	next, why := g.rules.choose(cs, g.current)
+	switch {
+	case next < 0:
+		if g.lostAt.IsZero() {
+			g.lostAt, g.lostWhy = time.Now(), g.whyNot(g.current)
+			g.log(slog.LevelWarn, "managedpg: no endpoint is usable", "last", g.endpoints[g.current].name, "reason", g.lostWhy)
+			woken = true
+		}
+		if g.waiting > 0 {
+			g.hasten()
+		}
+	default:
+		if next != g.current {
+			g.move(next, why)
+			woken = true
+		}
+		e := g.endpoints[next]
+		g.held = min(g.held, g.rules.target.preference(e.Observation))
+		g.settled = g.settled || e.state == Up
+		g.lostAt, g.hurrying = time.Time{}, time.Time{}
+		g.tidy()
+	}
+	g.warnOfTwo(cs)
+	if woken {
+		close(g.changed)
+		g.changed = make(chan struct{})
+	}
+}
+
+// candidates is what the choice goes by. It needs the lock.
+func (g *Group) candidates() []candidate {
+	cs := make([]candidate, len(g.endpoints))
+	for i, e := range g.endpoints {
+		cs[i] = e.candidate
+	}
+	return cs
+}
+
+// review sees to one endpoint's connections after a change, and says whether checkouts should look again. It needs the
+// lock.
+func (g *Group) review(e *endpoint) (changed bool) {
+	wasAdmitted, wasFenced := e.admitted, e.fenced
+	e.admitted = g.rules.target.admits(e.Observation)
+	e.fenced = g.fence.shuts(e.Observation)
+	usable := e.candidate.usable(g.rules.target)
+	switch {
+	case e.fenced && !wasFenced:
+		g.log(slog.LevelWarn, "managedpg: endpoint is fenced", "endpoint", e.name, "reason", g.whyNot(e.number))
+		g.drop(e, Fenced, g.whyNot(e.number))
+	case !e.admitted && wasAdmitted:
+		g.drop(e, RoleLost, g.whyNot(e.number))
+	case e.state == Down && e.shown != Down:
+		g.drain(e)
+	}
+	if !usable {
+		e.good = 0
+	}
+	if usable && !e.was {
+		e.revived++
+	}
+	changed = usable != e.was || e.state != e.shown
+	e.was, e.shown = usable, e.state
+	return changed
+}
+
+// move makes another endpoint the current one. Without a why the one used before has become unusable. It needs the lock.
+func (g *Group) move(next int, why string) {
+	now := time.Now()
+	from, to := g.endpoints[g.current], g.endpoints[next]
+	preference := g.rules.target.preference(to.Observation)
+	kind := Failover
+	if preference < g.held || preference == g.held && next < g.current {
+		kind = Failback
+	}
+	forced := why == ""
+	switch {
+	case !g.lostAt.IsZero():
+		why = g.lostWhy
+	case forced:
+		why = g.whyNot(g.current)
+	}
+	// Finding out at the start that the first endpoint has another role than the one wanted is no failover.
+	quiet := forced && !g.settled && from.state != Down && from.state != Misconfigured
+	e := Event{Kind: kind, At: now, From: from.name, To: to.name, Reason: why}
+	if !g.lostAt.IsZero() {
+		e.Duration = now.Sub(g.lostAt)
+	}
+	g.current, g.held = next, preference
+	if !quiet {
+		g.record(e)
+	}
+}
+
+// record counts an event and tells of it. It needs the lock.
+func (g *Group) record(e Event) {
+	level := slog.LevelInfo
+	if e.Kind == Failover {
+		level = slog.LevelWarn
+		g.failovers++
+		g.lastFailover = e.At
+	} else {
+		g.failbacks++
+	}
+	g.events = appendBounded(g.events, e, keptEvents)
+	g.log(level, "managedpg: "+string(e.Kind), "from", e.From, "to", e.To, "reason", e.Reason, "duration", e.Duration)
+	if tell := g.opts.OnFailover; tell != nil {
+		g.tell(func() { tell(e) })
+	}
+}
+
+// tidy drains the endpoints that are not current and have connections all the same: those of before a failback, and of
+// checkouts that went elsewhere while the current one was suspect; and has stuck calls on a hung one closed. A suspect
+// current endpoint may be about to be left, so connections elsewhere are kept until that is settled. It needs the lock.
+func (g *Group) tidy() {
+	for i, e := range g.endpoints {
+		switch {
+		case i == g.current:
+		case e.state == Down && e.unanswered >= 2 && e.unanswered != e.stuckAt:
+			e.stuckAt = e.unanswered
+			g.stuck(e)
+		case e.fresh && g.endpoints[g.current].state == Up:
+			g.drain(e)
+		}
+	}
+}
+
+// warnOfTwo says once that two servers can be written to on one timeline. It needs the lock.
+func (g *Group) warnOfTwo(cs []candidate) {
+	if g.twoSaid {
+		return
+	}
+	for i, a := range cs {
+		for j, b := range cs[:i] {
+			if a.state == Up && b.state == Up && sameWriter(a, b) {
+				g.twoSaid = true
+				g.log(slog.LevelError, "managedpg: two endpoints accept writes on one timeline; unless both lead to one server the data is splitting",
+					"endpoint", g.endpoints[j].name, "other", g.endpoints[i].name, "timeline", a.Timeline, "using", g.endpoints[g.current].name)
+				return
+			}
+		}
+	}
+}
+
+// drop ends an endpoint's connections. It needs the lock.
+func (g *Group) drop(e *endpoint, kind DropKind, detail string) {
+	e.epoch.Add(1)
+	e.fresh = false
+	if lent, f := e.lent, g.opts.Drop; lent && f != nil {
+		reason := &DropError{Endpoint: e.name, Kind: kind, Detail: detail}
+		g.call(func() { f(e.number, reason) })
+	}
+}
+
+// drain ends an endpoint's connections as they are checked in. It needs the lock.
+func (g *Group) drain(e *endpoint) {
+	e.epoch.Add(1)
+	e.fresh = false
+	if f := g.opts.Drain; e.lent && f != nil {
+		g.call(func() { f(e.number) })
+	}
+}
+
+// stuck has the calls closed that hang on an endpoint. It needs the lock.
+func (g *Group) stuck(e *endpoint) {
+	if f := g.opts.Stuck; e.lent && f != nil {
+		since := e.silentSince
+		reason := &DropError{Endpoint: e.name, Kind: Hung, Detail: fmt.Sprintf("%d probes in a row were not answered", e.unanswered)}
+		g.call(func() { f(e.number, since, reason) })
+	}
+}
+
+// whyNot says why an endpoint isn't usable; "" if it is. It needs the lock.
+func (g *Group) whyNot(i int) string {
+	switch e := g.endpoints[i]; {
+	case e.barred:
+		return "failover is off"
+	case e.fenced:
+		return g.whyFenced(e.Observation)
+	case e.state == Down || e.state == Misconfigured:
+		why := string(e.state)
+		if e.lastErr != nil {
+			why += ": " + redact(e.lastErr.Error())
+		}
+		return why
+	case !g.rules.target.admits(e.Observation):
+		return g.whyNotAdmitted(e.Observation)
+	default:
+		return ""
+	}
+}
+
+func (g *Group) whyFenced(o Observation) string {
+	n := g.fence.highest[o.SystemID]
+	return fmt.Sprintf("on timeline %d, while %s was seen on timeline %d", o.Timeline, g.endpoints[n.endpoint].name, n.timeline)
+}
+
+func (g *Group) whyNotAdmitted(o Observation) string {
+	is := string(o.Role)
+	switch o.Recovery {
+	case InRecovery:
+		is = "a standby"
+	case NotInRecovery:
+		is = "a " + is + " primary"
+	}
+	return fmt.Sprintf("it is %s, wanted is %s", is, g.rules.target)
+}
+
+// call queues a callback. It needs the lock.
+func (g *Group) call(f func()) { g.calls = append(g.calls, f) }
+
+// unlock gives the lock back and makes the callbacks that are due, unless another goroutine is at it: one at a time, in
+// order.
+func (g *Group) unlock() {
+	if g.delivering {
+		g.mu.Unlock()
+		return
+	}
+	g.delivering = true
+	for len(g.calls) > 0 {
+		f := g.calls[0]
+		g.calls = g.calls[1:]
+		g.mu.Unlock()
+		f()
+		g.mu.Lock()
+	}
+	g.delivering = false
+	g.mu.Unlock()
+}
+
+// log needs the lock; the record is written without it, in order.
+func (g *Group) log(level slog.Level, msg string, attrs ...any) {
+	attrs = append([]any{"pool", g.opts.Pool}, attrs...)
+	g.tell(func() { g.opts.Logger().Log(context.Background(), level, msg, attrs...) })
+}
+
+// tell queues news for the goroutine that tells them, and starts it if there is none. It needs the lock.
+func (g *Group) tell(f func()) {
+	g.news = append(g.news, f)
+	if !g.telling {
+		g.telling = true
+		g.loosen(g.teller)
+	}
+}
+
+func (g *Group) teller() {
+	g.mu.Lock()
+	for len(g.news) > 0 {
+		f := g.news[0]
+		g.news = g.news[1:]
+		g.mu.Unlock()
+		f()
+		g.mu.Lock()
+	}
+	g.telling = false
+	g.mu.Unlock()
+}
+
+func appendBounded[T any](list []T, item T, limit int) []T {
+	if len(list) == limit {
+		copy(list, list[1:])
+		list[limit-1] = item
+		return list
+	}
+	return append(list, item)
+}

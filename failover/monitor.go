@@ -1,0 +1,381 @@
+package failover
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+)
+
+// The monitor's paces. An endpoint that is up is probed every HealthCheckInterval, less a random tenth.
+const (
+	// firstRetry is the wait after an endpoint went down; it doubles with each failed probe, up to HealthCheckInterval.
+	firstRetry = 100 * time.Millisecond
+	// While no endpoint is usable and a checkout waits, those that aren't usable are probed every hurry, and after
+	// hurryFor ever more slowly, down to every hurryAtMost.
+	hurry       = 50 * time.Millisecond
+	hurryFor    = 5 * time.Second
+	hurryAtMost = time.Second
+	// evidenceGap is the least time between two probes that calls ask for. It doubles with each that finds nothing, up
+	// to evidenceGapAtMost: an application whose every other statement meets 25006 must not cause a stream of probes.
+	evidenceGap       = 25 * time.Millisecond
+	evidenceGapAtMost = time.Second
+	// closePatience is how long Close waits for probes and callbacks to notice.
+	closePatience = 50 * time.Millisecond
+)
+
+// Start starts the monitor: a goroutine for each endpoint that is probed. After the first call it costs an atomic load.
+// Connect calls it.
+func (g *Group) Start() {
+	if g.started.Load() || !g.started.CompareAndSwap(false, true) {
+		return
+	}
+	for _, e := range g.endpoints {
+		if e.watched {
+			g.run(func() { g.watch(e) })
+		}
+	}
+}
+
+// run starts a goroutine that ends at once when done is closed.
+func (g *Group) run(f func()) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed {
+		return false
+	}
+	g.running.Add(1)
+	go func() {
+		defer g.running.Done()
+		f()
+	}()
+	return true
+}
+
+// loosen starts a goroutine in code that may not end when it should. It needs the lock.
+func (g *Group) loosen(f func()) {
+	g.loose++
+	go func() {
+		f()
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.loose--
+		if g.loose == 0 && g.allQuiet != nil {
+			close(g.allQuiet)
+			g.allQuiet = nil
+		}
+	}()
+}
+
+// Close ends the monitor and the dials under way, and wakes those who wait in Connect with ErrClosed. It doesn't wait for
+// a probe that ignores its context.
+func (g *Group) Close() {
+	g.mu.Lock()
+	if g.closed {
+		g.mu.Unlock()
+		return
+	}
+	g.closed = true
+	close(g.done)
+	for a := range g.dials {
+		g.call(func() { a.cancel(ErrClosed) })
+	}
+	g.unlock()
+	g.running.Wait()
+
+	g.mu.Lock()
+	if g.loose == 0 {
+		g.mu.Unlock()
+		return
+	}
+	quiet := make(chan struct{})
+	g.allQuiet = quiet
+	g.mu.Unlock()
+	patience := time.NewTimer(closePatience)
+	defer patience.Stop()
+	select {
+	case <-quiet:
+	case <-patience.C:
+	}
+}
+
+// watch probes an endpoint when it is due, until Close.
+func (g *Group) watch(e *endpoint) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-g.done:
+			return
+		case <-e.poked:
+		case <-timer.C:
+			g.check(e)
+		}
+		g.mu.Lock()
+		timer.Reset(max(0, time.Until(e.due)))
+		g.mu.Unlock()
+	}
+}
+
+// poke has the endpoint probed now, or soon when that has just been done. It needs the lock.
+func (g *Group) poke(e *endpoint) {
+	if !e.watched {
+		return
+	}
+	if len(e.probing) > 0 {
+		e.again = true // the probe under way may have passed before things went wrong
+		return
+	}
+	gap := evidenceGapAtMost
+	if time.Since(e.began) > evidenceGapAtMost {
+		e.calm = 0
+	}
+	if e.calm < 6 {
+		gap = min(gap, evidenceGap<<e.calm)
+	}
+	e.calm++
+	g.probeBy(e, e.began.Add(gap))
+}
+
+// probeBy has the endpoint probed at a time, or at once when that is past, unless it is due earlier. It needs the lock.
+func (g *Group) probeBy(e *endpoint, at time.Time) {
+	if !e.due.After(at) {
+		return
+	}
+	e.due = at
+	select {
+	case e.poked <- struct{}{}:
+	default:
+	}
+}
+
+// check probes an endpoint once and takes the result in. It returns at the probe's limit even if the probe doesn't; a
+// probe still hanging from before counts as one not answered.
+func (g *Group) check(e *endpoint) {
+	ctx, cancel := context.WithTimeout(context.Background(), g.opts.HealthCheckTimeout)
+	defer cancel()
+	began := time.Now()
+	select {
+	case e.probing <- struct{}{}:
+	case <-g.done:
+		return
+	case <-ctx.Done():
+		g.checked(e, began, Observation{}, g.unanswered())
+		return
+	}
+	began = time.Now()
+	result := g.launch(ctx, e)
+	if result == nil {
+		return
+	}
+	select {
+	case r := <-result:
+		if r.err != nil && ctx.Err() != nil {
+			r.err = g.unanswered()
+		}
+		g.checked(e, began, r.Observation, r.err)
+	case <-g.done:
+	case <-ctx.Done():
+		g.checked(e, began, Observation{}, g.unanswered())
+	}
+}
+
+func (g *Group) unanswered() error {
+	return fmt.Errorf("no answer to a probe within %v: %w", g.opts.HealthCheckTimeout, context.DeadlineExceeded)
+}
+
+// probed is a probe's result.
+type probed struct {
+	Observation
+	err error
+}
+
+// launch runs the probe in a goroutine of its own, in case that it ignores its context. It gives the permit to probe
+// back when it returns.
+func (g *Group) launch(ctx context.Context, e *endpoint) <-chan probed {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed {
+		<-e.probing
+		return nil
+	}
+	e.began = time.Now()
+	e.again = false
+	result := make(chan probed, 1)
+	g.loosen(func() {
+		var r probed
+		r.Observation, r.err = e.probe(ctx)
+		<-e.probing
+		result <- r
+	})
+	return result
+}
+
+// checked takes a probe's result in, and says when the next is due.
+func (g *Group) checked(e *endpoint, began time.Time, o Observation, err error) {
+	g.mu.Lock()
+	defer g.unlock()
+	if g.closed {
+		return
+	}
+	now := time.Now()
+	e.count(began, now, err)
+	if err == nil {
+		e.up()
+		e.good++
+		g.observe(e, o)
+	} else {
+		e.good, e.calm = 0, 0
+		g.probeFailed(e, began, err)
+	}
+	g.settle()
+	e.due = now.Add(g.pace(e, now))
+	if e.again {
+		e.again = false
+		g.poke(e)
+	}
+}
+
+// probeFailed needs the lock.
+func (g *Group) probeFailed(e *endpoint, began time.Time, err error) {
+	effect := effectOf(fromProbe, Classify(err))
+	if effect == suspectNow && e.fails > 0 {
+		effect = down // a session ended once is no dead server; twice in a row it is as good as one
+	}
+	switch effect {
+	case down:
+		e.fails++
+		if silence(err) {
+			if e.unanswered == 0 {
+				e.silentSince = began
+			}
+			e.unanswered++
+			g.abandon(e)
+		} else {
+			e.unanswered, e.stuckAt = 0, 0
+		}
+		g.down(e, err)
+	case suspectNow:
+		e.fails++
+		e.suspect()
+	case alive:
+		e.up()
+	case misconfigured:
+		g.refused(e, err)
+	}
+}
+
+// abandon moves the checkouts on that are dialling a hung endpoint. It needs the lock.
+func (g *Group) abandon(e *endpoint) {
+	if g.alone {
+		return // there is nowhere to go; the dial has its own limit
+	}
+	for a := range g.dials {
+		if a.endpoint == e {
+			g.call(func() { a.cancel(errAbandoned) })
+		}
+	}
+}
+
+// count needs the lock.
+func (e *endpoint) count(began, now time.Time, err error) {
+	took := now.Sub(began)
+	e.total++
+	e.lastCheck = now
+	c := Check{At: now, OK: err == nil, ResponseTime: took}
+	if err == nil {
+		e.response = took
+		e.goodTime += took
+	} else {
+		e.failed++
+		c.Error = redact(err.Error())
+	}
+	e.history = appendBounded(e.history, c, keptChecks)
+}
+
+// pace is the wait before the next probe. It needs the lock.
+func (g *Group) pace(e *endpoint, now time.Time) time.Duration {
+	interval := g.opts.HealthCheckInterval
+	wait := jittered(interval)
+	switch e.state {
+	case Suspect:
+		wait = min(wait, firstRetry)
+	case Down:
+		retry := interval
+		if e.fails < 16 {
+			retry = min(retry, firstRetry<<max(0, e.fails-1))
+		}
+		wait = jittered(retry)
+	}
+	if g.hurried(now) && e.awaited(g.rules.target) {
+		wait = min(wait, hurryPace(now.Sub(g.hurrying)))
+	}
+	return wait
+}
+
+// hurried says that a checkout waits, or did a moment ago: short deadlines come and go. It needs the lock.
+func (g *Group) hurried(now time.Time) bool {
+	return !g.hurrying.IsZero() && (g.waiting > 0 || now.Sub(g.waitedAt) < hurryAtMost)
+}
+
+// awaited: a checkout that waits hopes for it. A refusal is no matter of time, and asking often can lock an account.
+func (e *endpoint) awaited(t target) bool {
+	return e.state != Misconfigured && !e.barred && !e.usable(t)
+}
+
+func hurryPace(since time.Duration) time.Duration {
+	return min(hurryAtMost, hurry+max(0, since-hurryFor)/8)
+}
+
+// hasten makes the probes hurry for a checkout that waits. It needs the lock.
+func (g *Group) hasten() {
+	if g.lostAt.IsZero() {
+		return
+	}
+	now := time.Now()
+	if g.hurrying.IsZero() || g.waiting == 0 && now.Sub(g.waitedAt) > hurryFor {
+		g.hurrying = now
+	}
+	for _, e := range g.endpoints {
+		if e.watched && e.awaited(g.rules.target) && len(e.probing) == 0 {
+			g.probeBy(e, e.began.Add(hurryPace(now.Sub(g.hurrying))))
+		}
+	}
+}
+
+// jittered takes a random tenth off.
+func jittered(d time.Duration) time.Duration {
+	if d < 10 {
+		return d
+	}
+	return d - rand.N(d/10)
+}
+
+// CheckNow probes all endpoints now and returns what is then known of them. It returns earlier when ctx ends.
+func (g *Group) CheckNow(ctx context.Context) Health {
+	g.checkAll(ctx)
+	return g.Health()
+}
+
+func (g *Group) checkAll(ctx context.Context) {
+	all := make(chan struct{})
+	var checks sync.WaitGroup
+	for _, e := range g.endpoints {
+		if e.probe == nil {
+			continue
+		}
+		checks.Add(1)
+		if !g.run(func() { defer checks.Done(); g.check(e) }) {
+			checks.Done()
+		}
+	}
+	if !g.run(func() { checks.Wait(); close(all) }) {
+		return
+	}
+	select {
+	case <-all:
+	case <-g.done:
+	case <-ctx.Done():
+	}
+}

@@ -1,0 +1,194 @@
+package failover
+
+import (
+	"fmt"
+	"slices"
+)
+
+// Recovery tells a standby from a primary, which a role alone doesn't: a primary can be read-only by default.
+type Recovery int8
+
+const (
+	// RecoveryUnknown: it can't be read. A role read-write then counts as a primary's, read-only as a standby's.
+	RecoveryUnknown Recovery = iota
+	// InRecovery: a standby.
+	InRecovery
+	// NotInRecovery: a primary.
+	NotInRecovery
+)
+
+// Observation is what a probe or a dial learnt. What can't be read is left zero; nothing is ruled out for it.
+type Observation struct {
+	// Role is what a session's transactions may do by default.
+	Role Role
+	// Recovery is what pg_is_in_recovery() says.
+	Recovery Recovery
+	// Timeline is the WAL timeline. On a server not in recovery it is the one being written, not the last checkpoint's.
+	Timeline int64
+	// SystemID is the cluster's system identifier.
+	SystemID string
+	// Note says what this server can't tell and what that costs; shown in Health.
+	Note string
+}
+
+// standby and primary are each false where nothing can be read.
+func (o Observation) standby() bool {
+	return o.Recovery == InRecovery || o.Recovery == RecoveryUnknown && o.Role == ReadOnly
+}
+
+func (o Observation) primary() bool {
+	return o.Recovery == NotInRecovery || o.Recovery == RecoveryUnknown && o.Role == ReadWrite
+}
+
+// writes says that it is a server on which something can be written: the kind that is fenced.
+func (o Observation) writes() bool { return o.Role == ReadWrite || o.Recovery == NotInRecovery }
+
+// known says that fencing can go by it.
+func (o Observation) known() bool {
+	return o.SystemID != "" && o.Timeline > 0 && (o.Recovery != RecoveryUnknown || o.Role == ReadWrite || o.Role == ReadOnly)
+}
+
+// target is target_session_attrs, with libpq's meanings ("libpq: Connection Strings", target_session_attrs).
+type target string
+
+const (
+	targetAny           target = "any"
+	targetReadWrite     target = "read-write"
+	targetReadOnly      target = "read-only"
+	targetPrimary       target = "primary"
+	targetStandby       target = "standby"
+	targetPreferStandby target = "prefer-standby"
+)
+
+// admits says that a session on such a server will do. A server whose role can't be read will.
+func (t target) admits(o Observation) bool {
+	switch t {
+	case targetReadWrite:
+		return o.Role != ReadOnly && o.Recovery != InRecovery
+	case targetReadOnly:
+		return o.Role != ReadWrite
+	case targetPrimary:
+		return !o.standby()
+	case targetStandby:
+		return !o.primary()
+	default:
+		return true
+	}
+}
+
+// preference ranks what is admitted before the configured order does; less is better.
+func (t target) preference(o Observation) int {
+	switch {
+	case t == targetPreferStandby && !o.standby():
+		return 1
+	case t == targetAny && (o.Role == ReadOnly || o.Recovery == InRecovery):
+		return 1
+	default:
+		return 0
+	}
+}
+
+// fence remembers the highest timeline of each system, for as long as the group lives.
+type fence struct {
+	on      bool
+	highest map[string]newest
+}
+
+// newest is where a system's highest timeline was seen first.
+type newest struct {
+	timeline int64
+	endpoint int
+}
+
+// see remembers an observation. A standby's timeline counts too: it follows a server that has written it.
+func (f *fence) see(endpoint int, o Observation) {
+	if f.on && o.known() && o.Timeline > f.highest[o.SystemID].timeline {
+		f.highest[o.SystemID] = newest{o.Timeline, endpoint}
+	}
+}
+
+// shuts says that such a server must not be written to.
+func (f *fence) shuts(o Observation) bool {
+	return f.on && o.known() && o.writes() && o.Timeline < f.highest[o.SystemID].timeline
+}
+
+// candidate is all that the choice of an endpoint goes by.
+type candidate struct {
+	Observation
+	state  State
+	silent bool // Suspect, and found slow to answer since
+	fenced bool
+	barred bool // failover=false, and not the first
+	good   int  // good probes in a row
+}
+
+// usable says that new connections may go there. Unknown and Suspect will do: nothing certain speaks against them.
+func (c candidate) usable(t target) bool {
+	return (c.state == Up || c.state == Suspect || c.state == Unknown) && !c.fenced && !c.barred && t.admits(c.Observation)
+}
+
+// order ranks the usable endpoints, the best first: what answers before what is silent, then the target's preference,
+// then the configured order.
+func order(t target, cs []candidate) []int {
+	var usable []int
+	for i, c := range cs {
+		if c.usable(t) {
+			usable = append(usable, i)
+		}
+	}
+	weight := func(i int) int {
+		w := t.preference(cs[i].Observation)
+		if cs[i].silent {
+			w += 2
+		}
+		return w
+	}
+	slices.SortStableFunc(usable, func(a, b int) int { return weight(a) - weight(b) })
+	return usable
+}
+
+// sameWriter says that two endpoints are written to on one timeline of one system: two writers, or two names for one.
+func sameWriter(a, b candidate) bool {
+	return a.known() && b.known() && a.writes() && b.writes() && a.SystemID == b.SystemID && a.Timeline == b.Timeline
+}
+
+// rules are what the choice depends on besides the endpoints.
+type rules struct {
+	target        target
+	failback      bool
+	failbackAfter int
+}
+
+// choose says which endpoint to use, given the one used now, and why. It answers -1 when none is usable.
+//
+//   - The current one stays for as long as it is usable and nothing better qualifies.
+//   - Otherwise the best-ranked takes over at once.
+//   - A better one qualifies by failbackAfter good probes in a row, or at once when it can be written to and the current
+//     one can't. It doesn't qualify as a second writer on the current one's timeline: moving there could split the data.
+func (r rules) choose(cs []candidate, current int) (next int, why string) {
+	ranked := order(r.target, cs)
+	if len(ranked) == 0 {
+		return -1, ""
+	}
+	if !cs[current].usable(r.target) {
+		return ranked[0], ""
+	}
+	if !r.failback {
+		return current, ""
+	}
+	at := cs[current]
+	for _, i := range ranked {
+		c := cs[i]
+		switch prefers := r.target.preference(c.Observation) - r.target.preference(at.Observation); {
+		case i == current, prefers > 0, prefers == 0 && i > current:
+			return current, "" // ranked: nothing after this one is better
+		case c.state != Up, sameWriter(c, at):
+			continue
+		case r.target == targetAny && prefers < 0 && c.Role == ReadWrite:
+			return i, "it can be written to, the current one can't"
+		case c.good >= r.failbackAfter:
+			return i, fmt.Sprintf("healthy again (%d good probes in a row)", c.good)
+		}
+	}
+	return current, ""
+}
