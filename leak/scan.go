@@ -89,7 +89,7 @@ func (t *Tracker) due(s *Slot, st state) (report, reclaim time.Duration) {
 	if t.options.Threshold > 0 && st&reported == 0 {
 		report = st.since() + t.options.Threshold
 	}
-	if t.options.ReclaimAfter > 0 && t.options.Reclaim != nil && !s.reclaimed.same(st) {
+	if t.options.ReclaimAfter > 0 && !s.reclaimed.same(st) {
 		reclaim = st.since() + t.options.ReclaimAfter
 	}
 	return report, reclaim

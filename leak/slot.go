@@ -10,10 +10,10 @@ import (
 // Slot is one physical connection's place in its tracker. CheckOut, CheckIn and Remove may be called from different
 // goroutines, but only one after the other; the pool sees to that.
 //
-// Who may touch what: the fields below checkout are written by CheckOut while state is free, and read by the tracker,
+// Who may touch what: what is in checkout is written by CheckOut while state is free, and read by the tracker,
 // under its mu, while state is held. The tracker raises reading before it looks at state, and CheckOut, which finds
-// state free, waits for reading to fall before it writes. So a check-in is one atomic swap, and neither ever waits
-// for a lock.
+// state free, waits for reading to fall before it writes. So a check-in is one atomic swap and a checkout one store; neither
+// takes a lock, and a checkout waits only if the one before it is being copied at that moment.
 type Slot struct {
 	state   atomic.Int64
 	reading atomic.Bool
@@ -27,6 +27,7 @@ type Slot struct {
 	holder   any
 
 	index     int          // in tracker.slots, guarded by tracker.mu; -1: removed
+	named     *named       // of the checkout last reported, guarded by tracker.mu
 	reclaimed state        // the checkout that was taken back, guarded by tracker.mu
 	reported  reportedLeak // written by Scan before it sets the flag in state, read by who clears it
 }
@@ -106,14 +107,4 @@ func (s *Slot) Remove() {
 		s.CheckIn(s.tracker.Now())
 	}
 	s.tracker.remove(s)
-}
-
-// look calls f with the checkout in force, if there is one. It is called with tracker.mu held; f must not keep the
-// checkout's stack.
-func (s *Slot) look(f func(state, *checkout)) {
-	s.reading.Store(true)
-	defer s.reading.Store(false)
-	if st := state(s.state.Load()); st != 0 {
-		f(st, &s.checkout)
-	}
 }

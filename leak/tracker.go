@@ -68,6 +68,9 @@ func New(o Options) *Tracker {
 	if o.Base.IsZero() {
 		o.Base = time.Now()
 	}
+	if o.Reclaim == nil {
+		o.ReclaimAfter = 0
+	}
 	if o.Logger == nil {
 		o.Logger = slog.Default
 	}
@@ -199,7 +202,17 @@ type snapshot struct {
 	number    uint64
 	labels    any
 	stack     []uintptr
+	named     *named // if its number is that of the checkout
 	reclaimed bool
+}
+
+// named is what a report says of a checkout's stack. It is kept while the checkout lasts: a full pool names its longest
+// holders in each of its errors. It isn't changed once it
+// is made.
+type named struct {
+	number uint64
+	caller string
+	stack  []string
 }
 
 func (t *Tracker) snapshots(now time.Duration, want func(state, time.Duration) bool, n int) []snapshot {
@@ -239,13 +252,16 @@ func (t *Tracker) snapshots(now time.Duration, want func(state, time.Duration) b
 }
 
 // snapshot copies the checkout of the given state, unless it has ended. It is called with tracker.mu held.
-func (s *Slot) snapshot(of state) (snap snapshot, ok bool) {
-	s.look(func(st state, c *checkout) {
-		if ok = st.same(of); ok {
-			snap = snapshot{s, st, c.number, c.labels, slices.Clone(c.stack), s.reclaimed.same(st)}
-		}
-	})
-	return snap, ok
+func (s *Slot) snapshot(of state) (snapshot, bool) {
+	stack := make([]uintptr, 0, max(deepStack, len(s.checkout.buffer))) // here, as a checkout might wait for it below
+	s.reading.Store(true)
+	defer s.reading.Store(false)
+	st := state(s.state.Load())
+	if !st.same(of) {
+		return snapshot{}, false
+	}
+	c := &s.checkout
+	return snapshot{s, st, c.number, c.labels, append(stack, c.stack...), s.named, s.reclaimed.same(st)}, true
 }
 
 func (t *Tracker) report(snap *snapshot, now time.Duration) Report {
@@ -261,13 +277,26 @@ func (t *Tracker) report(snap *snapshot, now time.Duration) Report {
 		Labels:       labelMap(snap.labels),
 		Reclaimed:    snap.reclaimed,
 	}
+	n := t.name(snap)
+	r.Caller, r.Stack = n.caller, slices.Clone(n.stack)
+	return r
+}
+
+func (t *Tracker) name(snap *snapshot) *named {
+	if snap.named != nil && snap.named.number == snap.number {
+		return snap.named
+	}
+	n := &named{number: snap.number}
 	frames := framesOf(snap.stack)
 	stack, caller := t.callers.find(frames)
 	for _, f := range frames[stack:] {
-		r.Stack = append(r.Stack, frameString(f))
+		n.stack = append(n.stack, frameString(f))
 	}
 	if caller >= 0 {
-		r.Caller = frameString(frames[caller])
+		n.caller = frameString(frames[caller])
 	}
-	return r
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	snap.slot.named = n
+	return n
 }

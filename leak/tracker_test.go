@@ -434,6 +434,31 @@ func TestCallbacksMayUseTheTracker(t *testing.T) {
 	})
 }
 
+// An ORM may be deeper than the frames that are walked; its caller must be found all the same, and only then.
+func TestStackThatEndsInsideALibraryIsWalkedFurther(t *testing.T) {
+	for _, test := range []struct {
+		skip   []string
+		frames int
+		caller string
+	}{
+		{nil, 16, " github.com/managedpg/managedpg/leak_test.TestStack"},
+		{[]string{"github.com/managedpg/managedpg/leak_test"}, 30, " testing."},
+	} {
+		tracker := leak.New(leak.Options{StackDepth: 16, SkipPackages: test.skip})
+		s := tracker.Slot(1, "db:5432/app", 1, nil)
+		defer s.Remove()
+		nested(25, func() {
+			if n := testing.AllocsPerRun(100, func() { s.CheckOut(t.Context(), tracker.Now()) }); n != 0 {
+				t.Errorf("%v allocations per checkout", n)
+			}
+		})
+		r := tracker.Longest(1)[0]
+		if !strings.Contains(r.Caller, test.caller) || (len(r.Stack) > 16) != (test.frames > 16) {
+			t.Errorf("skipping %q: caller %q and %d frames", test.skip, r.Caller, len(r.Stack))
+		}
+	}
+}
+
 func TestCheckoutsDoNotAllocate(t *testing.T) {
 	tracker := leak.New(leak.Options{Threshold: time.Hour, StackDepth: 16})
 	s := tracker.Slot(1, "db:5432/app", 1, nil)
