@@ -7,6 +7,7 @@ import (
 
 	"github.com/managedpg/managedpg/conn"
 	"github.com/managedpg/managedpg/driver"
+	"github.com/managedpg/managedpg/failover"
 	"github.com/managedpg/managedpg/leak"
 	"github.com/managedpg/managedpg/stats"
 )
@@ -22,10 +23,12 @@ type Config = driver.Config
 type Pool = driver.Connector
 
 // For errors.Is. Each comes wrapped in a typed error with detail: conn.PoolTimeoutError, conn.ReclaimedError,
-// conn.LostError.
+// conn.LostError, failover.NoEndpointError.
 var (
 	// ErrPoolTimeout: no connection became free within pool_timeout.
 	ErrPoolTimeout = conn.ErrPoolTimeout
+	// ErrNoEndpoint: no endpoint was usable within the checkout's time; see failover.NoEndpointError.
+	ErrNoEndpoint = failover.ErrNoEndpoint
 	// ErrReclaimed: the connection was held for longer than leak_reclaim_after and taken back.
 	ErrReclaimed = conn.ErrReclaimed
 	// ErrTxLost: the connection was lost inside a transaction. The transaction was rolled back, for certain.

@@ -26,6 +26,7 @@ type physical struct {
 	epoch    uint64       // the endpoint's epoch then; set when opened
 	drains   uint64       // the pool's count of drains then; set when opened
 	id       uint64       // set when opened
+	server   Server       // as it was when opened
 	slot     *leak.Slot   // nil without leak detection; set when opened
 
 	expires    time.Duration        // when pool_recycle ends it, by now(); 0: never. Set when opened
@@ -162,25 +163,16 @@ func (ph *physical) inTx() txState {
 	return txReadWrite
 }
 
-// onStandby says whether the server told that it is one, where nothing can be written.
+// onStandby says whether the server told that it is one, where nothing can be written. It may have been promoted since
+// the connection was opened; pgx hears of that.
 func (ph *physical) onStandby() bool {
-	return ph.pgx != nil && ph.pgx.Conn().PgConn().ParameterStatus("in_hot_standby") == "on"
+	return ph.pgx != nil && answer(ph.pgx.Conn().PgConn().ParameterStatus("in_hot_standby")) == Yes
 }
 
-// backendPID is the server's process for the session, 0 if the base doesn't tell.
-func (ph *physical) backendPID() uint32 {
-	if ph.pgx == nil {
-		return 0
-	}
-	return ph.pgx.Conn().PgConn().PID()
-}
-
-// lastHeard is when the server's last word came, by now(); of a socket that isn't ours it is the distant future.
-func (ph *physical) lastHeard() time.Duration {
-	if ph.sock == nil {
-		return 1<<63 - 1
-	}
-	return time.Duration(ph.sock.active.Load())
+// stuck says whether somebody waits for the server, and it has said nothing since then. Of a socket that isn't ours one
+// can't tell.
+func (ph *physical) stuck(since time.Time) bool {
+	return ph.sock != nil && ph.sock.waiting.Load() > 0 && since.After(Started.Add(time.Duration(ph.sock.heard.Load())))
 }
 
 // close ends the connection; then is called once its socket is closed, at most closeLimit later.
@@ -220,7 +212,7 @@ func (ph *physical) kill(reason error) {
 	}
 }
 
-// open dials the endpoint and makes a physical connection of what it gets.
+// open dials the endpoint and makes a physical connection of what it gets, if the router admits it.
 func (p *Pool) open(ctx context.Context, e *Endpoint) (*physical, error) {
 	start := now()
 	base, sock, err := e.connect(ctx)
@@ -229,17 +221,9 @@ func (p *Pool) open(ctx context.Context, e *Endpoint) (*physical, error) {
 	}
 	ph := &physical{base: base, features: featuresOf(base), sock: sock, endpoint: e}
 	ph.pgx, _ = base.(*stdlib.Conn)
-	if e.watchSync != nil {
-		e.watchSync(base, func() { ph.syncWait.Store(true) })
-	}
-	if p.governed && p.opts.StatementCache > 0 {
-		ph.stmts = newStmtCache(p.opts.StatementCache)
-	}
-	if p.opts.OnConnect != nil {
-		if err := p.opts.OnConnect(ctx, base); err != nil {
-			ph.close(func() {})
-			return nil, err
-		}
+	if err := p.prepare(ctx, ph); err != nil {
+		ph.close(func() {})
+		return nil, err
 	}
 	ph.freeSince = now()
 	ph.id = p.lastID.Add(1)
@@ -248,6 +232,27 @@ func (p *Pool) open(ctx context.Context, e *Endpoint) (*physical, error) {
 	}
 	p.Recorder.Created(ph.freeSince - start)
 	return ph, nil
+}
+
+// prepare makes a new connection ready for its first user.
+func (p *Pool) prepare(ctx context.Context, ph *physical) error {
+	var err error
+	if ph.server, err = ph.endpoint.identify(ctx, ph.base, ph.sock, p.opts.Role); err != nil {
+		return err
+	}
+	if err := p.router.Admit(ctx, ph.server); err != nil {
+		return err
+	}
+	if ph.endpoint.watchSync != nil {
+		ph.endpoint.watchSync(ph.base, func() { ph.syncWait.Store(true) })
+	}
+	if p.governed && p.opts.StatementCache > 0 && !p.opts.DiscardAll {
+		ph.stmts = newStmtCache(p.opts.StatementCache)
+	}
+	if p.opts.OnConnect != nil {
+		return p.opts.OnConnect(ctx, ph.base)
+	}
+	return nil
 }
 
 // end closes the connection and counts why; then, if not nil, is called once its socket is closed.

@@ -35,6 +35,7 @@ type Options struct {
 	StatementCache int
 	DiscardAll     bool
 	Echo           bool
+	Role           bool // the role of each connection's server must be known
 	OnConnect      func(context.Context, driver.Conn) error
 	Logger         func() *slog.Logger
 	Leaks          *leak.Tracker // nil: no leak detection
@@ -45,6 +46,8 @@ type Router interface {
 	// Connect calls open with the number of the endpoint to dial, and with others when that fails, until one succeeds or
 	// there is no use in going on.
 	Connect(ctx context.Context, open func(ctx context.Context, endpoint int) error) error
+	// Admit is asked, with open's context, whether the connection that was opened may be used.
+	Admit(ctx context.Context, s Server) error
 	// Epoch changes when connections made to the endpoint before are no longer to be used.
 	Epoch(endpoint int) uint64
 	// CallFailed is evidence about the endpoint.
@@ -359,7 +362,7 @@ func (p *Pool) dial(ctx context.Context) (*physical, error) {
 		return nil, err
 	}
 	if p.opts.Leaks != nil {
-		ph.slot = p.opts.Leaks.Slot(ph.id, ph.endpoint.Name, ph.backendPID(), ph)
+		ph.slot = p.opts.Leaks.Slot(ph.id, ph.endpoint.Name, ph.server.PID, ph)
 	}
 	p.mu.Lock()
 	closed := p.closed
@@ -386,9 +389,12 @@ func (p *Pool) forget(ph *physical) {
 // Drain closes all free connections now, and each of the others when it is given back.
 func (p *Pool) Drain() {
 	p.drains.Add(1)
-	p.sweep(now())
+	p.Sweep()
 	p.tend.wake()
 }
+
+// Sweep closes the free connections that aren't to be used again.
+func (p *Pool) Sweep() { p.sweep(now()) }
 
 // sweep closes the free connections that are unfit or have been free for too long. Each is closed under a permit, so
 // that its socket still counts; when there is none to be had the checkout that took the last one will find it.
@@ -442,14 +448,21 @@ func (p *Pool) Close() error {
 	return nil
 }
 
-// KillEndpoint closes the sockets of connections to an endpoint, whoever uses them; they get the reason. Which are meant
-// is said by affected, which is given the monotonic time since the connection last heard from the server.
-func (p *Pool) KillEndpoint(endpoint int, reason error, affected func(silent time.Duration) bool) {
-	at := now()
+// Kill closes the sockets of all connections to an endpoint, whoever uses them; they get the reason.
+func (p *Pool) Kill(endpoint int, reason error) {
+	p.kill(reason, func(ph *physical) bool { return ph.route == endpoint })
+}
+
+// KillStuck closes the sockets to an endpoint on which somebody waits for the server, that has said nothing since then.
+func (p *Pool) KillStuck(endpoint int, since time.Time, reason error) {
+	p.kill(reason, func(ph *physical) bool { return ph.route == endpoint && ph.stuck(since) })
+}
+
+func (p *Pool) kill(reason error, meant func(*physical) bool) {
 	p.mu.Lock()
 	var victims []*physical
 	for ph := range p.all {
-		if ph.route == endpoint && affected(at-ph.lastHeard()) {
+		if meant(ph) {
 			victims = append(victims, ph)
 		}
 	}
@@ -457,6 +470,7 @@ func (p *Pool) KillEndpoint(endpoint int, reason error, affected func(silent tim
 	for _, ph := range victims {
 		ph.kill(reason)
 	}
+	p.Sweep()
 }
 
 // jitter is a random part of at most d.

@@ -14,8 +14,9 @@ type socket struct {
 	net.Conn
 	raw syscall.RawConn // nil where the system's socket can't be had: then peek always answers unknown
 
-	writes atomic.Int64 // writes that carried anything but a goodbye
-	active atomic.Int64 // monotonic time of the last read that brought something; see now
+	writes  atomic.Int64 // writes that carried anything but a goodbye
+	heard   atomic.Int64 // when the last read brought something, by now()
+	waiting atomic.Int32 // reads and writes under way
 
 	mu      sync.Mutex
 	closed  bool
@@ -53,9 +54,11 @@ func rawConn(c net.Conn) syscall.RawConn {
 }
 
 func (s *socket) Read(b []byte) (int, error) {
+	s.waiting.Add(1)
 	n, err := s.Conn.Read(b)
+	s.waiting.Add(-1)
 	if n > 0 {
-		s.active.Store(int64(now()))
+		s.heard.Store(int64(now()))
 	}
 	if err != nil {
 		err = s.failed(err)
@@ -64,7 +67,9 @@ func (s *socket) Read(b []byte) (int, error) {
 }
 
 func (s *socket) Write(b []byte) (int, error) {
+	s.waiting.Add(1)
 	n, err := s.Conn.Write(b)
+	s.waiting.Add(-1)
 	if n > 0 && !goodbye(b) {
 		s.writes.Add(1)
 	}

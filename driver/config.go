@@ -267,6 +267,9 @@ func (c Config) Format(f fmt.State, verb rune) {
 // LogValue is String, for slog.
 func (c Config) LogValue() slog.Value { return slog.StringValue(c.String()) }
 
+// parsed says that ParseDSN made this Config, so that a true HealthCheck may be a default.
+func (c *Config) parsed() bool { return c.base != nil }
+
 // keepAlive is libpq's keepalives for a net.Dialer. Its zeros are Go's defaults, as with the bare drivers.
 func (c *Config) keepAlive() net.KeepAliveConfig {
 	return net.KeepAliveConfig{

@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/managedpg/managedpg/conn"
+	"github.com/managedpg/managedpg/failover"
 	"github.com/managedpg/managedpg/leak"
 	"github.com/managedpg/managedpg/stats"
 )
@@ -65,8 +66,8 @@ type Connector struct {
 	config *Config
 	name   string
 	pool   *conn.Pool
+	router *router
 	leaks  *leak.Tracker // nil without leak detection
-	first  string        // the first endpoint's name
 }
 
 // NewConnector makes a pool, without connecting. The Config is copied.
@@ -79,11 +80,11 @@ func NewConnector(cfg *Config) (*Connector, error) {
 	if err != nil {
 		return nil, fmt.Errorf("managedpg: %w", err)
 	}
-	c := &Connector{config: cfg, first: endpoints[0].Name}
+	c := &Connector{config: cfg}
 	c.driver.pool = c
 	name := cfg.PoolName
 	if name == "" {
-		name = c.first
+		name = endpoints[0].Name
 	}
 	register(c, name)
 	if cfg.LeakDetection {
@@ -98,6 +99,7 @@ func NewConnector(cfg *Config) (*Connector, error) {
 			OnLeak:       cfg.OnLeak,
 		})
 	}
+	c.router = newRouter(cfg, c.name, endpoints, func() *conn.Pool { return c.pool })
 	c.pool = conn.New(conn.Options{
 		Name:           c.name,
 		Size:           cfg.PoolSize,
@@ -111,10 +113,11 @@ func NewConnector(cfg *Config) (*Connector, error) {
 		StatementCache: cfg.StatementCache,
 		DiscardAll:     cfg.PoolReset == "discard_all",
 		Echo:           cfg.EchoPool,
+		Role:           len(endpoints) > 1 || cfg.TargetSessionAttrs != "any",
 		OnConnect:      cfg.OnConnect,
 		Logger:         cfg.logger,
 		Leaks:          c.leaks,
-	}, inOrder(len(endpoints)), endpoints...)
+	}, c.router, endpoints...)
 	return c, nil
 }
 
@@ -174,6 +177,7 @@ func (c *Connector) Driver() driver.Driver { return &c.driver }
 // Close closes the pool: free connections at once, those in use when they are given back. sql.DB.Close calls it.
 func (c *Connector) Close() error {
 	unregister(c)
+	c.router.close()
 	return c.pool.Close()
 }
 
@@ -183,6 +187,19 @@ func (c *Connector) Name() string { return c.name }
 // Drain closes all free connections now, and each of the others when it is given back, so that from now on only new ones
 // are used: after a change of a role's settings, say, or of the server behind an address.
 func (c *Connector) Drain() { c.pool.Drain() }
+
+// Health is what the probes of the endpoints have found.
+func (c *Connector) Health() failover.Health { return c.router.Health() }
+
+// CheckNow probes all endpoints now, within ctx and health_check_timeout, and returns what was found.
+func (c *Connector) CheckNow(ctx context.Context) failover.Health { return c.router.CheckNow(ctx) }
+
+// Failover says which endpoint is used, and how it came to that.
+func (c *Connector) Failover() failover.Status { return c.router.Status() }
+
+// Failback moves to the best endpoint that a probe finds usable now, without waiting for failback_after. Connections in
+// use elsewhere are closed when they are given back.
+func (c *Connector) Failback(ctx context.Context) error { return c.router.Failback(ctx) }
 
 // Leaks are the checkouts that have been held for longer than leak_threshold, the longest first. It is empty without leak
 // detection.
@@ -206,13 +223,16 @@ func (c *Connector) Stats() stats.Snapshot {
 		s.TotalLeaks = c.leaks.Total()
 		s.ReclaimedConnections = c.leaks.Reclaimed()
 	}
-	s.Endpoint, s.IsPrimary = c.first, true
+	f := c.router.Status()
+	s.Endpoint, s.IsPrimary = f.Current, f.IsPrimary
+	s.FailoverCount, s.FailbackCount = f.FailoverCount, f.FailbackCount
 	return s
 }
 
 // ResetStats makes the figures count anew from now on. What is open or in use stays counted as such.
 func (c *Connector) ResetStats() {
 	c.pool.Recorder.Reset()
+	c.router.ResetCounts()
 	if c.leaks != nil {
 		c.leaks.Reset()
 	}

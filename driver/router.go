@@ -1,16 +1,94 @@
 package driver
 
-import "context"
+import (
+	"context"
+	"time"
 
-type inOrder int
+	"github.com/managedpg/managedpg/conn"
+	"github.com/managedpg/managedpg/failover"
+)
 
-func (n inOrder) Connect(ctx context.Context, open func(context.Context, int) error) (err error) {
-	for i := range int(n) {
-		if err = open(ctx, i); err == nil {
-			return nil
-		}
-	}
-	return err
+// router lets the pool ask the failover group, and the group act on the pool. Neither knows the other.
+type router struct {
+	*failover.Group
+	probers []*conn.Prober
 }
-func (inOrder) Epoch(int) uint64      { return 0 }
-func (inOrder) CallFailed(int, error) {}
+
+// newRouter makes the group of the endpoints. What it decides about their connections is done to the pool that pool
+// returns, which isn't made yet.
+func newRouter(cfg *Config, name string, endpoints []*conn.Endpoint, pool func() *conn.Pool) *router {
+	r := &router{}
+	several := len(endpoints) > 1
+	probed := cfg.HealthCheck && (len(cfg.Endpoints) == 0 || !cfg.parsed())
+	var members []failover.Endpoint
+	for _, e := range endpoints {
+		m := failover.Endpoint{Name: e.Name}
+		if probed {
+			p := conn.NewProber(e, several)
+			r.probers = append(r.probers, p)
+			m.Probe = func(ctx context.Context) (failover.Observation, error) {
+				s, err := p.Probe(ctx)
+				return observation(s), err
+			}
+		}
+		members = append(members, m)
+	}
+	r.Group = failover.New(failover.Options{
+		Pool:                  name,
+		TargetSessionAttrs:    cfg.TargetSessionAttrs,
+		Fencing:               cfg.Fencing,
+		Failover:              cfg.Failover,
+		Failback:              cfg.Failback,
+		FailbackAfter:         cfg.FailbackAfter,
+		HealthCheck:           cfg.HealthCheck,
+		HealthCheckInterval:   cfg.HealthCheckInterval,
+		HealthCheckTimeout:    cfg.HealthCheckTimeout,
+		FailoverTimeout:       cfg.FailoverTimeout,
+		FailoverRetryDelay:    cfg.FailoverRetryDelay,
+		FailoverRetryAttempts: cfg.FailoverRetryAttempts,
+		ConnectTimeout:        cfg.ConnectTimeout,
+		DialLimit:             max(cfg.PoolSize, 4),
+		Logger:                cfg.logger,
+		OnFailover:            cfg.OnFailover,
+		Drop:                  func(endpoint int, reason error) { pool().Kill(endpoint, reason) },
+		Drain:                 func(int) { pool().Sweep() },
+		Stuck: func(endpoint int, since time.Time, reason error) {
+			pool().KillStuck(endpoint, since, reason)
+		},
+	}, members...)
+	return r
+}
+
+// Admit is conn.Router's.
+func (r *router) Admit(ctx context.Context, s conn.Server) error {
+	return failover.Admit(ctx, observation(s))
+}
+
+// close ends the monitor, and the connections that its probes have kept.
+func (r *router) close() {
+	r.Group.Close()
+	for _, p := range r.probers {
+		p.Close()
+	}
+}
+
+// observation is what a connection told, as the failover group sees it.
+func observation(s conn.Server) failover.Observation {
+	o := failover.Observation{Timeline: s.Timeline, SystemID: s.SystemID, Note: s.Note}
+	switch s.Standby {
+	case conn.Yes:
+		o.Recovery, o.Role = failover.InRecovery, failover.ReadOnly
+	case conn.No:
+		o.Recovery = failover.NotInRecovery
+	}
+	switch {
+	case o.Role != "":
+	case s.ReadOnly == conn.Yes:
+		o.Role = failover.ReadOnly
+	case s.ReadOnly == conn.No:
+		o.Role = failover.ReadWrite
+	default:
+		o.Role = failover.RoleUnknown
+	}
+	return o
+}

@@ -16,8 +16,8 @@ const (
 	ClosedOverflow                // overflow: pool_size others were free already
 	ClosedRecycle                 // recycle: older than pool_recycle
 	ClosedIdle                    // idle: free for longer than pool_idle_timeout, or closed by database/sql's own limits
-	ClosedDrain                   // drain: Drain, or a failback
-	ClosedEndpoint                // endpoint: its endpoint went down, lost its role, or was fenced
+	ClosedDrain                   // drain: Drain
+	ClosedEndpoint                // endpoint: its endpoint went down, lost its role, was fenced, or was left for a better one
 	ClosedReclaimed               // reclaimed: taken back from a leak
 	ClosedShutdown                // shutdown: db.Close
 	numClosed

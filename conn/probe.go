@@ -1,0 +1,266 @@
+package conn
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+	"io"
+	"strconv"
+	"sync"
+
+	"github.com/jackc/pgx/v5/stdlib"
+)
+
+// Server is what a connection tells of the server behind it. What it can't tell is left zero.
+type Server struct {
+	PID      uint32
+	Standby  Answer // pg_is_in_recovery()
+	ReadOnly Answer // transactions are read-only by default
+	Timeline int64
+	SystemID string
+	// Note says what this server can't tell, and what that costs.
+	Note string
+}
+
+// Answer is a yes or a no, if there was one.
+type Answer int8
+
+// Answers.
+const (
+	NoAnswer Answer = iota
+	No
+	Yes
+)
+
+func answer(s string) Answer {
+	switch s {
+	case "on", "t", "true":
+		return Yes
+	case "off", "f", "false":
+		return No
+	default:
+		return NoAnswer
+	}
+}
+
+// questions are what a probe asks, the best first. A server that lacks the functions is asked the next one from then on.
+// Timeline: on a server that isn't in recovery the name of the WAL file being written has it at once, while
+// pg_control_checkpoint shows the old one until the checkpoint after a promotion.
+var questions = []struct{ query, note string }{
+	{`SELECT pg_catalog.pg_backend_pid()::text, pg_catalog.pg_is_in_recovery()::text,
+		pg_catalog.current_setting('transaction_read_only'),
+		(SELECT system_identifier::text FROM pg_catalog.pg_control_system()),
+		CASE WHEN pg_catalog.pg_is_in_recovery() THEN (SELECT timeline_id::text FROM pg_catalog.pg_control_checkpoint())
+		ELSE ('x' || substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8))::bit(32)::int::text END`, ""},
+	{`SELECT pg_catalog.pg_backend_pid()::text, pg_catalog.pg_is_in_recovery()::text,
+		pg_catalog.current_setting('transaction_read_only')`,
+		"the server doesn't tell its timeline and system identifier: it can't be fenced"},
+	{`SELECT '0', '', current_setting('transaction_read_only')`,
+		"the server doesn't tell whether it is a standby, nor its timeline: its role is that of its transactions, and it can't be fenced"},
+	{`SELECT '0'`,
+		"the server tells neither its role nor its timeline: it counts as fit for any target_session_attrs, and can't be fenced"},
+}
+
+// firstBrief is the question of which a dial asks what lib/pq can't tell; a dial needs no timeline.
+const firstBrief = 1
+
+// ask gets one answer, and remembers in from which question on the server has answers.
+func ask(ctx context.Context, base driver.Conn, sock *socket, from *int) (Server, error) {
+	// lib/pq reads on when its context has ended.
+	if sock != nil {
+		defer context.AfterFunc(ctx, func() { sock.closeFor(ctx.Err()) })()
+	}
+	for {
+		q := questions[*from]
+		row, err := askOne(ctx, base, q.query)
+		switch {
+		case err == nil:
+			s := Server{Note: q.note}
+			s.read(row)
+			return s, nil
+		case ctx.Err() != nil:
+			return Server{}, ctx.Err()
+		case severity(err) != "ERROR" || *from == len(questions)-1:
+			return Server{}, err
+		}
+		*from++
+	}
+}
+
+// askOne runs a query of a single row of texts, by the simple protocol, which any pooler between passes on.
+func askOne(ctx context.Context, base driver.Conn, query string) ([]string, error) {
+	if c, ok := base.(*stdlib.Conn); ok {
+		results, err := c.Conn().PgConn().Exec(ctx, query).ReadAll()
+		if err != nil {
+			return nil, err
+		}
+		if len(results) != 1 || len(results[0].Rows) != 1 {
+			return nil, errProbeRow
+		}
+		var row []string
+		for _, v := range results[0].Rows[0] {
+			row = append(row, string(v))
+		}
+		return row, nil
+	}
+	f := featuresOf(base)
+	rows, err := f.query(ctx, query, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	values := make([]driver.Value, len(rows.Columns()))
+	if err := rows.Next(values); err != nil {
+		if errors.Is(err, io.EOF) {
+			err = errProbeRow
+		}
+		return nil, err
+	}
+	row := make([]string, len(values))
+	for i, v := range values {
+		switch v := v.(type) {
+		case string:
+			row[i] = v
+		case []byte:
+			row[i] = string(v)
+		}
+	}
+	return row, nil
+}
+
+var errProbeRow = errors.New("managedpg: a probe's answer is not one row")
+
+func (s *Server) read(row []string) {
+	for i, v := range row {
+		switch i {
+		case 0:
+			n, _ := strconv.ParseUint(v, 10, 32)
+			s.PID = uint32(n)
+		case 1:
+			s.Standby = answer(v)
+		case 2:
+			s.ReadOnly = answer(v)
+		case 3:
+			s.SystemID = v
+		case 4:
+			s.Timeline, _ = strconv.ParseInt(v, 10, 64)
+		}
+	}
+}
+
+// identify finds out about the server behind a new connection. pgx knows it from what the server reported by itself, since
+// PostgreSQL 14; lib/pq has to ask, which is one round trip for each connection opened.
+func (e *Endpoint) identify(ctx context.Context, base driver.Conn, sock *socket, role bool) (Server, error) {
+	if e.watchSync == nil {
+		return Server{}, nil // not a base driver of ours
+	}
+	var s Server
+	if c, ok := base.(*stdlib.Conn); ok {
+		pg := c.Conn().PgConn()
+		s.PID = pg.PID()
+		s.Standby = answer(pg.ParameterStatus("in_hot_standby"))
+		s.ReadOnly = answer(pg.ParameterStatus("default_transaction_read_only"))
+		if s.Standby == Yes {
+			s.ReadOnly = Yes
+		}
+		if s.Standby != NoAnswer || !role {
+			return s, nil
+		}
+	}
+	from := firstBrief
+	found, err := ask(ctx, base, sock, &from)
+	if err != nil {
+		return Server{}, err
+	}
+	if s.PID == 0 {
+		s.PID = found.PID
+	}
+	s.Standby, s.ReadOnly = found.Standby, found.ReadOnly
+	return s, nil
+}
+
+// Prober asks an endpoint what it is. It is for one goroutine at a time; Close may come from another.
+type Prober struct {
+	endpoint *Endpoint
+	keep     bool // the connection, from one probe to the next
+	from     int  // which question the server has answers from on
+
+	mu     sync.Mutex // guards what follows
+	base   driver.Conn
+	sock   *socket
+	closed bool
+}
+
+// NewProber makes a prober. One that keeps its connection sees a promotion within a round trip; one that doesn't costs the
+// server no connection between probes.
+func NewProber(e *Endpoint, keep bool) *Prober { return &Prober{endpoint: e, keep: keep} }
+
+// Probe is one round trip on a connection that it kept, or that it opens. A kept connection that fails is no evidence
+// against the server: a new one is opened and asked then.
+func (p *Prober) Probe(ctx context.Context) (Server, error) {
+	if base, sock := p.take(); base != nil {
+		s, err := p.ask(ctx, base, sock)
+		if err == nil || ctx.Err() != nil {
+			return s, err
+		}
+	}
+	base, sock, err := p.endpoint.connect(ctx)
+	if err != nil {
+		return Server{}, err
+	}
+	return p.ask(ctx, base, sock)
+}
+
+func (p *Prober) ask(ctx context.Context, base driver.Conn, sock *socket) (Server, error) {
+	s, err := p.answer(ctx, base, sock)
+	if err != nil || !p.keep || !p.put(base, sock) {
+		end(base, sock)
+	}
+	return s, err
+}
+
+func (p *Prober) answer(ctx context.Context, base driver.Conn, sock *socket) (Server, error) {
+	if p.endpoint.watchSync != nil {
+		return ask(ctx, base, sock, &p.from)
+	}
+	pinger, ok := base.(driver.Pinger)
+	if !ok {
+		return Server{Note: "the driver has no Ping: that it connects is all that is known"}, nil
+	}
+	return Server{Note: "not a base driver of managedpg's: that it answers a ping is all that is known"}, pinger.Ping(ctx)
+}
+
+func (p *Prober) take() (driver.Conn, *socket) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	base, sock := p.base, p.sock
+	p.base, p.sock = nil, nil
+	return base, sock
+}
+
+func (p *Prober) put(base driver.Conn, sock *socket) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return false
+	}
+	p.base, p.sock = base, sock
+	return true
+}
+
+// Close closes the connection that is kept, and lets none be kept any more.
+func (p *Prober) Close() {
+	p.mu.Lock()
+	p.closed = true
+	p.mu.Unlock()
+	if base, sock := p.take(); base != nil {
+		end(base, sock)
+	}
+}
+
+// end closes a base connection that isn't the pool's.
+func end(base driver.Conn, sock *socket) {
+	ph := &physical{base: base, sock: sock}
+	ph.pgx, _ = base.(*stdlib.Conn)
+	ph.close(func() {})
+}
