@@ -98,3 +98,22 @@ func TestReclaimWithoutThreshold(t *testing.T) {
 		}
 	})
 }
+
+// The holder gives it back while the tracker makes up its mind.
+func TestCheckInWinsOverTheScan(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var s *leak.Slot
+		var f *fixture
+		f = newFixture(t, leak.Options{
+			Threshold: threshold, ReclaimAfter: threshold,
+			Reclaim: func(any, uint64, leak.Report) bool { s.CheckIn(f.Now()); return false },
+		})
+		s = f.slot(1)
+		f.checkOut(s)
+		time.Sleep(2 * threshold)
+		f.wantLines()
+		if f.Total() != 0 || f.Leaked() != 0 || f.Longest(1) != nil || len(f.reported()) > 0 {
+			t.Error("a connection that came back was reported")
+		}
+	})
+}

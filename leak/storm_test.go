@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"runtime"
 	"runtime/pprof"
 	"strings"
 	"sync"
@@ -86,14 +87,17 @@ func TestStorm(t *testing.T) {
 	}
 	for g := range 4 {
 		holders.Go(func() {
-			for i := range 20 {
+			for i := range 50 {
 				id := uint64(g*1000 + i)
 				s := tracker.Slot(id, "db:5432/app", 0, nil)
-				for j := range 20 {
+				for j := range 40 {
 					if j%2 == 0 {
 						siteA(a, s, tick())
 					} else {
 						siteB(b, s, tick())
+					}
+					if j%3 == 0 {
+						runtime.Gosched() // to be looked at
 					}
 					if j%3 > 0 || i%2 == 0 {
 						s.CheckIn(tick())
