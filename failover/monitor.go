@@ -143,10 +143,15 @@ func (g *Group) probeBy(e *endpoint, at time.Time) {
 	if !e.due.After(at) {
 		return
 	}
+	g.setDue(e, at)
+}
+
+// setDue needs the lock.
+func (g *Group) setDue(e *endpoint, at time.Time) {
 	e.due = at
 	select {
 	case e.poked <- struct{}{}:
-	default:
+	default: // the monitor is about to look anyway
 	}
 }
 
@@ -230,7 +235,7 @@ func (g *Group) checked(e *endpoint, began time.Time, o Observation, err error) 
 		g.probeFailed(e, began, err)
 	}
 	g.settle()
-	e.due = now.Add(g.pace(e, now))
+	g.setDue(e, now.Add(g.pace(e, now)))
 	if e.again {
 		e.again = false
 		g.poke(e)

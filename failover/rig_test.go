@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -67,6 +68,12 @@ func (s *server) counts() (probes, dials int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.probes, s.dials
+}
+
+func (s *server) probeTimes() []time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.probedAt)
 }
 
 func (s *server) answer(ctx context.Context) (failover.Observation, error) {
@@ -198,6 +205,8 @@ func (r *rig) heard() string {
 	r.said = nil
 	return s
 }
+
+func (r *rig) stuckSince(n int) time.Time { r.mu.Lock(); defer r.mu.Unlock(); return r.stucks[n] }
 
 func (r *rig) log() string { r.mu.Lock(); defer r.mu.Unlock(); return r.logged.String() }
 
