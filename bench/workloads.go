@@ -1,0 +1,102 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+)
+
+// exec runs a text without arguments.
+func exec(text string) workload {
+	return workload{name: "Exec", start: func(ctx context.Context, db *sql.DB) (func() error, func() error, error) {
+		return func() error {
+			_, err := db.ExecContext(ctx, text)
+			return err
+		}, nil, nil
+	}}
+}
+
+// execCancellable is exec with a context that could be cancelled, as a request's can.
+func execCancellable(text string) workload {
+	return workload{name: "Exec, cancellable", start: func(ctx context.Context, db *sql.DB) (func() error, func() error, error) {
+		return func() error {
+			ctx, cancel := context.WithCancel(ctx)
+			defer cancel()
+			_, err := db.ExecContext(ctx, text)
+			return err
+		}, nil, nil
+	}}
+}
+
+// query reads all rows of a text without arguments.
+func query(text string) workload {
+	return workload{name: "Query", start: func(ctx context.Context, db *sql.DB) (func() error, func() error, error) {
+		return func() error {
+			rows, err := db.QueryContext(ctx, text)
+			if err != nil {
+				return err
+			}
+			var v int64
+			for rows.Next() {
+				if err := rows.Scan(&v); err != nil {
+					return err
+				}
+			}
+			return rows.Close()
+		}, nil, nil
+	}}
+}
+
+// queryRow reads one row of a text with one argument.
+func queryRow(text string) workload {
+	return workload{name: "QueryRow", start: func(ctx context.Context, db *sql.DB) (func() error, func() error, error) {
+		return func() error {
+			var v int64
+			return db.QueryRowContext(ctx, text, 42).Scan(&v)
+		}, nil, nil
+	}}
+}
+
+// preparedExec executes a statement with one argument.
+func preparedExec(text string) workload {
+	return workload{name: "prepared Exec", prepared: true, start: func(ctx context.Context, db *sql.DB) (func() error, func() error, error) {
+		st, err := db.PrepareContext(ctx, text)
+		if err != nil {
+			return nil, nil, err
+		}
+		return func() error {
+			_, err := st.ExecContext(ctx, 42)
+			return err
+		}, st.Close, nil
+	}}
+}
+
+// preparedQueryRow reads one row of a statement with one argument.
+func preparedQueryRow(text string) workload {
+	return workload{name: "prepared QueryRow", prepared: true, start: func(ctx context.Context, db *sql.DB) (func() error, func() error, error) {
+		st, err := db.PrepareContext(ctx, text)
+		if err != nil {
+			return nil, nil, err
+		}
+		return func() error {
+			var v int64
+			return st.QueryRowContext(ctx, 42).Scan(&v)
+		}, st.Close, nil
+	}}
+}
+
+// tx is a transaction of one statement.
+func tx(text string) workload {
+	return workload{name: "Tx", start: func(ctx context.Context, db *sql.DB) (func() error, func() error, error) {
+		return func() error {
+			tx, err := db.BeginTx(ctx, nil)
+			if err != nil {
+				return err
+			}
+			if _, err := tx.ExecContext(ctx, text); err != nil {
+				_ = tx.Rollback()
+				return err
+			}
+			return tx.Commit()
+		}, nil, nil
+	}}
+}
