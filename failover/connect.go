@@ -153,19 +153,29 @@ func (c *checkout) queueAlone(e *endpoint) (done bool, err error) {
 	c.mu.Unlock()
 	select {
 	case e.slots <- struct{}{}:
-		return false, nil
 	case <-failed:
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		if e.lastErr != nil {
-			return true, e.lastErr
-		}
-		return true, c.failLocked(nil)
+		return true, c.sameAsAnother(e)
 	case <-c.done:
 		return true, ErrClosed
 	case <-c.ctx.Done():
 		return true, fmt.Errorf("managedpg: pool %q: waiting to dial %s: %w", c.opts.Pool, e.name, c.ctx.Err())
 	}
+	select {
+	case <-failed:
+		<-e.slots
+		return true, c.sameAsAnother(e)
+	default:
+		return false, nil
+	}
+}
+
+func (c *checkout) sameAsAnother(e *endpoint) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if e.lastErr == nil {
+		return c.failLocked(nil)
+	}
+	return e.lastErr
 }
 
 // search is for several endpoints.
@@ -354,8 +364,9 @@ func (c *checkout) try(e *endpoint, limit time.Duration, means error) (outcome, 
 	cause := context.Cause(dialCtx)
 	stop()
 	cancel(nil)
-	<-e.slots
 
+	// What was learnt is known before the next in the queue has its turn.
+	defer func() { <-e.slots }()
 	c.mu.Lock()
 	defer c.unlock()
 	delete(c.dials, a)
@@ -397,7 +408,10 @@ func (c *checkout) failed(a *attempt, err, cause error) (outcome, error) {
 		}
 		return finished, c.ended(e, err, ctxErr)
 	case cause == errAbandoned:
-		c.tried[e] = trial{e.lastErr, e.revived}
+		c.tried[e] = trial{cause, e.revived}
+		if e.lastErr != nil { // it may have come back already
+			c.tried[e] = trial{e.lastErr, e.revived}
+		}
 		return goOn, err
 	case cause == errShare, cause == errGrace:
 		c.cutShort(a, cause)

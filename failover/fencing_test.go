@@ -1,0 +1,140 @@
+package failover_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/managedpg/managedpg/failover"
+)
+
+// promoted is the scene after a failover: the first server died, the second was promoted.
+func promoted(r *rig) {
+	r.warmUp(0)
+	r.servers[0].die()
+	r.CheckNow(context.Background())
+	r.servers[1].back(writer(2))
+	r.reaches(1)
+	r.heard()
+}
+
+func TestOldPrimaryIsFenced(t *testing.T) {
+	scene(t, targeting("read-write"), []failover.Observation{writer(1), standby(1)}, func(r *rig) {
+		promoted(r)
+		r.servers[0].back(writer(1)) // un-demoted
+		_, before := r.servers[0].counts()
+		for range 200 {
+			r.reaches(1)
+			r.pass(500 * time.Millisecond)
+		}
+		_, after := r.servers[0].counts()
+		want(r.t, "dials of the old primary", after, before)
+		h := r.Health().Endpoints[0]
+		want(r.t, "state", h.State, failover.Up)
+		want(r.t, "fenced", h.Fenced, true)
+		if err := r.Failback(context.Background()); err == nil || !strings.Contains(err.Error(), "on timeline 1, while db1:5432/app was seen on timeline 2") {
+			r.t.Fatal(err)
+		}
+
+		// When the newer one dies too, writers are told why, and don't get the fenced server.
+		r.servers[1].die()
+		ctx, cancel := r.within(3 * time.Second)
+		defer cancel()
+		_, err := r.connect(ctx)
+		if !errors.Is(err, failover.ErrNoEndpoint) || !errors.Is(err, context.DeadlineExceeded) ||
+			!strings.Contains(err.Error(), "on timeline 1, while db1:5432/app was seen on timeline 2") {
+			r.t.Fatal(err)
+		}
+	})
+}
+
+// As soon as a newer timeline is seen elsewhere, connections to the old primary must go.
+func TestPromotionWhileTheOldPrimaryLives(t *testing.T) {
+	scene(t, targeting("read-write"), []failover.Observation{writer(1), standby(1)}, func(r *rig) {
+		r.warmUp(0)
+		r.servers[1].back(writer(2))
+		r.CheckNow(context.Background())
+		want(r.t, "said", r.heard(), "drop 0: fenced")
+		r.currentIs(1)
+		r.reaches(1)
+		want(r.t, "events", r.kinds(), "failover db0->db1")
+	})
+}
+
+func TestOldPrimaryAsAStandbyIsNotWanted(t *testing.T) {
+	scene(t, targeting("read-write"), []failover.Observation{writer(1), standby(1)}, func(r *rig) {
+		promoted(r)
+		r.servers[0].back(standby(2))
+		r.pass(time.Minute)
+		want(r.t, "fenced", r.Health().Endpoints[0].Fenced, false)
+		r.currentIs(1)
+
+		// A switchover back: the current one is stopped, the first promoted.
+		r.servers[1].die()
+		r.servers[0].back(writer(3))
+		r.reaches(0)
+		r.servers[1].back(standby(3))
+		r.pass(time.Minute)
+		r.currentIs(0)
+		want(r.t, "events", r.kinds(), "failover db0->db1, failback db1->db0")
+	})
+}
+
+// Re-promoted while the other still writes: the higher timeline fences the other at once.
+func TestRepromoted(t *testing.T) {
+	scene(t, targeting("read-write"), []failover.Observation{writer(1), standby(1)}, func(r *rig) {
+		promoted(r)
+		r.servers[0].back(writer(3))
+		r.CheckNow(context.Background())
+		r.currentIs(0)
+		want(r.t, "said", r.heard(), "drop 0: moved, drop 1: fenced")
+	})
+}
+
+func TestFencingOff(t *testing.T) {
+	scene(t, func(o *failover.Options) { o.TargetSessionAttrs = "read-write"; o.Fencing = false },
+		[]failover.Observation{writer(1), standby(1)}, func(r *rig) {
+			promoted(r)
+			r.servers[0].back(writer(1))
+			r.pass(time.Minute)
+			r.currentIs(0)
+		})
+}
+
+func TestTwoWritersOnOneTimeline(t *testing.T) {
+	scene(t, targeting("read-write"), []failover.Observation{writer(1), writer(1)}, func(r *rig) {
+		r.warmUp(0)
+		r.servers[0].die()
+		r.reaches(1)
+		r.servers[0].back(writer(1))
+		r.pass(time.Minute)
+		r.currentIs(1) // stay where we are
+		want(r.t, "said so", strings.Count(r.log(), "level=ERROR"), 1)
+		if err := r.Failback(context.Background()); err != nil { // the operator knows better
+			r.t.Fatal(err)
+		}
+		r.currentIs(0)
+	})
+}
+
+// A moving address: the same name leads to another server now, on a newer timeline.
+func TestMovedAddress(t *testing.T) {
+	scene(t, targeting("read-write"), []failover.Observation{writer(1)}, func(r *rig) {
+		r.warmUp(0)
+		epoch := r.Epoch(0)
+		r.servers[0].back(writer(2))
+		r.reaches(0)
+		want(r.t, "said", r.heard(), "drop 0: moved")
+		if r.Epoch(0) == epoch {
+			r.t.Error("connections to the old server are still used")
+		}
+		// A connection that still gets to the old server isn't handed out.
+		r.servers[0].back(writer(1))
+		_, err := r.connect(context.Background())
+		if !errors.Is(err, failover.ErrNoEndpoint) || !strings.Contains(err.Error(), "timeline 2") {
+			r.t.Fatal(err)
+		}
+	})
+}
