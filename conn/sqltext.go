@@ -125,7 +125,7 @@ func touchesTx(text string) bool {
 
 // forgetsStatements says whether the text is one after which the server has no prepared statements any more.
 func forgetsStatements(text string) bool {
-	if text == "" || text[0] > ' ' && text[0]|0x20 != 'd' {
+	if text == "" || text[0] > ' ' && text[0]|0x20 != 'd' && text[0] != '-' && text[0] != '/' {
 		return false
 	}
 	verb, rest := word(text)
@@ -139,28 +139,63 @@ func forgetsStatements(text string) bool {
 	return what == "ALL"
 }
 
-// isCopy says whether the text is a COPY, whose prepared form in lib/pq is a stream that can be used once.
+// isCopy says whether lib/pq takes the text for a COPY, whose prepared form is a stream that can be used once. It goes by
+// the first four letters, and lets a comment within a comment end the outer one too.
 func isCopy(text string) bool {
-	for {
-		text = strings.TrimLeft(text, " \t\r\n\f\v")
-		if !strings.HasPrefix(text, "--") {
-			break
-		}
-		_, text, _ = strings.Cut(text, "\n")
+	if start, nested := pastComments(text); !nested {
+		text = start
+	} else {
+		return true
 	}
-	first, _ := word(text)
-	return first == "COPY" || first == ""
+	return len(text) >= 4 && strings.EqualFold(text[:4], "COPY")
 }
 
-// word is the first word of a text in capitals, past white space, and what follows it; "" if it starts with anything
-// else, a comment say.
+// word is the first word of a text in capitals, past white space and comments, and what follows it; "" if it starts with
+// anything else.
 func word(text string) (first, rest string) {
-	text = strings.TrimLeft(text, " \t\r\n\f\v")
+	text, _ = pastComments(text)
 	n := 0
 	for n < len(text) && isWordByte(text[n]) {
 		n++
 	}
 	return strings.ToUpper(text[:n]), text[n:]
+}
+
+// pastComments is what follows the white space and comments at a text's beginning, and whether one of those was in
+// another: only that is where readers disagree.
+func pastComments(text string) (rest string, nested bool) {
+	for {
+		text = strings.TrimLeft(text, " \t\r\n\f\v")
+		switch {
+		case strings.HasPrefix(text, "--"):
+			_, text, _ = strings.Cut(text, "\n")
+		case strings.HasPrefix(text, "/*"):
+			var inner bool
+			text, inner = pastBlock(text)
+			nested = nested || inner
+		default:
+			return text, nested
+		}
+	}
+}
+
+// pastBlock is what follows the comment that the text begins with.
+func pastBlock(text string) (rest string, nested bool) {
+	for depth, i := 0, 0; i < len(text); i++ {
+		switch {
+		case strings.HasPrefix(text[i:], "/*"):
+			nested = nested || depth > 0
+			depth++
+			i++
+		case strings.HasPrefix(text[i:], "*/"):
+			depth--
+			i++
+			if depth == 0 {
+				return text[i+1:], nested
+			}
+		}
+	}
+	return "", nested
 }
 
 func isWordByte(b byte) bool {
