@@ -139,6 +139,10 @@ type Config struct {
 	OnConnect func(context.Context, driver.Conn) error
 	// Endpoints are connectors of the user's own, in order of preference, in place of those of the DSN.
 	Endpoints []driver.Connector
+	// LeakSkipPackages are import paths of packages, subpackages included, that check connections out on behalf of others:
+	// a report's caller is the first frame outside them. database/sql, managedpg, sqlx, ent, GORM, bun and other wrappers of
+	// database/sql are skipped already. Default: none.
+	LeakSkipPackages []string
 	// OnLeak is called with each leak found.
 	OnLeak func(leak.Report)
 	// OnFailover is called with each failover and failback.
