@@ -95,6 +95,7 @@ func NewConnector(cfg *Config) (*Connector, error) {
 			ReclaimAfter: cfg.LeakReclaimAfter,
 			Reclaim:      conn.Reclaim,
 			StackDepth:   cfg.LeakStackDepth,
+			SkipPackages: cfg.LeakSkipPackages,
 			Logger:       cfg.logger,
 			OnLeak:       cfg.OnLeak,
 		})
@@ -210,6 +211,9 @@ func (c *Connector) Leaks() []leak.Report {
 	return c.leaks.Leaks()
 }
 
+// longestHolders is how many holders Stats names.
+const longestHolders = 3
+
 // Stats are the pool's figures now.
 func (c *Connector) Stats() stats.Snapshot {
 	s := stats.Snapshot{Name: c.name, GovernedBy: stats.GovernedBySQL}
@@ -222,6 +226,9 @@ func (c *Connector) Stats() stats.Snapshot {
 		s.LeakedConnections = int64(c.leaks.Leaked())
 		s.TotalLeaks = c.leaks.Total()
 		s.ReclaimedConnections = c.leaks.Reclaimed()
+		for _, r := range c.leaks.Longest(longestHolders) {
+			s.LongestHolders = append(s.LongestHolders, stats.Holder{Caller: r.Caller, Held: r.Duration})
+		}
 	}
 	f := c.router.Status()
 	s.Endpoint, s.IsPrimary = f.Current, f.IsPrimary

@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -55,11 +56,30 @@ type Snapshot struct {
 	LeakedConnections    int64 // held for longer than leak_threshold now
 	TotalLeaks           int64
 	ReclaimedConnections int64
+	LongestHolders       []Holder // who has held a connection longest by now, the longest first: three at most
 
 	Endpoint      string // where new connections go; never a password
 	IsPrimary     bool   // that is the first configured one
 	FailoverCount int64
 	FailbackCount int64
+}
+
+// Holder is somebody who has a connection now.
+type Holder struct {
+	Caller string        // "file:line function" of who took it; empty where that isn't known
+	Held   time.Duration // for how long; in JSON in seconds
+}
+
+// MarshalJSON writes the time in seconds.
+func (h Holder) MarshalJSON() ([]byte, error) {
+	return marshalSeconds([]field{{"caller", h.Caller}, {"held", h.Held}})
+}
+
+func (h Holder) String() string {
+	if h.Caller == "" {
+		return fmt.Sprintf("%v by an unknown caller", round(h.Held))
+	}
+	return fmt.Sprintf("%v by %s", round(h.Held), h.Caller)
 }
 
 // field is one name and value of a JSON object, in the order they are written.
@@ -94,6 +114,7 @@ func (s Snapshot) fields() []field {
 	return append(f, field{"use_time", s.UseTime}, field{"create_time", s.CreateTime},
 		field{"leaked_connections", s.LeakedConnections}, field{"total_leaks", s.TotalLeaks},
 		field{"reclaimed_connections", s.ReclaimedConnections},
+		field{"longest_holders", append([]Holder{}, s.LongestHolders...)}, // never null
 		field{"endpoint", s.Endpoint}, field{"is_primary", s.IsPrimary},
 		field{"failover_count", s.FailoverCount}, field{"failback_count", s.FailbackCount})
 }
@@ -132,6 +153,8 @@ func (s Snapshot) String() string {
 			fmt.Fprintf(&b, "%-26s %.0f %%\n", f.name, 100*v)
 		case map[string]int64:
 			fmt.Fprintf(&b, "%-26s %s\n", f.name, counts(v))
+		case []Holder:
+			fmt.Fprintf(&b, "%-26s %s\n", f.name, holders(v))
 		default:
 			fmt.Fprintf(&b, "%-26s %v\n", f.name, v)
 		}
@@ -154,6 +177,18 @@ func counts(m map[string]int64) string {
 		return "-"
 	}
 	return b.String()
+}
+
+// holders writes one a line, in the column of the values.
+func holders(all []Holder) string {
+	if len(all) == 0 {
+		return "-"
+	}
+	var lines []string
+	for _, h := range all {
+		lines = append(lines, h.String())
+	}
+	return strings.Join(lines, fmt.Sprintf("\n%-26s ", ""))
 }
 
 // round keeps three figures or so.
