@@ -27,12 +27,21 @@ type bench struct {
 	db   *sql.DB
 	call func() error
 	stop func() error
+	now  clock
 }
+
+// clock tells the time since some moment.
+type clock func() time.Duration
+
+var started = time.Now()
+
+// wall is what a user waits.
+func wall() time.Duration { return time.Since(started) }
 
 // idle is SetMaxIdleConns of every subject.
 const idle = 8
 
-func (s *subject) bench(w *workload) (*bench, error) {
+func (s *subject) bench(w *workload, now clock) (*bench, error) {
 	db, err := s.open()
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", s.name, err)
@@ -43,7 +52,7 @@ func (s *subject) bench(w *workload) (*bench, error) {
 		db.Close()
 		return nil, fmt.Errorf("%s: %s: %w", w.name, s.name, err)
 	}
-	return &bench{db, call, stop}, nil
+	return &bench{db, call, stop, now}, nil
 }
 
 func (b *bench) close() error {
@@ -57,13 +66,13 @@ func (b *bench) close() error {
 
 // block runs n calls, one after the other, and tells the time of one in ns.
 func (b *bench) block(n int) (float64, error) {
-	start := time.Now()
+	start := b.now()
 	for range n {
 		if err := b.call(); err != nil {
 			return 0, err
 		}
 	}
-	return float64(time.Since(start)) / float64(n), nil
+	return float64(b.now()-start) / float64(n), nil
 }
 
 // allocations are those of a call. The heap is settled before, and the least of a few tries taken: others allocate too.
@@ -110,6 +119,7 @@ func takePairs(base, subject func(n int) (float64, error), n int, more func(done
 // effort is how long a comparison may take, and into how many rounds it is cut. Each round opens both subjects anew, so
 // that a backend or a memory layout that happens to be slow doesn't count as the subject's.
 type effort struct {
+	now    clock
 	rounds int
 	each   time.Duration // a round's
 	block  time.Duration // a block's, roughly
@@ -128,12 +138,12 @@ func compare(base, sub *subject, w *workload, e effort) (result, error) {
 	var r result
 	for round := range e.rounds {
 		err := func() error {
-			a, err := base.bench(w)
+			a, err := base.bench(w, e.now)
 			if err != nil {
 				return err
 			}
 			defer a.close()
-			b, err := sub.bench(w)
+			b, err := sub.bench(w, e.now)
 			if err != nil {
 				return err
 			}

@@ -5,6 +5,7 @@ import (
 	"io"
 	"math"
 	"regexp"
+	"runtime"
 	"strings"
 )
 
@@ -12,6 +13,8 @@ import (
 type section struct {
 	name        string
 	about       string
+	now         clock
+	procs       int // GOMAXPROCS; 0: as it is
 	workloads   []workload
 	comparisons []comparison
 	full, quick effort
@@ -85,6 +88,10 @@ func (s *section) run(out io.Writer, quick bool, pick *regexp.Regexp) error {
 	e := s.full
 	if quick {
 		e = s.quick
+	}
+	e.now = s.now
+	if s.procs > 0 {
+		defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(s.procs))
 	}
 	if !s.has(pick) {
 		return nil

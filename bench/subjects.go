@@ -48,7 +48,10 @@ func fakeSection() (*section, error) {
 		about: "A base driver that does nothing, serial; a call is one checkout. \"by\" says who governs the pool (pool_size absent " +
 			"or present);\nleak detection is off unless \"leaks\" stands there, with the default depth. \"none kept\" is a driver " +
 			"whose connections\ndatabase/sql may not keep, and always the same one: what database/sql itself spends when the " +
-			"driver governs.",
+			"driver governs.\nns are of CPU time, the garbage collector's included, with GOMAXPROCS=1: nothing waits here, and " +
+			"others on the machine don't count.",
+		now:   cpu,
+		procs: 1,
 		workloads: []workload{
 			exec("SELECT 1"), execCancellable("SELECT 1"), query("SELECT 1"), queryRow("SELECT $1"),
 			preparedExec("SELECT $1"), preparedQueryRow("SELECT $1"), tx("SELECT 1"),
@@ -108,6 +111,7 @@ func postgresSection() (*section, error) {
 		name: "PostgreSQL",
 		about: "PostgreSQL " + version + " over loopback TCP, one call at a time, equal idle limits. Leak detection is off, but " +
 			"for \"defaults\", which is\neverything as it is without a key in the DSN.",
+		now: wall,
 		workloads: []workload{
 			exec("SELECT 1"), queryRow("SELECT $1::bigint"), preparedQueryRow("SELECT $1::bigint"), tx("SELECT 1"),
 		},
