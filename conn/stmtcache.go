@@ -53,10 +53,15 @@ func (c *stmtCache) add(query string, base driver.Stmt) *cachedStmt {
 // release counts one user less, and closes the statement if it is nobody's any more.
 func (c *stmtCache) release(s *cachedStmt) error {
 	s.refs--
-	if s.refs > 0 || s.place != nil {
+	switch {
+	case s.refs > 0:
+		return nil
+	case s.place == nil:
+		return s.base.Close()
+	default:
+		c.trim()
 		return nil
 	}
-	return s.base.Close()
 }
 
 // evict takes a statement out of the cache: the server no longer runs it.
