@@ -154,13 +154,16 @@ func (ph *physical) lost() bool {
 // inTx is the transaction that the session is in. Of pgx it is what the server said last; else what the calls that went
 // through tell.
 func (ph *physical) inTx() txState {
-	if ph.pgx == nil || ph.tx == txReadOnly {
+	switch {
+	case ph.pgx == nil:
 		return ph.tx
-	}
-	if ph.pgx.Conn().PgConn().TxStatus() == 'I' {
+	case ph.pgx.Conn().PgConn().TxStatus() == 'I':
 		return txNone
+	case ph.tx == txReadOnly:
+		return txReadOnly
+	default:
+		return txReadWrite
 	}
-	return txReadWrite
 }
 
 // onStandby says whether the server told that it is one, where nothing can be written. It may have been promoted since
@@ -222,6 +225,9 @@ func (p *Pool) open(ctx context.Context, e *Endpoint) (*physical, error) {
 	ph := &physical{base: base, features: featuresOf(base), sock: sock, endpoint: e}
 	ph.pgx, _ = base.(*stdlib.Conn)
 	if err := p.prepare(ctx, ph); err != nil {
+		if ph.lost() {
+			ph.kill(err) // pgx may go on in the background, and its place is free from now on
+		}
 		ph.close(func() {})
 		return nil, err
 	}
@@ -260,7 +266,7 @@ func (p *Pool) end(ph *physical, why stats.Closed, then func()) {
 	p.forget(ph)
 	p.event(context.Background(), "close", ph, "reason", why)
 	ph.close(func() {
-		p.Recorder.Closed(why)
+		p.gone(why)
 		if then != nil {
 			then()
 		}

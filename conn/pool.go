@@ -11,6 +11,7 @@ import (
 	"errors"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -58,7 +59,8 @@ type Router interface {
 //
 // When the driver governs (Options.Size > 0), a checkout takes a permit first, then a free connection, else dials. At
 // most Size + MaxOverflow permits are out, and a permit comes back only once its connection is free or its socket is
-// closed; so there are never more sockets than permits. x/sync's semaphore serves first come first served.
+// closed; a checkout dials only when none is free; so there are never more sockets than permits. x/sync's semaphore
+// serves first come first served.
 //
 // When database/sql governs, each physical connection belongs to one logical connection for life, and the pool only
 // opens, counts and closes.
@@ -71,8 +73,11 @@ type Pool struct {
 	router    Router
 	permits   *semaphore.Weighted // nil without a limit
 	opener    openerDetector
-	lastID    atomic.Uint64
-	drains    atomic.Uint64 // counts Drain: connections opened before the last one aren't used again
+
+	warnOfLimit sync.Once
+
+	lastID atomic.Uint64
+	drains atomic.Uint64 // counts Drain: connections opened before the last one aren't used again
 
 	ctx  context.Context // ends with Close
 	stop context.CancelFunc
@@ -82,6 +87,7 @@ type Pool struct {
 	mu     sync.Mutex
 	closed bool
 	free   []*physical            // the most recently used last
+	places int                    // connections that are open, being opened, or being closed
 	all    map[*physical]struct{} // every open connection, free or not
 }
 
@@ -109,9 +115,10 @@ var ErrClosed = errors.New("managedpg: pool is closed")
 func (p *Pool) Connect(ctx context.Context) (driver.Conn, error) {
 	p.tend.start()
 	fromOpener := p.opener.is(ctx)
-	c := &Conn{pool: p}
+	c := &Conn{pool: p, closing: stats.ClosedIdle}
 	if p.governed {
 		if fromOpener {
+			p.warnOfLimit.Do(p.warn)
 			c.state.Store(connParked)
 			return c.shaped(nil), nil
 		}
@@ -120,6 +127,7 @@ func (p *Pool) Connect(ctx context.Context) (driver.Conn, error) {
 		}
 		return c.shaped(&c.phys.features), nil
 	}
+	p.takePlace()
 	ph, err := p.dial(ctx)
 	if err != nil {
 		p.failed(ctx, err)
@@ -154,6 +162,7 @@ func (p *Pool) checkout(ctx context.Context, c *Conn) error {
 		}
 		if err := ph.ready(ctx, p, at); err != nil {
 			p.callFailed(ctx, ph, err)
+			ph.kill(err) // pgx may go on in the background, and what comes next needs the place
 			p.end(ph, stats.ClosedBroken, nil)
 			if ctx.Err() != nil {
 				p.release()
@@ -268,6 +277,12 @@ func (p *Pool) release() {
 	}
 }
 
+// warn tells of the one setting of sql.DB's that works against a governed pool.
+func (p *Pool) warn() {
+	p.opts.Logger().Warn("managedpg: SetMaxOpenConns is in force beside pool_size: calls wait in two queues, and only one "+
+		"of them knows pool_timeout and shows in the figures; leave the limit to pool_size and max_overflow", "pool", p.opts.Name)
+}
+
 // callFailed tells the router what a call says of its endpoint. A caller that changed its mind says nothing.
 func (p *Pool) callFailed(ctx context.Context, ph *physical, err error) {
 	if !errors.Is(ctx.Err(), context.Canceled) {
@@ -283,11 +298,13 @@ func (p *Pool) failed(ctx context.Context, err error) {
 	}
 }
 
+// takeFree takes the most recently used free connection. When there is none, the place of a new one is taken.
 func (p *Pool) takeFree() *physical {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	last := len(p.free) - 1
 	if last < 0 {
+		p.places++
 		return nil
 	}
 	ph := p.free[last]
@@ -317,7 +334,7 @@ func (p *Pool) giveBack(ph *physical, keep bool) {
 	why, unfit := p.unfit(ph, at)
 	switch {
 	case unfit:
-	case !keep && ph.lost():
+	case ph.lost(): // by now: statements may have been closed since keep was asked for
 		why = stats.ClosedBroken
 	case !keep:
 		why = stats.ClosedByCaller
@@ -345,7 +362,7 @@ func (p *Pool) putFree(ph *physical) (why stats.Closed, kept bool) {
 	return 0, true
 }
 
-// dial opens a connection to the endpoint that the router chooses.
+// dial opens a connection to the endpoint that the router chooses, in a place that was taken for it.
 func (p *Pool) dial(ctx context.Context) (*physical, error) {
 	var ph *physical
 	drains := p.drains.Load()
@@ -359,6 +376,7 @@ func (p *Pool) dial(ctx context.Context) (*physical, error) {
 		return err
 	})
 	if err != nil {
+		p.givePlace()
 		return nil, err
 	}
 	if p.opts.Leaks != nil {
@@ -374,6 +392,24 @@ func (p *Pool) dial(ctx context.Context) (*physical, error) {
 		return nil, ErrClosed
 	}
 	return ph, nil
+}
+
+func (p *Pool) takePlace() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.places++
+}
+
+func (p *Pool) givePlace() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.places--
+}
+
+// gone counts a connection whose socket is closed.
+func (p *Pool) gone(why stats.Closed) {
+	p.Recorder.Closed(why)
+	p.givePlace()
 }
 
 // forget takes a connection that is about to be closed off the books.
@@ -399,7 +435,7 @@ func (p *Pool) Sweep() { p.sweep(now()) }
 // sweep closes the free connections that are unfit or have been free for too long. Each is closed under a permit, so
 // that its socket still counts; when there is none to be had the checkout that took the last one will find it.
 func (p *Pool) sweep(at time.Duration) {
-	for {
+	for p.hasUnfit(at) {
 		if p.permits != nil && !p.permits.TryAcquire(1) {
 			return
 		}
@@ -412,21 +448,37 @@ func (p *Pool) sweep(at time.Duration) {
 	}
 }
 
-// takeUnfit takes the free connection that has been free for longest among those to be closed.
+// hasUnfit is asked before a permit is taken, which a checkout might miss.
+func (p *Pool) hasUnfit(at time.Duration) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	i, _ := p.findUnfit(at)
+	return i >= 0
+}
+
 func (p *Pool) takeUnfit(at time.Duration) (*physical, stats.Closed) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	i, why := p.findUnfit(at)
+	if i < 0 {
+		return nil, 0
+	}
+	ph := p.free[i]
+	p.free = slices.Delete(p.free, i, i+1)
+	return ph, why
+}
+
+// findUnfit finds the free connection that has been free for longest among those to be closed, -1 for none. It needs mu.
+func (p *Pool) findUnfit(at time.Duration) (int, stats.Closed) {
 	for i, ph := range p.free {
-		why, unfit := p.unfit(ph, at)
-		if !unfit && p.opts.IdleTimeout > 0 && at-ph.freeSince >= p.opts.IdleTimeout && len(p.free) > p.opts.MinIdle {
-			why, unfit = stats.ClosedIdle, true
+		if why, unfit := p.unfit(ph, at); unfit {
+			return i, why
 		}
-		if unfit {
-			p.free = append(p.free[:i], p.free[i+1:]...)
-			return ph, why
+		if p.opts.IdleTimeout > 0 && at-ph.freeSince >= p.opts.IdleTimeout && len(p.free) > p.opts.MinIdle {
+			return i, stats.ClosedIdle
 		}
 	}
-	return nil, 0
+	return -1, 0
 }
 
 // Close closes the free connections, wakes those who wait with ErrClosed, and leaves what is borrowed to be closed when

@@ -30,7 +30,7 @@ func Reclaim(holder any, checkout uint64, r leak.Report) bool {
 	go func() {
 		ph.cancelCall()
 		ph.abandon(reason, func() {
-			c.pool.Recorder.Closed(stats.ClosedReclaimed)
+			c.pool.gone(stats.ClosedReclaimed)
 			if c.pool.governed {
 				c.pool.release()
 			}

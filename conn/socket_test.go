@@ -228,13 +228,13 @@ func TestLastHeard(t *testing.T) {
 	if _, err := s.Read(make([]byte, 1)); err != nil {
 		t.Fatal(err)
 	}
-	heard := time.Duration(s.active.Load())
+	heard := time.Duration(s.heard.Load())
 	if heard < before {
 		t.Errorf("heard at %v, read after %v", heard, before)
 	}
 	_ = server.Close()
 	_, _ = s.Read(make([]byte, 1))
-	if got := time.Duration(s.active.Load()); got != heard {
+	if got := time.Duration(s.heard.Load()); got != heard {
 		t.Errorf("the end of the stream counts as a word")
 	}
 }

@@ -101,6 +101,10 @@ func (p *Pool) fill(ctx context.Context) {
 		if p.permits != nil && !p.permits.TryAcquire(1) {
 			return
 		}
+		if !p.takeSpare() {
+			p.release()
+			return
+		}
 		ph, err := p.dial(ctx)
 		if err != nil {
 			p.release()
@@ -114,8 +118,26 @@ func (p *Pool) fill(ctx context.Context) {
 	}
 }
 
+// wantsMore is asked before a permit is taken, which a checkout might miss.
 func (p *Pool) wantsMore() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return !p.closed && len(p.free) < p.opts.MinIdle && len(p.all) < p.opts.Size
+	return p.wanting()
+}
+
+// takeSpare takes the place of a connection to be opened ahead, if one is wanted.
+func (p *Pool) takeSpare() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.wanting() {
+		p.places++
+		return true
+	}
+	return false
+}
+
+// wanting says whether to open a connection ahead. That happens beside free ones, unlike at a checkout, so it is
+// pool_size that limits it, dials under way included: else there could be more sockets than permits. It needs mu.
+func (p *Pool) wanting() bool {
+	return !p.closed && len(p.free) < p.opts.MinIdle && p.places < p.opts.Size
 }
