@@ -60,6 +60,7 @@ func (c *Conn) enter(ctx context.Context) (*physical, error) {
 			return nil, driver.ErrBadConn
 		}
 	}
+	c.phys.doneReading()
 	return c.phys, nil
 }
 
@@ -80,7 +81,12 @@ func (c *Conn) move(from, to int32) bool {
 }
 
 // leave ends a call.
-func (c *Conn) leave() { c.state.Store(connHeld) }
+func (c *Conn) leave() {
+	if s := c.phys.sock; s != nil {
+		c.phys.called = s.heard.Load()
+	}
+	c.state.Store(connHeld)
+}
 
 // bind makes the checkout.
 func (c *Conn) bind(ctx context.Context) error {
@@ -156,6 +162,9 @@ func (c *Conn) IsValid() bool {
 func (c *Conn) Close() error {
 	held := c.move(connHeld, connGone)
 	if !held && !c.move(connParked, connGone) {
+		if c.reclaimed != nil && c.phys.sock == nil && c.phys.pgx == nil {
+			return c.phys.base.Close() // its socket couldn't be closed from outside
+		}
 		return nil
 	}
 	ph := c.phys
@@ -188,6 +197,7 @@ func (c *Conn) exec(ctx context.Context, query string, args []driver.NamedValue)
 			return nil, err
 		}
 	}
+	defer ph.bear(ctx, closeLimit).stop()
 	before := ph.mark()
 	res, err := ph.features.exec(ctx, query, args)
 	if err != nil || ph.syncWait.Load() {
@@ -212,13 +222,21 @@ func (c *Conn) query(ctx context.Context, query string, args []driver.NamedValue
 		}
 	}
 	before := ph.mark()
-	rows, err := ph.features.query(ctx, query, args)
+	wait := ph.bear(ctx, closeLimit)
+	rowsCtx, cancel := ph.cancellable(ctx, c.pool)
+	rows, err := ph.features.query(rowsCtx, query, args)
 	if err != nil || ph.syncWait.Load() {
 		if err = c.verdict(ctx, ph, before, statement, query, err); err != nil {
 			discard(rows)
+			if cancel != nil {
+				cancel(nil)
+			}
+			wait.stop()
 			return nil, err
 		}
 	}
+	wait.keepFor(ph)
+	ph.hasRows(cancel)
 	ph.ran(ctx, query)
 	return rows, nil
 }
@@ -256,6 +274,7 @@ func (c *Conn) prepare(ctx context.Context, ph *physical, query string) (*cached
 	if cached := ph.stmts.get(query); cached != nil {
 		return cached, nil
 	}
+	defer ph.bear(ctx, closeLimit).stop()
 	before := ph.mark()
 	base, err := ph.features.prepare(ctx, ph.base, query)
 	if err != nil {
@@ -276,6 +295,7 @@ func (c *Conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, e
 		return nil, err
 	}
 	defer c.leave()
+	defer ph.bear(ctx, closeLimit).stop()
 	before := ph.mark()
 	base, err := ph.features.begin(ctx, ph.base, opts)
 	if err != nil {
@@ -302,6 +322,7 @@ func (c *Conn) Ping(ctx context.Context) error {
 	if ph.features.pinger == nil {
 		return nil
 	}
+	defer ph.bear(ctx, closeLimit).stop()
 	before := ph.mark()
 	if err := ph.features.pinger.Ping(ctx); err != nil {
 		return c.verdict(ctx, ph, before, harmless, "", err)

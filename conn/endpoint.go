@@ -19,7 +19,7 @@ type Endpoint struct {
 	Name string
 
 	connector driver.Connector
-	deaf      bool // the base doesn't obey its context while it connects
+	deaf      bool // the base doesn't obey its context while it waits for the server
 	watchSync func(base driver.Conn, unsure func())
 }
 

@@ -33,10 +33,13 @@ type physical struct {
 	checkedOut time.Duration        // when it was checked out, by now()
 	checkout   uint64               // the number of the checkout, with leak detection
 	user       atomic.Pointer[Conn] // who has it or had it last, with leak detection; for Reclaim
+	called     int64                // sock.heard when the last call returned
 	freeSince  time.Duration        // when it was checked in, or opened
 	used       bool                 // has been checked out before: its session may need a reset
 
+	cancelRows context.CancelCauseFunc // ends the rows of the last call, if Reclaim may want to; see cancellable
 	tx         txState
+	reading    *patience   // with the rows of the last call, which may still be read
 	generation int         // counts how often the server has forgotten the prepared statements
 	stmts      *stmtCache  // nil when database/sql governs, or statement_cache is 0
 	syncWait   atomic.Bool // a COMMIT's wait for a synchronous standby was cancelled; set by the notice handler
@@ -89,6 +92,7 @@ func (ph *physical) prePing(ctx context.Context, timeout time.Duration, at time.
 		}
 		ctx, cancel := context.WithTimeout(ctx, timeout)
 		defer cancel()
+		defer ph.bear(ctx, 0).stop() // nothing can be lost
 		return ph.features.pinger.Ping(ctx)
 	default:
 		return nil
@@ -97,6 +101,7 @@ func (ph *physical) prePing(ctx context.Context, timeout time.Duration, at time.
 
 // discardAll resets the whole session.
 func (ph *physical) discardAll(ctx context.Context, p *Pool) error {
+	defer ph.bear(ctx, closeLimit).stop()
 	if err := ph.run(ctx, "DISCARD ALL"); err != nil {
 		return err
 	}

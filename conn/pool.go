@@ -40,6 +40,7 @@ type Options struct {
 	OnConnect      func(context.Context, driver.Conn) error
 	Logger         func() *slog.Logger
 	Leaks          *leak.Tracker // nil: no leak detection
+	ReclaimAfter   time.Duration // what Leaks has
 }
 
 // Router says which endpoint a new connection leads to, and hears what calls tell of the endpoints.
@@ -199,6 +200,8 @@ func (p *Pool) lend(ctx context.Context, c *Conn, ph *physical, at time.Duration
 
 // takeBack counts a check-in.
 func (p *Pool) takeBack(ph *physical, at time.Duration) {
+	ph.doneReading()
+	ph.doneWithRows()
 	if ph.slot != nil {
 		ph.slot.CheckIn(at)
 	}

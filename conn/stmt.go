@@ -40,6 +40,7 @@ func (s *Stmt) ExecContext(ctx context.Context, args []driver.NamedValue) (drive
 		return nil, err
 	}
 	defer s.conn.leave()
+	defer ph.bear(ctx, closeLimit).stop()
 	before := ph.mark()
 	res, err := stmtExec(ctx, s.cached.base, args)
 	if err != nil || ph.syncWait.Load() {
@@ -59,13 +60,21 @@ func (s *Stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driv
 	}
 	defer s.conn.leave()
 	before := ph.mark()
-	rows, err := stmtQuery(ctx, s.cached.base, args)
+	wait := ph.bear(ctx, closeLimit)
+	rowsCtx, cancel := ph.cancellable(ctx, s.conn.pool)
+	rows, err := stmtQuery(rowsCtx, s.cached.base, args)
 	if err != nil || ph.syncWait.Load() {
 		if err = s.failed(ctx, ph, before, err); err != nil {
 			discard(rows)
+			if cancel != nil {
+				cancel(nil)
+			}
+			wait.stop()
 			return nil, err
 		}
 	}
+	wait.keepFor(ph)
+	ph.hasRows(cancel)
 	ph.ran(ctx, s.cached.query)
 	return rows, nil
 }

@@ -24,6 +24,7 @@ func (t *Tx) end(what kind, f func() error) error {
 		return err
 	}
 	defer t.conn.leave()
+	defer ph.bear(t.ctx, closeLimit).stop()
 	before := ph.mark()
 	err = f()
 	if err != nil || ph.syncWait.Load() {
