@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"time"
 )
 
@@ -172,10 +173,7 @@ func (c *checkout) queueAlone(e *endpoint) (done bool, err error) {
 func (c *checkout) sameAsAnother(e *endpoint) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if e.lastErr == nil {
-		return c.failLocked(nil)
-	}
-	return e.lastErr
+	return e.dialErr
 }
 
 // search is for several endpoints.
@@ -379,9 +377,14 @@ func (c *checkout) try(e *endpoint, limit time.Duration, means error) (outcome, 
 
 // succeeded needs the lock.
 func (c *checkout) succeeded(a *attempt, took time.Duration) {
+	a.endpoint.usual = took
+	a.endpoint.fresh = true
+	c.reached(a)
+}
+
+// reached: the server answered, and let us in. It needs the lock.
+func (c *checkout) reached(a *attempt) {
 	e := a.endpoint
-	e.usual = took
-	e.fresh = true
 	if e.watched && e.state == Down && e.verdicts != a.verdicts {
 		// A probe has found it down since the dial began. One connection made it; the next probe says for the others.
 		c.poke(e)
@@ -417,19 +420,20 @@ func (c *checkout) failed(a *attempt, err, cause error) (outcome, error) {
 		c.cutShort(a, cause)
 		return goOn, err
 	case cause == errLimit:
-		return c.met(e, TimedOut, fmt.Errorf("no answer within %v (connect_timeout): %w", c.opts.ConnectTimeout, err)), err
+		return c.met(e, TimedOut, fmt.Errorf("%w of %v: %w", errLimit, c.opts.ConnectTimeout, err), err), err
 	default:
-		return c.met(e, Classify(err), err), err
+		return c.met(e, Classify(err), err, err), err
 	}
 }
 
-// met says what follows from the dial's own error. It needs the lock.
-func (c *checkout) met(e *endpoint, ev Evidence, err error) outcome {
+// met says what follows from a dial's own error, and from err, which may say more. It needs the lock.
+func (c *checkout) met(e *endpoint, ev Evidence, err, own error) outcome {
 	what := goOn
 	c.tried[e] = trial{err, e.revived}
 	switch effectOf(fromDial, ev) {
 	case down:
 		c.down(e, err)
+		e.dialErr = own
 		close(e.dialFailed)
 		e.dialFailed = make(chan struct{})
 		if e.watched {
@@ -457,6 +461,7 @@ func (c *checkout) met(e *endpoint, ev Evidence, err error) outcome {
 
 // refusedBy goes on after Admit has turned a connection down. It needs the lock.
 func (c *checkout) refusedBy(a *attempt) (outcome, error) {
+	c.reached(a)
 	c.tried[a.endpoint] = trial{a.refusal, a.endpoint.revived}
 	if c.alone {
 		return finished, c.failLocked(nil)
@@ -568,7 +573,7 @@ func (c *checkout) fail(ctxErr error) error {
 func (c *checkout) failLocked(ctxErr error) error {
 	n := &NoEndpointError{Pool: c.opts.Pool, Waited: time.Since(c.began), Err: ctxErr}
 	for i, e := range c.endpoints {
-		entry := EndpointError{Endpoint: e.name, State: e.state, Reason: c.whyNot(i), Err: e.lastErr}
+		entry := EndpointError{Endpoint: e.name, State: e.state, Reason: strings.TrimPrefix(c.whyNot(i), string(e.state)+": "), Err: e.lastErr}
 		if t, ok := c.tried[e]; ok {
 			entry.Err = t.err
 			if !e.fenced && e.admitted {

@@ -122,7 +122,7 @@ func TestHungAndFenced(t *testing.T) {
 	scene(t, targeting("read-write"), []failover.Observation{writer(1), standby(1)}, func(r *rig) {
 		r.warmUp(0)
 		r.servers[0].freeze()
-		r.pass(7 * time.Second)
+		r.pass(10 * time.Second)
 		r.servers[1].back(writer(2))
 		r.heard()
 		r.reaches(1)

@@ -142,7 +142,7 @@ type endpoint struct {
 	lent     bool          // connections to it may exist
 	fresh    bool          // connections of its present epoch may exist
 	verdicts int           // how often it was found down
-	revived  int           // how often it became usable
+	revived  int           // how often it became usable, or was cleared of suspicion
 	lastErr  error         // the last failed dial or probe; nil while it is up
 	usual    time.Duration // the last good dial's duration
 
@@ -155,6 +155,7 @@ type endpoint struct {
 	silentSince time.Time     // when the first of those began
 	stuckAt     int           // how many they were when Stuck was last called
 	dialFailed  chan struct{} // closed, and replaced, when a dial finds it down
+	dialErr     error         // what that dial met
 
 	total, failed int64
 	goodTime      time.Duration
@@ -353,7 +354,7 @@ func (g *Group) review(e *endpoint) (changed bool) {
 	if !usable {
 		e.good = 0
 	}
-	if usable && !e.was {
+	if usable && (!e.was || e.state == Up && e.shown == Suspect) {
 		e.revived++
 	}
 	changed = usable != e.was || e.state != e.shown

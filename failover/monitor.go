@@ -118,7 +118,7 @@ func (g *Group) watch(e *endpoint) {
 	}
 }
 
-// poke has the endpoint probed now, or soon when that has just been done. It needs the lock.
+// poke has the endpoint probed on the evidence of a call or a dial, once at a time. It needs the lock.
 func (g *Group) poke(e *endpoint) {
 	if !e.watched {
 		return
@@ -127,6 +127,11 @@ func (g *Group) poke(e *endpoint) {
 		e.again = true // the probe under way may have passed before things went wrong
 		return
 	}
+	g.probeSoon(e)
+}
+
+// probeSoon has the endpoint probed now, or when evidenceGap has passed since the last probe. It needs the lock.
+func (g *Group) probeSoon(e *endpoint) {
 	gap := evidenceGapAtMost
 	if time.Since(e.began) > evidenceGapAtMost {
 		e.calm = 0
@@ -160,29 +165,22 @@ func (g *Group) setDue(e *endpoint, at time.Time) {
 func (g *Group) check(e *endpoint) {
 	ctx, cancel := context.WithTimeout(context.Background(), g.opts.HealthCheckTimeout)
 	defer cancel()
-	began := time.Now()
+	p := &probing{began: time.Now()}
 	select {
 	case e.probing <- struct{}{}:
 	case <-g.done:
 		return
 	case <-ctx.Done():
-		g.checked(e, began, Observation{}, g.unanswered())
+		g.checked(e, p, Observation{}, g.unanswered())
 		return
 	}
-	began = time.Now()
-	result := g.launch(ctx, e)
-	if result == nil {
-		return
-	}
+	p.began = time.Now()
+	returned := g.launch(ctx, e, p)
 	select {
-	case r := <-result:
-		if r.err != nil && ctx.Err() != nil {
-			r.err = g.unanswered()
-		}
-		g.checked(e, began, r.Observation, r.err)
+	case <-returned:
 	case <-g.done:
 	case <-ctx.Done():
-		g.checked(e, began, Observation{}, g.unanswered())
+		g.checked(e, p, Observation{}, g.unanswered())
 	}
 }
 
@@ -190,55 +188,60 @@ func (g *Group) unanswered() error {
 	return fmt.Errorf("no answer to a probe within %v: %w", g.opts.HealthCheckTimeout, context.DeadlineExceeded)
 }
 
-// probed is a probe's result.
-type probed struct {
-	Observation
-	err error
+// probing is a probe under way.
+type probing struct {
+	began time.Time
+	over  bool // its result, or its lack of one, has been taken in; guarded by Group.mu
 }
 
-// launch runs the probe in a goroutine of its own, in case that it ignores its context. It gives the permit to probe
-// back when it returns.
-func (g *Group) launch(ctx context.Context, e *endpoint) <-chan probed {
+// launch runs the probe in a goroutine of its own, in case that it ignores its context. The permit to probe is given
+// back only after the result was taken in, so that results never overtake each other.
+func (g *Group) launch(ctx context.Context, e *endpoint, p *probing) <-chan struct{} {
+	returned := make(chan struct{})
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.closed {
 		<-e.probing
-		return nil
+		close(returned)
+		return returned
 	}
-	e.began = time.Now()
+	e.began = p.began
 	e.again = false
-	result := make(chan probed, 1)
 	g.loosen(func() {
-		var r probed
-		r.Observation, r.err = e.probe(ctx)
+		o, err := e.probe(ctx)
+		if err != nil && ctx.Err() != nil {
+			err = g.unanswered()
+		}
+		g.checked(e, p, o, err)
 		<-e.probing
-		result <- r
+		close(returned)
 	})
-	return result
+	return returned
 }
 
-// checked takes a probe's result in, and says when the next is due.
-func (g *Group) checked(e *endpoint, began time.Time, o Observation, err error) {
+// checked takes a probe's result in, unless its time was up before, and says when the next is due.
+func (g *Group) checked(e *endpoint, p *probing, o Observation, err error) {
 	g.mu.Lock()
 	defer g.unlock()
-	if g.closed {
+	if g.closed || p.over {
 		return
 	}
+	p.over = true
 	now := time.Now()
-	e.count(began, now, err)
+	e.count(p.began, now, err)
 	if err == nil {
 		e.up()
 		e.good++
 		g.observe(e, o)
 	} else {
 		e.good, e.calm = 0, 0
-		g.probeFailed(e, began, err)
+		g.probeFailed(e, p.began, err)
 	}
 	g.settle()
 	g.setDue(e, now.Add(g.pace(e, now)))
 	if e.again {
 		e.again = false
-		g.poke(e)
+		g.probeSoon(e)
 	}
 }
 

@@ -199,6 +199,7 @@ func (r *rig) say(format string, args ...any) {
 
 // heard gives the callbacks since it was last asked.
 func (r *rig) heard() string {
+	synctest.Wait()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s := strings.Join(r.said, ", ")
