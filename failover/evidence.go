@@ -109,14 +109,14 @@ func classifyState(state string) Evidence {
 
 func classifySocket(err error) Evidence {
 	var (
-		dns       *net.DNSError
-		unknownCA x509.UnknownAuthorityError
-		badName   x509.HostnameError
-		badCert   x509.CertificateInvalidError
-		unverifed *tls.CertificateVerificationError
-		alert     tls.AlertError
-		record    tls.RecordHeaderError
-		netErr    net.Error
+		dns        *net.DNSError
+		unknownCA  x509.UnknownAuthorityError
+		badName    x509.HostnameError
+		badCert    x509.CertificateInvalidError
+		unverified *tls.CertificateVerificationError
+		alert      tls.AlertError
+		record     tls.RecordHeaderError
+		netErr     net.Error
 	)
 	switch {
 	case errors.Is(err, context.Canceled):
@@ -128,7 +128,7 @@ func classifySocket(err error) Evidence {
 	case errors.As(err, &dns):
 		return Lost
 	case errors.As(err, &unknownCA), errors.As(err, &badName), errors.As(err, &badCert),
-		errors.As(err, &unverifed), errors.As(err, &alert), errors.As(err, &record):
+		errors.As(err, &unverified), errors.As(err, &alert), errors.As(err, &record):
 		return Refused
 	case errors.Is(err, syscall.ETIMEDOUT): // the system's own verdict, though its Timeout method says true
 		return Lost

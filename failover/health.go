@@ -9,6 +9,7 @@
 //   - group.go: the state machine: all state under one mutex, evidence in, consequences out
 //   - connect.go: how a checkout gets to an endpoint, and waits for one
 //   - monitor.go: the probes
+//   - failback.go, status.go, errors.go: moving back by hand, and what is told to the outside
 package failover
 
 import (

@@ -65,6 +65,13 @@ func targeting(attrs string) func(*failover.Options) {
 	return func(o *failover.Options) { o.TargetSessionAttrs = attrs }
 }
 
+// What a pool of connections asks of the one who routes them.
+var _ interface {
+	Connect(ctx context.Context, open func(ctx context.Context, endpoint int) error) error
+	Epoch(endpoint int) uint64
+	CallFailed(endpoint int, err error)
+} = (*failover.Group)(nil)
+
 func TestConnectWithoutEndpoints(t *testing.T) {
 	g := failover.New(failover.Options{})
 	defer g.Close()
