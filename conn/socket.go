@@ -1,6 +1,8 @@
 package conn
 
 import (
+	"context"
+	"io"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -17,6 +19,7 @@ type socket struct {
 	writes  atomic.Int64 // writes that carried anything but a goodbye
 	heard   atomic.Int64 // when the last read brought something, by now()
 	waiting atomic.Int32 // reads and writes under way
+	refused atomic.Bool  // refuse was called
 
 	mu      sync.Mutex
 	closed  bool
@@ -54,6 +57,9 @@ func rawConn(c net.Conn) syscall.RawConn {
 }
 
 func (s *socket) Read(b []byte) (int, error) {
+	if s.refused.Load() {
+		return 0, s.failed(net.ErrClosed)
+	}
 	s.waiting.Add(1)
 	n, err := s.Conn.Read(b)
 	s.waiting.Add(-1)
@@ -67,6 +73,9 @@ func (s *socket) Read(b []byte) (int, error) {
 }
 
 func (s *socket) Write(b []byte) (int, error) {
+	if s.refused.Load() {
+		return 0, s.failed(net.ErrClosed)
+	}
 	s.waiting.Add(1)
 	n, err := s.Conn.Write(b)
 	s.waiting.Add(-1)
@@ -124,12 +133,32 @@ func (s *socket) broken() error {
 
 // closeFor closes the socket from outside; whoever reads or writes it gets the reason.
 func (s *socket) closeFor(reason error) {
+	s.because(reason)
+	_ = s.Close()
+}
+
+func (s *socket) because(reason error) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.reason == nil && !s.closed {
 		s.reason = reason
 		s.err = reason
 	}
-	s.mu.Unlock()
+}
+
+// refuse lets nobody read or write any more: they get the reason. The socket stays open, for hangUp to close it.
+func (s *socket) refuse(reason error) {
+	s.because(reason)
+	s.refused.Store(true)
+}
+
+// hangUp closes the socket, where the system can so that the server has closed its side first. It waits for that as long
+// as the context lasts.
+func (s *socket) hangUp(ctx context.Context) {
+	defer context.AfterFunc(ctx, func() { _ = s.Close() })()
+	if half, ok := s.Conn.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
+		_, _ = io.Copy(io.Discard, s.Conn)
+	}
 	_ = s.Close()
 }
 

@@ -118,6 +118,7 @@ func NewConnector(cfg *Config) (*Connector, error) {
 		OnConnect:      cfg.OnConnect,
 		Logger:         cfg.logger,
 		Leaks:          c.leaks,
+		ReclaimAfter:   cfg.LeakReclaimAfter,
 	}, c.router, endpoints...)
 	return c, nil
 }
