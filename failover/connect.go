@@ -31,7 +31,6 @@ type attempt struct {
 	endpoint *endpoint
 	cancel   context.CancelCauseFunc
 	verdicts int   // the endpoint's when the dial began
-	admitted bool  // Admit was asked, and said yes
 	refusal  error // what Admit answered
 }
 
@@ -53,6 +52,8 @@ func (g *Group) admit(a *attempt, o Observation) error {
 	g.mu.Lock()
 	defer g.unlock()
 	e := a.endpoint
+	promoted := e.seen && o.writes() && !e.writes()
+	o = o.over(e.Observation)
 	g.fence.see(e.number, o)
 	admits, shut := g.rules.target.admits(o), g.fence.shuts(o)
 	switch {
@@ -62,7 +63,9 @@ func (g *Group) admit(a *attempt, o Observation) error {
 		// Behind a proxy this may be another server than the one the others lead to: only a probe decides for them.
 		g.poke(e)
 	}
-	a.admitted = true
+	if promoted {
+		g.poke(e) // the sooner its timeline is known, the sooner an old writer is fenced
+	}
 	switch {
 	case shut:
 		a.refusal = &ineligibleError{e.name, g.whyFenced(o)}

@@ -119,6 +119,38 @@ func TestTwoWritersOnOneTimeline(t *testing.T) {
 	})
 }
 
+// A dial that asks for the role only doesn't make the timeline forgotten.
+func TestDialThatReadsNoTimeline(t *testing.T) {
+	scene(t, targeting("read-write"), []failover.Observation{writer(1), standby(1)}, func(r *rig) {
+		r.warmUp(0)
+		role := failover.Observation{Role: failover.ReadWrite, Recovery: failover.NotInRecovery}
+		for _, s := range r.servers {
+			s.set(func(s *server) { s.dialSees = &role })
+		}
+		r.reaches(0)
+		want(r.t, "timeline", r.Health().Endpoints[0].Timeline, 1)
+		r.servers[1].back(writer(2))
+		for r.Health().Endpoints[1].Role != failover.ReadWrite { // no probe of the first one is needed
+			r.pass(10 * time.Millisecond)
+			r.reaches(map[bool]int{true: 1, false: 0}[r.Health().Endpoints[0].Fenced])
+		}
+		want(r.t, "fenced", r.Health().Endpoints[0].Fenced, true)
+		want(r.t, "said", r.heard(), "drop 0: fenced")
+	})
+}
+
+// Whoever doesn't read the role at all changes nothing that a probe knows.
+func TestDialThatReadsNothing(t *testing.T) {
+	scene(t, targeting("read-write"), []failover.Observation{writer(1)}, func(r *rig) {
+		r.warmUp(0)
+		r.servers[0].set(func(s *server) { s.dialSees = &failover.Observation{} })
+		r.reaches(0)
+		want(r.t, "role", r.Health().Endpoints[0].Role, failover.ReadWrite)
+		want(r.t, "timeline", r.Health().Endpoints[0].Timeline, 1)
+		want(r.t, "said", r.heard(), "")
+	})
+}
+
 // A moving address: the same name leads to another server now, on a newer timeline.
 func TestMovedAddress(t *testing.T) {
 	scene(t, targeting("read-write"), []failover.Observation{writer(1)}, func(r *rig) {

@@ -40,6 +40,21 @@ func (o Observation) primary() bool {
 	return o.Recovery == NotInRecovery || o.Recovery == RecoveryUnknown && o.Role == ReadWrite
 }
 
+// over is what is known once o was learnt: a dial may have asked for less than a probe, and what it didn't ask for stays.
+// A timeline doesn't outlive a change of role: a promotion begins a new one.
+func (o Observation) over(before Observation) Observation {
+	if o.Role == "" || o.Role == RoleUnknown && o.Recovery == RecoveryUnknown {
+		o.Role, o.Recovery = before.Role, before.Recovery
+	}
+	if o.SystemID == "" && o.Timeline == 0 && o.writes() == before.writes() {
+		o.SystemID, o.Timeline = before.SystemID, before.Timeline
+	}
+	if o.Note == "" {
+		o.Note = before.Note
+	}
+	return o
+}
+
 // writes says that it is a server on which something can be written: the kind that is fenced.
 func (o Observation) writes() bool { return o.Role == ReadWrite || o.Recovery == NotInRecovery }
 
