@@ -35,15 +35,6 @@ func (h *Histogram) Record(d time.Duration) {
 	}
 }
 
-// Count is the number of durations recorded.
-func (h *Histogram) Count() int64 {
-	var n int64
-	for i := range h.counts {
-		n += h.counts[i].Load()
-	}
-	return n
-}
-
 func bucket(d time.Duration) int {
 	n := bits.Len64(uint64(d))
 	if n <= firstBits {

@@ -29,16 +29,29 @@ var closedReasons = [numClosed]string{
 
 func (c Closed) String() string { return closedReasons[c] }
 
+// account is how many of something there are now and were ever, in one word, so that the two are of one moment however
+// long the reader is kept from its work between them.
+type account struct{ word atomic.Uint64 }
+
+// nowBits is room for as many as PostgreSQL can have backends (MAX_BACKENDS); what is left holds 2^46.
+const nowBits = 18
+
+func (a *account) enter() { a.word.Add(1<<nowBits + 1) }
+func (a *account) leave() { a.word.Add(^uint64(0)) }
+
+func (a *account) read() (now, ever int64) {
+	word := a.word.Load()
+	return int64(word & (1<<nowBits - 1)), int64(word >> nowBits)
+}
+
 // Recorder counts what happens in one pool. Its zero value is ready; it is safe for concurrent use.
-//
-// Only what can't be derived is kept: connections in use are checkouts less check-ins, open ones are those created less
-// those closed, and check-ins are the durations in UseTime. So the equations in Snapshot's comment hold by construction.
 type Recorder struct {
-	checkouts atomic.Int64
-	failed    atomic.Int64
-	timeouts  atomic.Int64
-	waiting   atomic.Int64
-	closed    [numClosed]atomic.Int64
+	lent    account // connections in use, and checkouts
+	opened  account // connections that are open, and that were created
+	failed  atomic.Int64
+	timeout atomic.Int64
+	waiting atomic.Int64
+	closed  [numClosed]atomic.Int64
 
 	checkoutTime Histogram // when the driver governs
 	useTime      Histogram
@@ -51,27 +64,31 @@ type Recorder struct {
 // resetPoint is what had been counted at the last Reset.
 type resetPoint struct {
 	checkins, failed, timeouts        int64
-	closed                            [numClosed]int64
+	closed                            int64
+	closedBy                          [numClosed]int64
 	checkoutTime, useTime, createTime base
 }
 
 // CheckedOut counts a checkout.
-func (r *Recorder) CheckedOut() { r.checkouts.Add(1) }
+func (r *Recorder) CheckedOut() { r.lent.enter() }
 
 // CheckedOutAfter counts a checkout of a governed pool and what it took.
 func (r *Recorder) CheckedOutAfter(wait time.Duration) {
-	r.checkouts.Add(1)
+	r.lent.enter()
 	r.checkoutTime.Record(wait)
 }
 
 // CheckedIn counts a check-in and how long the connection was held.
-func (r *Recorder) CheckedIn(held time.Duration) { r.useTime.Record(held) }
+func (r *Recorder) CheckedIn(held time.Duration) {
+	r.useTime.Record(held)
+	r.lent.leave()
+}
 
 // CheckoutFailed counts a checkout that got no connection; timeout says that pool_timeout ended it.
 func (r *Recorder) CheckoutFailed(timeout bool) {
 	r.failed.Add(1)
 	if timeout {
-		r.timeouts.Add(1)
+		r.timeout.Add(1)
 	}
 }
 
@@ -79,21 +96,22 @@ func (r *Recorder) CheckoutFailed(timeout bool) {
 func (r *Recorder) Waiting(n int64) { r.waiting.Add(n) }
 
 // Created counts a connection and what it took to open it.
-func (r *Recorder) Created(took time.Duration) { r.createTime.Record(took) }
+func (r *Recorder) Created(took time.Duration) {
+	r.opened.enter()
+	r.createTime.Record(took)
+}
 
 // Closed counts a connection's end.
-func (r *Recorder) Closed(why Closed) { r.closed[why].Add(1) }
+func (r *Recorder) Closed(why Closed) {
+	r.closed[why].Add(1)
+	r.opened.leave()
+}
 
-// Now tells the counts that are facts of this moment. Each is read after what it is subtracted from, so none is
-// negative.
+// Now tells the counts that are facts of this moment.
 func (r *Recorder) Now() (open, checkedOut, waiting int64) {
-	var closed int64
-	for i := range r.closed {
-		closed += r.closed[i].Load()
-	}
-	open = r.createTime.Count() - closed
-	checkins := r.useTime.Count()
-	return open, r.checkouts.Load() - checkins, r.waiting.Load()
+	open, _ = r.opened.read()
+	checkedOut, _ = r.lent.read()
+	return open, checkedOut, r.waiting.Load()
 }
 
 // Reset makes the counts start anew: what is open and what is in use counts as created and checked out since.
@@ -103,10 +121,12 @@ func (r *Recorder) Reset() {
 	r.useTime.reset(&r.reset.useTime)
 	r.createTime.reset(&r.reset.createTime)
 	r.checkoutTime.reset(&r.reset.checkoutTime)
-	r.reset.checkins = sum(&r.reset.useTime.counts)
-	r.reset.failed, r.reset.timeouts = r.failed.Load(), r.timeouts.Load()
+	out, checkouts := r.lent.read()
+	open, created := r.opened.read()
+	r.reset.checkins, r.reset.closed = checkouts-out, created-open
+	r.reset.failed, r.reset.timeouts = r.failed.Load(), r.timeout.Load()
 	for i := range r.closed {
-		r.reset.closed[i] = r.closed[i].Load()
+		r.reset.closedBy[i] = r.closed[i].Load()
 	}
 }
 
@@ -114,26 +134,23 @@ func (r *Recorder) Reset() {
 func (r *Recorder) Fill(s *Snapshot) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	out, checkouts := r.lent.read()
+	open, created := r.opened.read()
+	s.CheckedOut, s.Open = out, open
+	s.TotalCheckins = checkouts - out - r.reset.checkins
+	s.TotalCheckouts = s.TotalCheckins + out
+	s.TotalConnectionsClosed = created - open - r.reset.closed
+	s.TotalConnectionsCreated = s.TotalConnectionsClosed + open
 	s.ClosedBy = make(map[string]int64, numClosed)
-	var closedEver int64
 	for i := range r.closed {
-		n := r.closed[i].Load()
-		closedEver += n
-		n -= r.reset.closed[i]
-		s.TotalConnectionsClosed += n
-		s.ClosedBy[closedReasons[i]] = n
+		s.ClosedBy[closedReasons[i]] = r.closed[i].Load() - r.reset.closedBy[i]
 	}
 	s.UseTime = r.useTime.latency(&r.reset.useTime)
 	s.CreateTime = r.createTime.latency(&r.reset.createTime)
-	s.Open = s.CreateTime.Count + sum(&r.reset.createTime.counts) - closedEver
-	s.TotalConnectionsCreated = s.TotalConnectionsClosed + s.Open
-	s.TotalCheckins = s.UseTime.Count
-	s.CheckedOut = r.checkouts.Load() - r.reset.checkins - s.TotalCheckins
-	s.TotalCheckouts = s.TotalCheckins + s.CheckedOut
 	s.CheckedIn = max(0, s.Open-s.CheckedOut)
 	s.FailedCheckouts = r.failed.Load() - r.reset.failed
 	if s.GovernedBy == GovernedByDriver {
-		s.CheckoutTimeouts = r.timeouts.Load() - r.reset.timeouts
+		s.CheckoutTimeouts = r.timeout.Load() - r.reset.timeouts
 		s.Waiting = r.waiting.Load()
 		s.CheckoutTime = r.checkoutTime.latency(&r.reset.checkoutTime)
 		s.AvgCheckoutTime = s.CheckoutTime.Mean
@@ -142,11 +159,4 @@ func (r *Recorder) Fill(s *Snapshot) {
 			s.Utilization = float64(s.CheckedOut) / float64(limit)
 		}
 	}
-}
-
-func sum(counts *[numBuckets]int64) (n int64) {
-	for _, c := range counts {
-		n += c
-	}
-	return n
 }
