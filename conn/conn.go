@@ -105,18 +105,26 @@ func (c *Conn) bind(ctx context.Context) error {
 
 // ResetSession is the checkout of a connection that database/sql has kept. database/sql listens to ErrBadConn only.
 func (c *Conn) ResetSession(ctx context.Context) error {
-	if c.state.Load() != connParked || c.pool.governed {
+	if c.pool.governed {
+		return nil
+	}
+	if !c.move(connParked, connBusy) {
+		if c.state.Load() == connGone {
+			return driver.ErrBadConn
+		}
 		return nil
 	}
 	at := now()
 	ph := c.phys
 	if why, unfit := c.pool.unfit(ph, at); unfit && why != stats.ClosedRecycle {
 		c.closing = why
+		c.state.Store(connParked)
 		return driver.ErrBadConn
 	}
 	if err := ph.ready(ctx, c.pool, at); err != nil {
 		c.pool.callFailed(ctx, ph, err)
 		c.closing = stats.ClosedBroken
+		c.state.Store(connParked)
 		return driver.ErrBadConn
 	}
 	c.pool.Recorder.CheckedOut()
@@ -136,21 +144,18 @@ func (c *Conn) IsValid() bool {
 	}
 	at := now()
 	ph := c.phys
-	if c.move(connHeld, connParked) {
+	if c.move(connHeld, connBusy) {
 		c.pool.takeBack(ph, at)
-	}
-	if c.state.Load() != connParked {
+	} else if !c.move(connParked, connBusy) {
 		return false
 	}
+	defer c.state.Store(connParked)
 	why, unfit := c.pool.unfit(ph, at)
 	switch {
 	case unfit:
 		c.closing = why
 	case !ph.sound():
-		c.closing = stats.ClosedByCaller
-		if ph.lost() {
-			c.closing = stats.ClosedBroken
-		}
+		c.closing = ph.whyUnsound()
 	default:
 		c.closing = stats.ClosedIdle
 		return true
@@ -175,10 +180,7 @@ func (c *Conn) Close() error {
 	default:
 		if held {
 			c.pool.takeBack(ph, now())
-			c.closing = stats.ClosedByCaller
-			if ph.lost() {
-				c.closing = stats.ClosedBroken
-			}
+			c.closing = ph.whyUnsound()
 		}
 		c.pool.end(ph, c.closing, nil)
 	}

@@ -32,7 +32,7 @@ type physical struct {
 	expires    time.Duration        // when pool_recycle ends it, by now(); 0: never. Set when opened
 	checkedOut time.Duration        // when it was checked out, by now()
 	checkout   uint64               // the number of the checkout, with leak detection
-	user       atomic.Pointer[Conn] // who has it or had it last, with leak detection; for Reclaim
+	user       atomic.Pointer[Conn] // who has it or had it last; for Reclaim, and for sweepParked
 	called     int64                // sock.heard when the last call returned
 	freeSince  time.Duration        // when it was checked in, or opened
 	used       bool                 // has been checked out before: its session may need a reset
@@ -146,6 +146,14 @@ func (ph *physical) sound() bool {
 		return false
 	}
 	return ph.features.validator == nil || ph.features.validator.IsValid()
+}
+
+// whyUnsound is why a session that isn't sound is closed.
+func (ph *physical) whyUnsound() stats.Closed {
+	if ph.lost() {
+		return stats.ClosedBroken
+	}
+	return stats.ClosedByCaller
 }
 
 // lost says whether the connection is over, as far as one can tell without asking the server.

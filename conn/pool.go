@@ -135,6 +135,7 @@ func (p *Pool) Connect(ctx context.Context) (driver.Conn, error) {
 		return nil, err
 	}
 	c.phys = ph
+	ph.user.Store(c)
 	c.state.Store(connParked)
 	if !fromOpener {
 		if err := c.bind(ctx); err != nil {
@@ -390,9 +391,15 @@ func (p *Pool) dial(ctx context.Context) (*physical, error) {
 	p.all[ph] = struct{}{}
 	p.mu.Unlock()
 	p.event(ctx, "dial", ph)
-	if closed {
+	switch {
+	case closed:
 		p.end(ph, stats.ClosedShutdown, nil)
 		return nil, ErrClosed
+	case ph.epoch != p.router.Epoch(ph.route):
+		// What closes an endpoint's connections may have passed before this one was on the books.
+		p.end(ph, stats.ClosedEndpoint, nil)
+		p.takePlace()
+		return p.dial(ctx)
 	}
 	return ph, nil
 }
@@ -433,7 +440,31 @@ func (p *Pool) Drain() {
 }
 
 // Sweep closes the free connections that aren't to be used again.
-func (p *Pool) Sweep() { p.sweep(now()) }
+func (p *Pool) Sweep() {
+	if p.governed {
+		p.sweep(now())
+	} else {
+		p.sweepParked(now())
+	}
+}
+
+// sweepParked closes those that lie in database/sql's free list. It finds out when it wants to use them.
+func (p *Pool) sweepParked(at time.Duration) {
+	p.mu.Lock()
+	var unfit []*physical
+	for ph := range p.all {
+		if _, bad := p.unfit(ph, at); bad {
+			unfit = append(unfit, ph)
+		}
+	}
+	p.mu.Unlock()
+	for _, ph := range unfit {
+		if c := ph.user.Load(); c != nil && c.state.CompareAndSwap(connParked, connGone) {
+			why, _ := p.unfit(ph, at)
+			p.end(ph, why, nil)
+		}
+	}
+}
 
 // sweep closes the free connections that are unfit or have been free for too long. Each is closed under a permit, so
 // that its socket still counts; when there is none to be had the checkout that took the last one will find it.
