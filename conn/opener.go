@@ -27,8 +27,12 @@ const (
 	forOpener       // database/sql's opener
 )
 
-// connectFrames is how many frames are looked at: Connect may be wrapped a few times (by tracers) before database/sql.
-const connectFrames = 8
+// How many frames are looked at. Mostly database/sql stands right behind driver.Connector; but Connect may be wrapped a few
+// times (by tracers), and each frame costs.
+const (
+	fewFrames  = 2
+	manyFrames = 8
+)
 
 func (d *openerDetector) is(ctx context.Context) bool {
 	if ctx.Done() == nil {
@@ -40,18 +44,28 @@ func (d *openerDetector) is(ctx context.Context) bool {
 	if known := d.opener.Load(); known != nil && *known == ctx {
 		return true
 	}
-	var pcs [connectFrames]uintptr
+	var pcs [manyFrames]uintptr
 	const skipped = 3 // runtime.Callers, this, Pool.Connect
-	for _, pc := range pcs[:runtime.Callers(skipped, pcs[:])] {
-		switch d.place(pc) {
-		case forOpener:
-			d.opener.Store(&ctx)
-			return true
-		case forCaller:
-			return false
+	found := d.first(pcs[:runtime.Callers(skipped, pcs[:fewFrames])])
+	if found == elsewhere {
+		found = d.first(pcs[:runtime.Callers(skipped, pcs[:])])
+	}
+	if found != forOpener {
+		return false
+	}
+	opener := ctx // ctx itself would be moved to the heap at every call
+	d.opener.Store(&opener)
+	return true
+}
+
+// first is the first of the return addresses that tells.
+func (d *openerDetector) first(pcs []uintptr) place {
+	for _, pc := range pcs {
+		if found := d.place(pc); found != elsewhere {
+			return found
 		}
 	}
-	return false
+	return elsewhere
 }
 
 // place looks a return address up, and the first time it is seen, by its function's name.
