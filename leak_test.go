@@ -1,0 +1,773 @@
+package managedpg_test
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"runtime/pprof"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/lib/pq"
+
+	"github.com/managedpg/managedpg"
+	"github.com/managedpg/managedpg/conn"
+	"github.com/managedpg/managedpg/internal/pgtest"
+	"github.com/managedpg/managedpg/leak"
+)
+
+// leaky is a pool, and what it said of its leaks.
+type leaky struct {
+	*testing.T
+	db   *sql.DB
+	pool *managedpg.Pool
+
+	mu      sync.Mutex
+	reports []leak.Report
+	log     bytes.Buffer
+}
+
+func newLeaky(t *testing.T, dsn string, change ...func(*managedpg.Config)) *leaky {
+	t.Helper()
+	cfg, err := managedpg.ParseDSN(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &leaky{T: t}
+	cfg.Logger = slog.New(slog.NewJSONHandler(l, nil))
+	cfg.OnLeak = func(r leak.Report) {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.reports = append(l.reports, r)
+	}
+	for _, f := range change {
+		f(cfg)
+	}
+	if l.db, err = managedpg.OpenDB(cfg); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.db.Close() })
+	l.pool, _ = managedpg.PoolOf(l.db)
+	return l
+}
+
+func (l *leaky) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.log.Write(p)
+}
+
+func (l *leaky) reported() []leak.Report {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return append([]leak.Report(nil), l.reports...)
+}
+
+// logged are the records of the log with that message.
+func (l *leaky) logged(message string) (records []map[string]any) {
+	l.Helper()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for line := range bytes.Lines(l.log.Bytes()) {
+		var r map[string]any
+		if err := json.Unmarshal(line, &r); err != nil {
+			l.Fatal(err)
+		}
+		if r["msg"] == "managedpg: "+message {
+			records = append(records, r)
+		}
+	}
+	return records
+}
+
+// eventuallyReported waits for n reports and for what goes with them.
+func (l *leaky) eventuallyReported(n int) []leak.Report {
+	l.Helper()
+	eventually(l.T, fmt.Sprintf("%d leaks reported", n), func() bool { return len(l.reported()) >= n })
+	if got := l.reported(); len(got) != n {
+		l.Fatalf("%d reports, want %d: %v", len(got), n, got)
+	}
+	return l.reported()
+}
+
+// nextLine is the place of the line below the one that calls it, as a report names it.
+func nextLine() string {
+	_, file, line, _ := runtime.Caller(1)
+	return file + ":" + strconv.Itoa(line+1) + " "
+}
+
+const manyRows = "SELECT n, repeat('x', 8000) FROM generate_series(1, 200) n"
+
+// The ways to leak. Each says where it took the connection, and how to give it back.
+var waysToLeak = []struct {
+	name string
+	do   func(ctx context.Context, db *sql.DB) (at string, free func() error, err error)
+}{
+	{"Rows not closed", func(ctx context.Context, db *sql.DB) (string, func() error, error) {
+		at := nextLine()
+		rows, err := db.QueryContext(ctx, "SELECT 1")
+		return at, rows.Close, err
+	}},
+	{"Rows left after an early return", func(ctx context.Context, db *sql.DB) (string, func() error, error) {
+		at := nextLine()
+		rows, err := db.QueryContext(ctx, manyRows)
+		for err == nil && rows.Next() {
+			var n int
+			var text string
+			if err = rows.Scan(&n, &text); n == 2 {
+				break
+			}
+		}
+		return at, rows.Close, err
+	}},
+	{"Rows of a prepared statement", func(ctx context.Context, db *sql.DB) (string, func() error, error) {
+		st, err := db.PrepareContext(ctx, "SELECT $1::int")
+		if err != nil {
+			return "", nil, err
+		}
+		at := nextLine()
+		rows, err := st.QueryContext(ctx, 1)
+		return at, func() error { return errors.Join(rows.Close(), st.Close()) }, err
+	}},
+	{"Tx never ended", func(ctx context.Context, db *sql.DB) (string, func() error, error) {
+		at := nextLine()
+		tx, err := db.BeginTx(ctx, nil)
+		return at, tx.Rollback, err
+	}},
+	{"sql.Conn never closed", func(ctx context.Context, db *sql.DB) (string, func() error, error) {
+		at := nextLine()
+		c, err := db.Conn(ctx)
+		return at, c.Close, err
+	}},
+	{"sql.Stmt on a Conn", func(ctx context.Context, db *sql.DB) (string, func() error, error) {
+		at := nextLine()
+		c, err := db.Conn(ctx)
+		if err != nil {
+			return "", nil, err
+		}
+		st, err := c.PrepareContext(ctx, "SELECT 1")
+		return at, func() error { return errors.Join(st.Close(), c.Close()) }, err
+	}},
+	{"a goroutine blocked for ever", func(ctx context.Context, db *sql.DB) (string, func() error, error) {
+		var at string
+		release, result := make(chan struct{}), make(chan error)
+		go func() {
+			at = nextLine()
+			tx, err := db.BeginTx(ctx, nil)
+			result <- err
+			<-release
+			result <- tx.Rollback()
+		}()
+		err := <-result
+		return at, func() error {
+			close(release)
+			return <-result
+		}, err
+	}},
+}
+
+func inEachLeakyCombination(t *testing.T, keys []string, f func(l *leaky)) {
+	for _, c := range combinations {
+		t.Run(c.String(), func(t *testing.T) {
+			t.Parallel()
+			f(newLeaky(t, c.dsn(pgtest.Database(t), keys...)))
+		})
+	}
+}
+
+func TestLeakNamesTheLine(t *testing.T) {
+	inEachLeakyCombination(t, []string{"leak_threshold=0.1"}, func(l *leaky) {
+		ctx := pprof.WithLabels(context.Background(), pprof.Labels("route", "/users"))
+		want := make(map[string]string) // a way by its place
+		var free []func() error
+		for _, way := range waysToLeak {
+			at, f, err := way.do(ctx, l.db)
+			if err != nil {
+				l.Fatalf("%s: %v", way.name, err)
+			}
+			want[at] = way.name
+			free = append(free, f)
+		}
+		for _, r := range l.eventuallyReported(len(want)) {
+			at := r.Caller[:strings.Index(r.Caller, " ")+1]
+			if want[at] == "" {
+				l.Errorf("reported %s", r.Caller)
+			}
+			delete(want, at)
+			if r.Stack[0] != r.Caller || r.BackendPID == 0 || r.Labels["route"] != "/users" || r.Reclaimed {
+				l.Errorf("report %+v", r)
+			}
+		}
+		for at, way := range want {
+			l.Errorf("%s: not reported at %s", way, at)
+		}
+		n := int64(len(waysToLeak))
+		if s := l.pool.Stats(); s.LeakedConnections != n || s.TotalLeaks != n || s.ReclaimedConnections != 0 || len(l.pool.Leaks()) != int(n) {
+			l.Errorf("%d leaks now, %d in the stats, %d in total, %d reclaimed", len(l.pool.Leaks()), s.LeakedConnections, s.TotalLeaks, s.ReclaimedConnections)
+		}
+		for _, f := range free {
+			if err := f(); err != nil {
+				l.Error(err)
+			}
+		}
+		if s := l.pool.Stats(); s.LeakedConnections != 0 || s.TotalLeaks != n || l.pool.Leaks() != nil {
+			l.Errorf("after they came back: leaks %v, %d in the stats, %d in total", l.pool.Leaks(), s.LeakedConnections, s.TotalLeaks)
+		}
+		eventually(l.T, "each said to have come back", func() bool { return len(l.logged("connection came back")) == int(n) })
+		for _, r := range l.logged("connection is held too long") {
+			if r["level"] != "WARN" || r["stack"].([]any)[0] != r["caller"] || r["backend_pid"] == 0. || r["labels"] == nil {
+				l.Errorf("logged %v", r)
+			}
+		}
+	})
+}
+
+// atFirstCall is a leaked sql.Conn whose checkout is its first call: what sql.DB's opener opened is nobody's before.
+func atFirstCall(ctx context.Context, db *sql.DB) (string, func() error, error) {
+	c, err := db.Conn(ctx)
+	if err != nil {
+		return "", nil, err
+	}
+	at := nextLine()
+	_, err = c.ExecContext(ctx, "SELECT 1")
+	return at, c.Close, err
+}
+
+// Under SetMaxOpenConns sql.DB's own goroutine opens connections.
+func TestLeakOfAConnectionThatTheOpenerOpened(t *testing.T) {
+	inEachLeakyCombination(t, []string{"leak_threshold=0.1"}, func(l *leaky) {
+		ctx := context.Background()
+		l.db.SetMaxOpenConns(1)
+		first, err := l.db.Conn(ctx)
+		if err != nil {
+			l.Fatal(err)
+		}
+		for _, way := range waysToLeak {
+			switch way.name {
+			case "sql.Conn never closed":
+				way.do = atFirstCall
+			case "sql.Stmt on a Conn", "Rows of a prepared statement":
+				continue // the one is as above, the other makes two checkouts
+			}
+			known := len(l.reported())
+			waits := l.db.Stats().WaitCount
+			var free func() error
+			var at string
+			done := make(chan error)
+			go func() {
+				var err error
+				at, free, err = way.do(ctx, l.db)
+				done <- err
+			}()
+			eventually(l.T, "it waits", func() bool { return l.db.Stats().WaitCount > waits })
+			_ = first.Raw(func(any) error { return driver.ErrBadConn }) // so that it is closed, and another opened
+			_ = first.Close()
+			if err := <-done; err != nil {
+				l.Fatalf("%s: %v", way.name, err)
+			}
+			eventually(l.T, "the leak reported", func() bool {
+				for _, r := range l.reported()[known:] {
+					if strings.HasPrefix(r.Caller, at) {
+						return true
+					}
+				}
+				return false
+			})
+			if err := free(); err != nil {
+				l.Error(err)
+			}
+			if first, err = l.db.Conn(ctx); err != nil {
+				l.Fatal(err)
+			}
+		}
+		_ = first.Close()
+	})
+}
+
+func TestLeaksOfOneLineAreWarnedOfOnce(t *testing.T) {
+	l := newLeaky(t, withKeys(pgtest.Database(t), "pool_size=3", "leak_threshold=0.05"))
+	var held []*sql.Conn
+	for range 3 {
+		c, err := l.db.Conn(context.Background())
+		if err != nil {
+			t.Fatal(err)
+		}
+		held = append(held, c)
+	}
+	l.eventuallyReported(3)
+	for _, c := range held {
+		_ = c.Close()
+	}
+	_ = l.db.Close()
+	const more = "more connections were held too long by a caller reported before"
+	eventually(t, "the others summed up", func() bool { return len(l.logged(more)) == 1 })
+	if r := l.logged(more)[0]; r["level"] != "WARN" || r["leaks"] != 2. || r["came_back"] != 2. {
+		t.Errorf("logged %v", r)
+	}
+	if n := len(l.logged("connection is held too long")); n != 1 {
+		t.Errorf("%d warnings", n)
+	}
+	if back := l.logged("connection came back"); len(back) != 1 || back[0]["level"] != "INFO" {
+		t.Errorf("%v", back)
+	}
+}
+
+func TestSkippedPackagesAreNoCaller(t *testing.T) {
+	l := newLeaky(t, withKeys(pgtest.Database(t), "leak_threshold=0.05"), func(cfg *managedpg.Config) {
+		cfg.LeakSkipPackages = []string{"github.com/managedpg/managedpg_test"}
+	})
+	c, err := l.db.Conn(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if r := l.eventuallyReported(1)[0]; !strings.HasSuffix(r.Caller, " testing.tRunner") {
+		t.Errorf("caller %s", r.Caller)
+	}
+}
+
+func TestWhatIsNoLeakIsNotReported(t *testing.T) {
+	const threshold = time.Second
+	inEachLeakyCombination(t, []string{"leak_threshold=1"}, func(l *leaky) {
+		ctx := context.Background()
+		busy := make(chan struct{})
+		var group sync.WaitGroup
+		for range 3 {
+			group.Go(func() { // short checkouts
+				for {
+					select {
+					case <-busy:
+						return
+					default:
+						if _, err := l.db.ExecContext(ctx, "SELECT 1"); err != nil {
+							l.Error(err)
+							return
+						}
+					}
+				}
+			})
+		}
+		long, err := l.db.Conn(managedpg.LongCheckout(ctx))
+		if err != nil {
+			l.Fatal(err)
+		}
+		late := 0 // when the machine is
+		for range 2 {
+			start := time.Now()
+			tx, err := l.db.BeginTx(ctx, nil)
+			if err != nil {
+				l.Fatal(err)
+			}
+			for time.Since(start) < threshold-200*time.Millisecond {
+				mustExec(l.T, tx, "SELECT 1")
+				time.Sleep(10 * time.Millisecond)
+			}
+			if err := tx.Commit(); err != nil {
+				l.Error(err)
+			}
+			if time.Since(start) >= threshold {
+				late++
+			}
+		}
+		close(busy)
+		group.Wait()
+		if n := len(l.reported()); n > late {
+			l.Errorf("%v reported", l.reported())
+		}
+		if s := l.pool.Stats(); s.TotalLeaks > int64(late) || s.LeakedConnections > 0 {
+			l.Errorf("%d leaks in the stats, %d in total", s.LeakedConnections, s.TotalLeaks)
+		}
+		if err := errors.Join(long.PingContext(ctx), long.Close()); err != nil {
+			l.Error(err)
+		}
+	})
+}
+
+// wantReclaimed wants the error of a late holder.
+func (l *leaky) wantReclaimed(what string, err error, at string) {
+	l.Helper()
+	var reclaimed *conn.ReclaimedError
+	if !errors.Is(err, managedpg.ErrReclaimed) || !errors.As(err, &reclaimed) {
+		l.Errorf("%s of a late holder: %v", what, err)
+		return
+	}
+	if r := reclaimed.Report; !strings.HasPrefix(r.Caller, at) || r.Duration < 200*time.Millisecond || !r.Reclaimed {
+		l.Errorf("%s of a late holder: report %+v, want it at %s", what, r, at)
+	}
+	if errors.Is(err, driver.ErrBadConn) {
+		l.Errorf("%s of a late holder would be tried again: %v", what, err)
+	}
+}
+
+// gone waits for the end of a session.
+func (l *leaky) gone(pid int) {
+	l.Helper()
+	eventually(l.T, "the session gone", func() bool {
+		return value[int](l.T, l.db, "SELECT count(*) FROM pg_stat_activity WHERE pid = $1", pid) == 0
+	})
+}
+
+func TestReclaim(t *testing.T) {
+	keys := []string{"leak_threshold=0.1", "leak_reclaim_after=0.2"}
+	inEachLeakyCombination(t, keys, func(l *leaky) {
+		ctx := context.Background()
+		long, err := l.db.Conn(managedpg.LongCheckout(ctx))
+		if err != nil {
+			l.Fatal(err)
+		}
+		mustExec(l.T, l.db, "CREATE TABLE t (n int)")
+
+		at := nextLine()
+		tx, err := l.db.BeginTx(ctx, nil)
+		if err != nil {
+			l.Fatal(err)
+		}
+		pid := value[int](l.T, tx, "SELECT pg_backend_pid()")
+		mustExec(l.T, tx, "INSERT INTO t VALUES (1)")
+		mustExec(l.T, tx, "SELECT pg_sleep(0.6)") // slow, not abandoned
+		if r := l.eventuallyReported(1)[0]; r.BackendPID != uint32(pid) || r.Reclaimed {
+			l.Errorf("report %+v", r)
+		}
+		eventually(l.T, "it is reclaimed", func() bool { return l.pool.Stats().ReclaimedConnections == 1 })
+		l.gone(pid)
+
+		// The late holder gets nothing that is somebody else's by now.
+		if _, err := tx.ExecContext(ctx, "INSERT INTO t VALUES (2)"); true {
+			l.wantReclaimed("Exec", err, at)
+		}
+		_, err = tx.PrepareContext(ctx, "SELECT 1")
+		l.wantReclaimed("Prepare", err, at)
+		l.wantReclaimed("Query", tx.QueryRowContext(ctx, "SELECT 1").Scan(new(int)), at)
+		l.wantReclaimed("Commit", tx.Commit(), at)
+
+		at = nextLine()
+		c, err := l.db.Conn(ctx)
+		if err != nil {
+			l.Fatal(err)
+		}
+		st, err := c.PrepareContext(ctx, "SELECT 1")
+		if err != nil {
+			l.Fatal(err)
+		}
+		eventually(l.T, "it is reclaimed", func() bool { return l.pool.Stats().ReclaimedConnections == 2 })
+		l.wantReclaimed("a statement's Query", st.QueryRowContext(ctx).Scan(new(int)), at)
+		l.wantReclaimed("Ping", c.PingContext(ctx), at)
+		_ = st.Close()
+		_ = c.Close()
+
+		if n := value[int](l.T, l.db, "SELECT count(*) FROM t"); n != 0 {
+			l.Errorf("%d rows of a reclaimed transaction", n)
+		}
+		if err := errors.Join(long.PingContext(ctx), long.Close()); err != nil {
+			l.Errorf("a long checkout: %v", err)
+		}
+		s := l.pool.Stats()
+		if s.TotalLeaks != 2 || s.ReclaimedConnections != 2 || s.LeakedConnections != 0 || s.CheckedOut != 0 {
+			l.Errorf("stats\n%v", s)
+		}
+		eventually(l.T, "both counted as closed", func() bool { return l.pool.Stats().ClosedBy["reclaimed"] == 2 })
+		if n := len(l.logged("connection is reclaimed")); n == 0 {
+			l.Error("the log doesn't tell of a reclaim")
+		}
+		if n := len(l.logged("connection came back")); n != 0 {
+			l.Error("the log says that it came back")
+		}
+	})
+}
+
+// Rows that are being read are nobody's call in progress, but their holder is at work: whether it or the server is slow.
+func TestSlowReaderIsNotReclaimed(t *testing.T) {
+	keys := []string{"leak_threshold=0.1", "leak_reclaim_after=0.3"}
+	inEachLeakyCombination(t, keys, func(l *leaky) {
+		ctx := context.Background()
+		at := nextLine()
+		rows, err := l.db.QueryContext(ctx, manyRows)
+		if err != nil {
+			l.Fatal(err)
+		}
+		read := func() bool {
+			var n int
+			var text string
+			return rows.Next() && rows.Scan(&n, &text) == nil
+		}
+		for start := time.Now(); time.Since(start) < time.Second; time.Sleep(20 * time.Millisecond) {
+			if !read() {
+				l.Fatalf("rows ended after %v: %v", time.Since(start), rows.Err())
+			}
+		}
+		slow, err := l.db.QueryContext(ctx, "SELECT repeat('x', 9000) FROM generate_series(1, 3), LATERAL (SELECT pg_sleep(0.5)) s")
+		if err != nil {
+			l.Fatal(err)
+		}
+		n := 0
+		for slow.Next() {
+			n++
+		}
+		if err := slow.Err(); err != nil || n != 3 {
+			l.Errorf("a slow server's rows: %d, %v", n, err)
+		}
+
+		eventually(l.T, "it is reclaimed", func() bool { return l.pool.Stats().ReclaimedConnections == 1 })
+		for read() {
+		}
+		l.wantReclaimed("Rows", rows.Err(), at)
+		_ = rows.Close()
+	})
+}
+
+// Rows that were left open may keep the server at work for long, silently.
+func TestReclaimEndsWhatTheServerIsDoing(t *testing.T) {
+	keys := []string{"leak_threshold=0.1", "leak_reclaim_after=0.2"}
+	const forLong = "SELECT pg_backend_pid(), repeat('x', 9000), CASE WHEN n > 3 THEN pg_sleep(60) END FROM generate_series(1, 9) n"
+	inEachLeakyCombination(t, keys, func(l *leaky) {
+		ctx, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		st, err := l.db.PrepareContext(ctx, forLong)
+		if err != nil {
+			l.Fatal(err)
+		}
+		defer st.Close()
+		for what, query := range map[string]func() (*sql.Rows, error){
+			"a text":               func() (*sql.Rows, error) { return l.db.QueryContext(context.Background(), forLong) },
+			"a text with context":  func() (*sql.Rows, error) { return l.db.QueryContext(ctx, forLong) },
+			"a prepared statement": func() (*sql.Rows, error) { return st.QueryContext(context.Background()) },
+		} {
+			rows, err := query()
+			if err != nil {
+				l.Fatalf("%s: %v", what, err)
+			}
+			var pid int
+			var text, nothing sql.RawBytes
+			if !rows.Next() || rows.Scan(&pid, &text, &nothing) != nil {
+				l.Fatalf("%s: no row: %v", what, rows.Err())
+			}
+			reclaimed := l.pool.Stats().ReclaimedConnections
+			eventually(l.T, "it is reclaimed", func() bool { return l.pool.Stats().ReclaimedConnections > reclaimed })
+			l.gone(pid)
+			for rows.Next() {
+			}
+			l.wantReclaimed(what, rows.Err(), "")
+			_ = rows.Close()
+		}
+	})
+}
+
+// A connection of a driver that we know nothing of can't be closed under its holder; it is closed once that returns.
+func TestReclaimOfAnUnknownDriversConnection(t *testing.T) {
+	dsn := pgtest.Database(t)
+	l := newLeaky(t, withKeys(dsn, "pool_size=1", "max_overflow=0", "leak_threshold=0.1", "leak_reclaim_after=0.2"), func(cfg *managedpg.Config) {
+		cfg.Endpoints = []driver.Connector{dsnConnector{&pq.Driver{}, dsn}}
+	})
+	ctx := context.Background()
+	at := nextLine()
+	c, err := l.db.Conn(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid := value[int](t, c, "SELECT pg_backend_pid()")
+	eventually(t, "it is reclaimed", func() bool { return l.pool.Stats().ReclaimedConnections == 1 })
+	mustExec(t, l.db, "SELECT 1") // by another connection
+	l.wantReclaimed("Ping", c.PingContext(ctx), at)
+	_ = c.Close()
+	l.gone(pid)
+}
+
+// A pool of five, of which three connections leak a second, and eight clients who want to go on.
+func TestExhaustionHeals(t *testing.T) {
+	for _, base := range []string{"pgx", "pq"} {
+		t.Run(base, func(t *testing.T) {
+			t.Parallel()
+			dsn := pgtest.Database(t)
+			l := newLeaky(t, withKeys(dsn, "base_driver="+base, "application_name=leaky", "pool_size=5", "max_overflow=0",
+				"leak_threshold=0.5", "leak_reclaim_after=1"))
+			mustExec(t, l.db, "CREATE TABLE t (n int)")
+			ctx, cancel := context.WithTimeout(context.Background(), 8*time.Second)
+			defer cancel()
+			var group sync.WaitGroup
+
+			var held []func() error
+			group.Go(func() {
+				for i := 0; ctx.Err() == nil; i++ {
+					// Without the context, whose end would give the connection back.
+					_, free, err := waysToLeak[i%len(waysToLeak)].do(context.Background(), l.db)
+					if err != nil {
+						t.Errorf("leaking: %v", err)
+						return
+					}
+					held = append(held, free)
+					time.Sleep(330 * time.Millisecond)
+				}
+			})
+			var calls atomic.Int64
+			for range 8 {
+				group.Go(func() {
+					for ctx.Err() == nil {
+						if _, err := l.db.ExecContext(context.Background(), "INSERT INTO t VALUES (1)"); err != nil {
+							t.Errorf("a client: %v", err)
+							return
+						}
+						calls.Add(1)
+						time.Sleep(time.Millisecond)
+					}
+				})
+			}
+			group.Go(func() { // they go on
+				for last := int64(0); ctx.Err() == nil; {
+					time.Sleep(2 * time.Second)
+					now := calls.Load()
+					if now == last {
+						t.Error("nobody got a connection within 2 s")
+					}
+					last = now
+				}
+			})
+			most := l.watchSessions(ctx, dsn)
+			group.Wait()
+
+			s := l.pool.Stats()
+			t.Logf("%d calls, %d leaks of which %d were reclaimed; at most %d sessions", calls.Load(), len(held), s.ReclaimedConnections, most)
+			if most > 5 {
+				t.Errorf("%d sessions", most)
+			}
+			if s.CheckoutTimeouts > 0 || s.ReclaimedConnections == 0 || calls.Load() != value[int64](t, l.db, "SELECT count(*) FROM t") {
+				t.Errorf("%d calls; stats\n%v", calls.Load(), s)
+			}
+			for _, free := range held {
+				_ = free()
+			}
+		})
+	}
+}
+
+// watchSessions looks at the pool's sessions until the context ends, and returns how many there were at most. None may be
+// left in a transaction by a checkout that was reclaimed.
+func (l *leaky) watchSessions(ctx context.Context, dsn string) (most int) {
+	u, err := url.Parse(dsn)
+	if err != nil {
+		l.Fatal(err)
+	}
+	watch, err := sql.Open("pgx", u.String())
+	if err != nil {
+		l.Fatal(err)
+	}
+	defer watch.Close()
+	for ctx.Err() == nil {
+		reclaimed := make(map[uint32]bool)
+		for _, r := range l.reported() {
+			// A transaction may be ending still.
+			over := time.Since(r.CheckedOutAt) > 2*time.Second
+			reclaimed[r.BackendPID] = over
+		}
+		rows, err := watch.QueryContext(ctx, "SELECT pid, state FROM pg_stat_activity WHERE application_name = 'leaky' AND datname = current_database()")
+		if err != nil {
+			break
+		}
+		n := 0
+		for rows.Next() {
+			var pid uint32
+			var state sql.NullString
+			if err := rows.Scan(&pid, &state); err != nil {
+				l.Error(err)
+			}
+			n++
+			if reclaimed[pid] {
+				l.Errorf("session %d is still there after its reclaim: %s", pid, state.String)
+			}
+		}
+		_ = rows.Close()
+		most = max(most, n)
+		time.Sleep(3 * time.Millisecond)
+	}
+	return most
+}
+
+func TestExhaustedPoolNamesItsHolders(t *testing.T) {
+	for _, base := range []string{"pgx", "pq"} {
+		t.Run(base, func(t *testing.T) {
+			db := open(t, withKeys(pgtest.Database(t), "base_driver="+base, "pool_size=1", "max_overflow=0", "pool_timeout=0.1", "pool_name=full"))
+			at := nextLine()
+			c, err := db.Conn(context.Background())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			err = db.PingContext(context.Background())
+			var timeout *conn.PoolTimeoutError
+			if !errors.Is(err, managedpg.ErrPoolTimeout) || !errors.As(err, &timeout) || len(timeout.Longest) != 1 {
+				t.Fatalf("%v", err)
+			}
+			if text := err.Error(); !strings.Contains(text, "longest held for ") || !strings.Contains(text, ", by "+at) {
+				t.Errorf("the timeout doesn't name the holder: %s", text)
+			}
+			s := managedpg.Stats()[0]
+			if len(s.LongestHolders) != 1 || !strings.HasPrefix(s.LongestHolders[0].Caller, at) || s.LongestHolders[0].Held < 100*time.Millisecond {
+				t.Errorf("stats name %v", s.LongestHolders)
+			}
+			text, err := json.Marshal(s)
+			if err != nil || !regexp.MustCompile(`"longest_holders":\[\{"caller":"`+regexp.QuoteMeta(at)+`[^"]*","held":0\.\d+\}\]`).Match(text) {
+				t.Errorf("stats in JSON: %s, %v", text, err)
+			}
+			if !regexp.MustCompile(`(?m)^longest_holders +\d+[\d.]*ms by ` + regexp.QuoteMeta(at)).MatchString(s.String()) {
+				t.Errorf("stats:\n%v", s)
+			}
+		})
+	}
+}
+
+//go:noinline
+func leakInReport(ctx context.Context, db *sql.DB) (*sql.Tx, error) { return db.BeginTx(ctx, nil) }
+
+//go:noinline
+func leakInExport(ctx context.Context, db *sql.DB) (*sql.Tx, error) { return db.BeginTx(ctx, nil) }
+
+func TestProfileShowsTheLeaks(t *testing.T) {
+	db := open(t, withKeys(pgtest.Database(t), "pool_size=5"))
+	ctx := context.Background()
+	for _, leak := range []func(context.Context, *sql.DB) (*sql.Tx, error){leakInReport, leakInExport} {
+		tx, err := leak(ctx, db)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer tx.Rollback()
+		time.Sleep(50 * time.Millisecond)
+	}
+	c, err := db.Conn(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	profile := pprof.Lookup("managedpg.checkouts")
+	if profile == nil || profile.Count() != 3 {
+		t.Fatalf("the profile is %v", profile)
+	}
+	path := filepath.Join(t.TempDir(), "checkouts.pb.gz")
+	file, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(profile.WriteTo(file, 0), file.Close()); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.CommandContext(ctx, "go", "tool", "pprof", "-top", path).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if !regexp.MustCompile(`flat%.*\n.*managedpg_test\.leakInReport\n.*managedpg_test\.leakInExport\n`).Match(out) {
+		t.Errorf("the leaks don't come first:\n%s", out)
+	}
+}
