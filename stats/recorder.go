@@ -63,8 +63,8 @@ type Recorder struct {
 
 // resetPoint is what had been counted at the last Reset.
 type resetPoint struct {
-	checkins, failed, timeouts        int64
-	closed                            int64
+	checkins, closed                  int64
+	failed, timeouts                  int64
 	closedBy                          [numClosed]int64
 	checkoutTime, useTime, createTime base
 }
@@ -80,8 +80,8 @@ func (r *Recorder) CheckedOutAfter(wait time.Duration) {
 
 // CheckedIn counts a check-in and how long the connection was held.
 func (r *Recorder) CheckedIn(held time.Duration) {
-	r.useTime.Record(held)
 	r.lent.leave()
+	r.useTime.Record(held)
 }
 
 // CheckoutFailed counts a checkout that got no connection; timeout says that pool_timeout ended it.
@@ -103,8 +103,8 @@ func (r *Recorder) Created(took time.Duration) {
 
 // Closed counts a connection's end.
 func (r *Recorder) Closed(why Closed) {
-	r.closed[why].Add(1)
 	r.opened.leave()
+	r.closed[why].Add(1)
 }
 
 // Now tells the counts that are facts of this moment.
@@ -121,13 +121,17 @@ func (r *Recorder) Reset() {
 	r.useTime.reset(&r.reset.useTime)
 	r.createTime.reset(&r.reset.createTime)
 	r.checkoutTime.reset(&r.reset.checkoutTime)
-	out, checkouts := r.lent.read()
-	open, created := r.opened.read()
-	r.reset.checkins, r.reset.closed = checkouts-out, created-open
-	r.reset.failed, r.reset.timeouts = r.failed.Load(), r.timeout.Load()
+	// The totals begin where their parts do, so that they add up from here on too. What is counted is counted in the total
+	// first, so none can be negative.
+	r.reset.checkins, r.reset.closed = 0, 0
+	for _, n := range r.reset.useTime.counts {
+		r.reset.checkins += n
+	}
 	for i := range r.closed {
 		r.reset.closedBy[i] = r.closed[i].Load()
+		r.reset.closed += r.reset.closedBy[i]
 	}
+	r.reset.failed, r.reset.timeouts = r.failed.Load(), r.timeout.Load()
 }
 
 // Fill writes the pool's part of a snapshot: everything that this Recorder counts.

@@ -177,7 +177,7 @@ func TestEquationsUnderLoad(t *testing.T) {
 		})
 	}
 	var before Snapshot
-	for i := range 2000 {
+	for i := range 300 {
 		s := fill(&r)
 		wantEquations(t, s)
 		if s.TotalCheckouts < before.TotalCheckouts || s.TotalConnectionsCreated < before.TotalConnectionsCreated ||
@@ -192,7 +192,7 @@ func TestEquationsUnderLoad(t *testing.T) {
 		if open, out, _ := r.Now(); open < 0 || out < 0 {
 			t.Fatalf("now: open %d, checked out %d", open, out)
 		}
-		if i%100 == 0 {
+		if i%30 == 0 {
 			r.Reset()
 			before = Snapshot{}
 		}
