@@ -569,9 +569,12 @@ func (p *Pool) jitter(d time.Duration) time.Duration {
 
 // event logs what happened to a connection, if echo_pool asks for it.
 func (p *Pool) event(ctx context.Context, what string, ph *physical, more ...any) {
-	if !p.opts.Echo {
-		return
+	if p.opts.Echo { // nothing more, so that it is inlined
+		p.log(ctx, what, ph, more...)
 	}
+}
+
+func (p *Pool) log(ctx context.Context, what string, ph *physical, more ...any) {
 	log := p.opts.Logger()
 	if !log.Enabled(ctx, slog.LevelDebug) {
 		return

@@ -21,7 +21,9 @@ type socket struct {
 	waiting atomic.Int32 // reads and writes under way
 	refused atomic.Bool  // refuse was called
 
-	mu      sync.Mutex
+	over    atomic.Bool  // broken has something to say; without it broken takes no lock
+
+	mu      sync.Mutex // guards what follows up to onClose
 	closed  bool
 	err     error // the first error a read or write met
 	reason  error // why closeFor closed it
@@ -118,11 +120,15 @@ func (s *socket) failed(err error) error {
 	if s.err == nil {
 		s.err = err
 	}
+	s.over.Store(true)
 	return err
 }
 
 // broken is the first error that reading or writing met, net.ErrClosed after Close, or nil.
 func (s *socket) broken() error {
+	if !s.over.Load() {
+		return nil
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.err == nil && s.closed {
@@ -143,6 +149,7 @@ func (s *socket) because(reason error) {
 	if s.reason == nil && !s.closed {
 		s.reason = reason
 		s.err = reason
+		s.over.Store(true)
 	}
 }
 
@@ -169,6 +176,7 @@ func (s *socket) Close() error {
 	f := s.onClose
 	s.onClose = nil
 	s.closed = true
+	s.over.Store(true)
 	s.mu.Unlock()
 	if f != nil {
 		f()
