@@ -22,7 +22,7 @@ type Conn struct {
 	// elsewhere, moves it from connHeld to connReclaim for a moment, and on to connGone or back.
 	state atomic.Int32
 
-	keep    bool         // IsValid found the session sound; governed by the driver
+	keep    bool         // IsValid was asked, so database/sql would keep a sound session; governed by the driver
 	closing stats.Closed // why it is going to be closed; governed by database/sql
 	raw     bool         // arguments have passed CheckNamedValue unchecked, see there
 
@@ -45,7 +45,8 @@ var errBusy = errors.New("managedpg: connection used by two goroutines at once")
 
 // enter begins a call, and makes the checkout that a parked connection still lacks. The context is the call's.
 func (c *Conn) enter(ctx context.Context) (*physical, error) {
-	for !c.move(connHeld, connBusy) {
+	// The first try stands here since move is too large to be inlined.
+	for !c.state.CompareAndSwap(connHeld, connBusy) && !c.move(connHeld, connBusy) {
 		switch c.state.Load() {
 		case connParked:
 			if err := c.bind(ctx); err != nil {
@@ -136,10 +137,7 @@ func (c *Conn) ResetSession(ctx context.Context) error {
 // IsValid is database/sql's question at check-in whether it may keep the connection. It never blocks.
 func (c *Conn) IsValid() bool {
 	if c.pool.governed {
-		if c.move(connHeld, connBusy) {
-			c.keep = c.phys.sound()
-			c.leave()
-		}
+		c.keep = true // Close looks at the session
 		return false
 	}
 	at := now()
@@ -176,7 +174,7 @@ func (c *Conn) Close() error {
 	switch {
 	case ph == nil:
 	case c.pool.governed:
-		c.pool.giveBack(ph, c.keep)
+		c.pool.giveBack(ph, c.keep && ph.sound())
 	default:
 		if held {
 			c.pool.takeBack(ph, now())
