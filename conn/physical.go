@@ -54,6 +54,11 @@ const (
 	txReadOnly
 )
 
+// justUsed is for how short a time a connection may have been free for a pre-ping to do without its look at the socket,
+// which is a system call: no longer than the call's own bytes take to the server, during which it can die as well. A
+// connection of the pool that was lost meanwhile ends that trust.
+const justUsed = 20 * time.Microsecond
+
 // idlePing is how long a connection may have been free before a pre-ping asks the server instead of the socket.
 const idlePing = time.Second
 
@@ -61,7 +66,7 @@ const idlePing = time.Second
 // the connection is not to be used; nothing of the user's has been sent on it.
 func (ph *physical) ready(ctx context.Context, p *Pool, at time.Duration) error {
 	if p.opts.PrePing {
-		if err := ph.prePing(ctx, p.opts.PingTimeout, at); err != nil {
+		if err := ph.prePing(ctx, p, at); err != nil {
 			return err
 		}
 	}
@@ -78,7 +83,10 @@ func (ph *physical) ready(ctx context.Context, p *Pool, at time.Duration) error 
 }
 
 // prePing finds a connection that died while it was free.
-func (ph *physical) prePing(ctx context.Context, timeout time.Duration, at time.Duration) error {
+func (ph *physical) prePing(ctx context.Context, p *Pool, at time.Duration) error {
+	if at-ph.freeSince < justUsed && p.lastLoss.Load() < int64(ph.freeSince) && !ph.lost() {
+		return nil
+	}
 	seen := peekUnknown
 	if ph.sock != nil {
 		seen = ph.sock.peek()
@@ -90,7 +98,7 @@ func (ph *physical) prePing(ctx context.Context, timeout time.Duration, at time.
 		if ph.features.pinger == nil {
 			return nil
 		}
-		ctx, cancel := context.WithTimeout(ctx, timeout)
+		ctx, cancel := context.WithTimeout(ctx, p.opts.PingTimeout)
 		defer cancel()
 		defer ph.bear(ctx, 0).stop() // nothing can be lost
 		return ph.features.pinger.Ping(ctx)
@@ -276,6 +284,9 @@ func (p *Pool) prepare(ctx context.Context, ph *physical) error {
 
 // end closes the connection and counts why; then, if not nil, is called once its socket is closed.
 func (p *Pool) end(ph *physical, why stats.Closed, then func()) {
+	if why == stats.ClosedBroken {
+		p.lastLoss.Store(int64(now()))
+	}
 	p.forget(ph)
 	p.event(context.Background(), "close", ph, "reason", why)
 	ph.close(func() {

@@ -77,8 +77,9 @@ type Pool struct {
 
 	warnOfLimit sync.Once
 
-	lastID atomic.Uint64
-	drains atomic.Uint64 // counts Drain: connections opened before the last one aren't used again
+	lastID   atomic.Uint64
+	lastLoss atomic.Int64  // when a connection was last found broken, by now(), wherever it led
+	drains   atomic.Uint64 // counts Drain: connections opened before the last one aren't used again
 
 	ctx  context.Context // ends with Close
 	stop context.CancelFunc
@@ -289,6 +290,9 @@ func (p *Pool) warn() {
 
 // callFailed tells the router what a call says of its endpoint. A caller that changed its mind says nothing.
 func (p *Pool) callFailed(ctx context.Context, ph *physical, err error) {
+	if ph.lost() {
+		p.lastLoss.Store(int64(now()))
+	}
 	if !errors.Is(ctx.Err(), context.Canceled) {
 		p.router.CallFailed(ph.route, err)
 	}

@@ -21,7 +21,7 @@ type socket struct {
 	waiting atomic.Int32 // reads and writes under way
 	refused atomic.Bool  // refuse was called
 
-	over    atomic.Bool  // broken has something to say; without it broken takes no lock
+	over atomic.Bool // broken has something to say; without it broken takes no lock
 
 	mu      sync.Mutex // guards what follows up to onClose
 	closed  bool

@@ -1,0 +1,55 @@
+package conn
+
+import (
+	"database/sql/driver"
+	"net"
+	"testing"
+	"time"
+)
+
+// A connection that has just been used is lent without a look at its socket, which is a system call. That trust ends
+// soon, and as soon as another one is found broken.
+func TestPrePingLooksUnlessJustUsed(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	c, err := net.Dial("tcp", listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	server, err := listener.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const free = time.Hour
+	ph := &physical{sock: newSocket(c), freeSince: free}
+	for deadline := time.Now().Add(10 * time.Second); ph.sock.peek() != peekQuiet; {
+		if time.Now().After(deadline) {
+			t.Skip("no peek on this system")
+		}
+	}
+	server.Close()
+	for ph.sock.peek() != peekClosed {
+		time.Sleep(time.Millisecond)
+	}
+
+	p := &Pool{}
+	if err := ph.prePing(t.Context(), p, free+justUsed-1); err != nil {
+		t.Errorf("just used: %v, want no look", err)
+	}
+	if err := ph.prePing(t.Context(), p, free+justUsed); err != driver.ErrBadConn {
+		t.Errorf("free for longer: %v", err)
+	}
+	p.lastLoss.Store(int64(free))
+	if err := ph.prePing(t.Context(), p, free); err != driver.ErrBadConn {
+		t.Errorf("just used, but another one was lost meanwhile: %v", err)
+	}
+	p.lastLoss.Store(0)
+	_ = ph.sock.Close()
+	if err := ph.prePing(t.Context(), p, free); err != driver.ErrBadConn {
+		t.Errorf("just used, but closed from outside: %v", err)
+	}
+}
