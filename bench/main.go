@@ -56,6 +56,7 @@ func run(out io.Writer, quick bool, pick *regexp.Regexp) error {
 }
 
 const legend = `Each row compares a subject with the one after "against", block by block. Ratio and ns are medians over the pairs, the
-quartiles of the ratio stand behind it; ± is the 95 % interval of the median ratio. Allocations are counted apart. PASS
-and FAIL are the medians against the budget; a "?" says that the budget lies inside the interval.
+quartiles of the ratio stand behind it; ± is twice the standard error of that median, over
+rounds that open their connections anew. Allocations are counted apart. PASS and FAIL are the medians against the budget; a
+"?" says that the budget is no farther off than ±.
 `

@@ -134,7 +134,7 @@ type result struct {
 
 // compare measures a subject beside another one.
 func compare(base, sub *subject, w *workload, e effort) (result, error) {
-	var pairs []pair
+	var rounds [][]pair
 	var r result
 	for round := range e.rounds {
 		err := func() error {
@@ -162,14 +162,14 @@ func compare(base, sub *subject, w *workload, e effort) (result, error) {
 			}
 			end := time.Now().Add(e.each)
 			taken, err := takePairs(a.block, b.block, n, func(done int) bool { return done < 3 || time.Now().Before(end) })
-			pairs = append(pairs, taken...)
+			rounds = append(rounds, taken)
 			return err
 		}()
 		if err != nil {
 			return r, fmt.Errorf("%s: %s against %s: %w", w.name, sub.name, base.name, err)
 		}
 	}
-	r.summary = summarize(pairs)
+	r.summary = summarize(rounds)
 	return r, nil
 }
 

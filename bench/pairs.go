@@ -8,40 +8,43 @@ import (
 // pair is one block of each of two subjects, run back to back, in ns per call.
 type pair struct{ base, subject float64 }
 
-// summary is what a series of pairs says.
+// summary is what a comparison's rounds of pairs say.
 type summary struct {
 	pairs      int
 	base       float64 // median, ns
 	delta      float64 // median of the pairs' differences, ns
 	ratio      float64 // median of the pairs' ratios
 	q1, q3     float64 // the ratios' quartiles
-	low, high  float64 // 95 % interval of the median ratio
-	deltaError float64 // half of the 95 % interval of the median difference, ns
+	ratioError float64 // of the median ratio: see spread
+	deltaError float64 // of the median difference, ns
 }
 
-func summarize(pairs []pair) summary {
-	base := make([]float64, len(pairs))
-	deltas := make([]float64, len(pairs))
-	ratios := make([]float64, len(pairs))
-	for i, p := range pairs {
-		base[i], deltas[i], ratios[i] = p.base, p.subject-p.base, p.subject/p.base
+func summarize(rounds [][]pair) summary {
+	var base, deltas, ratios, roundDeltas, roundRatios []float64
+	for _, pairs := range rounds {
+		first := len(deltas)
+		for _, p := range pairs {
+			base = append(base, p.base)
+			deltas = append(deltas, p.subject-p.base)
+			ratios = append(ratios, p.subject/p.base)
+		}
+		roundDeltas = append(roundDeltas, median(deltas[first:]))
+		roundRatios = append(roundRatios, median(ratios[first:]))
 	}
-	for _, s := range [][]float64{base, deltas, ratios} {
-		slices.Sort(s)
+	sorted := slices.Sorted(slices.Values(ratios))
+	return summary{
+		pairs:      len(ratios),
+		base:       median(base),
+		delta:      median(deltas),
+		ratio:      median(ratios),
+		q1:         quantile(sorted, 0.25),
+		q3:         quantile(sorted, 0.75),
+		ratioError: spread(roundRatios),
+		deltaError: spread(roundDeltas),
 	}
-	s := summary{
-		pairs: len(pairs),
-		base:  quantile(base, 0.5),
-		delta: quantile(deltas, 0.5),
-		ratio: quantile(ratios, 0.5),
-		q1:    quantile(ratios, 0.25),
-		q3:    quantile(ratios, 0.75),
-	}
-	s.low, s.high = medianInterval(ratios)
-	low, high := medianInterval(deltas)
-	s.deltaError = (high - low) / 2
-	return s
 }
+
+func median(values []float64) float64 { return quantile(slices.Sorted(slices.Values(values)), 0.5) }
 
 // quantile interpolates between the two values around q. The values are sorted; of none it is NaN.
 func quantile(sorted []float64, q float64) float64 {
@@ -56,15 +59,19 @@ func quantile(sorted []float64, q float64) float64 {
 	return sorted[i] + (at-float64(i))*(sorted[i+1]-sorted[i])
 }
 
-// medianInterval is the 95 % confidence interval of the median by order statistics: of n sorted values those some 0.98
-// sqrt(n) places below and above the middle, whatever their distribution.
-func medianInterval(sorted []float64) (low, high float64) {
-	n := float64(len(sorted))
-	if n == 0 {
-		return math.NaN(), math.NaN()
+// spread is twice the standard error of the rounds' mean. Pairs of one round share connections, backends and a machine's
+// mood, so it is the rounds that count as independent, not the pairs. Of fewer than two it is infinite.
+func spread(rounds []float64) float64 {
+	n := float64(len(rounds))
+	if n < 2 {
+		return math.Inf(1)
 	}
-	reach := 0.98 * math.Sqrt(n)
-	first := max(int(math.Floor(n/2-reach)), 0)
-	last := min(int(math.Ceil(n/2+reach)), len(sorted)-1)
-	return sorted[first], sorted[last]
+	var mean, squares float64
+	for _, v := range rounds {
+		mean += v / n
+	}
+	for _, v := range rounds {
+		squares += (v - mean) * (v - mean)
+	}
+	return 2 * math.Sqrt(squares/(n-1)/n)
 }

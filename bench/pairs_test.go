@@ -31,16 +31,20 @@ func TestQuantile(t *testing.T) {
 
 // A machine that is twice as slow for a while slows both blocks of a pair: the medians of ratios don't see it.
 func TestSummarizePairs(t *testing.T) {
-	var pairs []pair
-	for i := range 100 {
-		slow := 1.0
-		if i%3 == 0 {
-			slow = 2
+	var rounds [][]pair
+	for range 4 {
+		var pairs []pair
+		for i := range 25 {
+			slow := 1.0
+			if i%3 == 0 {
+				slow = 2
+			}
+			pairs = append(pairs, pair{base: 100 * slow, subject: 105 * slow})
 		}
-		pairs = append(pairs, pair{base: 100 * slow, subject: 105 * slow})
+		rounds = append(rounds, pairs)
 	}
-	pairs = append(pairs, pair{base: 100, subject: 5000}) // preempted
-	s := summarize(pairs)
+	rounds[2] = append(rounds[2], pair{base: 100, subject: 5000}) // preempted
+	s := summarize(rounds)
 	near := func(name string, got, want float64) {
 		t.Helper()
 		if math.Abs(got-want) > 1e-9 {
@@ -52,22 +56,21 @@ func TestSummarizePairs(t *testing.T) {
 	near("q3", s.q3, 1.05)
 	near("base", s.base, 100)
 	near("delta", s.delta, 5)
+	near("ratioError", s.ratioError, 0)
 	if s.pairs != 101 {
 		t.Errorf("pairs = %d", s.pairs)
 	}
 }
 
-func TestMedianInterval(t *testing.T) {
-	sorted := make([]float64, 100)
-	for i := range sorted {
-		sorted[i] = float64(i)
+func TestSpread(t *testing.T) {
+	if got := spread([]float64{1, 3}); math.Abs(got-2) > 1e-9 {
+		t.Errorf("spread of 1 and 3 = %v, want 2", got)
 	}
-	low, high := medianInterval(sorted)
-	if low != 40 || high != 60 {
-		t.Errorf("interval of 0..99 = %v..%v, want 40..60", low, high)
+	if got := spread([]float64{5, 5, 5}); got != 0 {
+		t.Errorf("spread of equal rounds = %v", got)
 	}
-	if low, high := medianInterval([]float64{3}); low != 3 || high != 3 {
-		t.Errorf("interval of one value = %v..%v", low, high)
+	if got := spread([]float64{1}); !math.IsInf(got, 1) {
+		t.Errorf("spread of one round = %v", got)
 	}
 }
 

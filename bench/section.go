@@ -63,7 +63,7 @@ func (b budget) verdict(r result) string {
 		check(r.delta, b.ns, r.deltaError)
 	}
 	if b.ratio > 0 {
-		check(r.ratio, b.ratio, (r.high-r.low)/2)
+		check(r.ratio, b.ratio, r.ratioError)
 	}
 	if b.counted {
 		const stray = 0.1 // what another goroutine may have allocated meanwhile, in a call
@@ -114,7 +114,7 @@ func (s *section) run(out io.Writer, quick bool, pick *regexp.Regexp) error {
 				fmt.Sprintf("%.0f", r.base+r.delta),
 				fmt.Sprintf("%+.0f", r.delta),
 				fmt.Sprintf("%.3f (%.3f-%.3f)", r.ratio, r.q1, r.q3),
-				fmt.Sprintf("%.3f", (r.high-r.low)/2),
+				fmt.Sprintf("%.3f", r.ratioError),
 				fmt.Sprintf("%.1f (%+.1f)", r.allocs, r.allocs-r.baseAllocs),
 				b, b.verdict(r))
 		}

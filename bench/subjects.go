@@ -65,8 +65,8 @@ func fakeSection() (*section, error) {
 			{bySQLLeak, bySQL, limit(1000, 0)},
 			{byUsLeak, byUs, limit(1000, 0)},
 		},
-		full:  effort{rounds: 8, each: 250 * time.Millisecond, block: time.Millisecond, count: 5000},
-		quick: effort{rounds: 2, each: 100 * time.Millisecond, block: time.Millisecond, count: 2000},
+		full:  effort{rounds: 12, each: 150 * time.Millisecond, block: time.Millisecond, count: 5000},
+		quick: effort{rounds: 3, each: 50 * time.Millisecond, block: time.Millisecond, count: 2000},
 		close: func() {},
 	}, nil
 }
@@ -124,8 +124,8 @@ func postgresSection() (*section, error) {
 			{pqDB, pq, noBudget},
 			{pqUs, pq, noBudget},
 		},
-		full:  effort{rounds: 10, each: 500 * time.Millisecond, block: 2 * time.Millisecond, count: 1000},
-		quick: effort{rounds: 2, each: 150 * time.Millisecond, block: 2 * time.Millisecond, count: 200},
+		full:  effort{rounds: 16, each: 300 * time.Millisecond, block: 2 * time.Millisecond, count: 1000},
+		quick: effort{rounds: 3, each: 80 * time.Millisecond, block: 2 * time.Millisecond, count: 200},
 		close: func() { _ = cluster.Close() },
 	}, nil
 }
