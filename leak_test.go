@@ -29,6 +29,7 @@ import (
 	"github.com/managedpg/managedpg/conn"
 	"github.com/managedpg/managedpg/internal/pgtest"
 	"github.com/managedpg/managedpg/leak"
+	"github.com/managedpg/managedpg/stats"
 )
 
 // leaky is a pool, and what it said of its leaks.
@@ -480,7 +481,7 @@ func TestReclaim(t *testing.T) {
 		if s.TotalLeaks != 2 || s.ReclaimedConnections != 2 || s.LeakedConnections != 0 || s.CheckedOut != 0 {
 			l.Errorf("stats\n%v", s)
 		}
-		eventually(l.T, "both counted as closed", func() bool { return l.pool.Stats().ClosedBy["reclaimed"] == 2 })
+		eventually(l.T, "both counted as closed", func() bool { return l.pool.Stats().ClosedBy[stats.ClosedReclaimed] == 2 })
 		if n := len(l.logged("connection is reclaimed")); n == 0 {
 			l.Error("the log doesn't tell of a reclaim")
 		}

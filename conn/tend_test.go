@@ -203,7 +203,7 @@ func TestIdleTimeout(t *testing.T) {
 		}
 		giveBack(hold(t, p)) // this one isn't idle
 		<-time.After(30 * time.Second)
-		if snap := figures(p); snap.Open != 2 || snap.ClosedBy["idle"] != 3 {
+		if snap := figures(p); snap.Open != 2 || snap.ClosedBy[stats.ClosedIdle] != 3 {
 			t.Errorf("%d connections, closed %v; want 2, and 3 closed as idle", snap.Open, snap.ClosedBy)
 		}
 	})
@@ -219,11 +219,11 @@ func TestRecycle(t *testing.T) {
 			t.Errorf("%d connections before the time, want 2", snap.Open)
 		}
 		<-time.After(7 * time.Minute)
-		if snap := figures(p); snap.Open != 1 || snap.ClosedBy["recycle"] != 1 {
+		if snap := figures(p); snap.Open != 1 || snap.ClosedBy[stats.ClosedRecycle] != 1 {
 			t.Errorf("%d connections, closed %v; want the free one closed", snap.Open, snap.ClosedBy)
 		}
 		giveBack(held)
-		if snap := figures(p); snap.Open != 0 || snap.ClosedBy["recycle"] != 2 {
+		if snap := figures(p); snap.Open != 0 || snap.ClosedBy[stats.ClosedRecycle] != 2 {
 			t.Errorf("%d connections, closed %v; want the other one closed at its check-in", snap.Open, snap.ClosedBy)
 		}
 	})

@@ -6,6 +6,7 @@ import (
 	"database/sql/driver"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/managedpg/managedpg/conn"
 	"github.com/managedpg/managedpg/failover"
@@ -65,6 +66,7 @@ type Connector struct {
 	driver Driver
 	config *Config
 	name   string
+	opened time.Time
 	pool   *conn.Pool
 	router *router
 	leaks  *leak.Tracker // nil without leak detection
@@ -80,7 +82,7 @@ func NewConnector(cfg *Config) (*Connector, error) {
 	if err != nil {
 		return nil, fmt.Errorf("managedpg: %w", err)
 	}
-	c := &Connector{config: cfg}
+	c := &Connector{config: cfg, opened: time.Now()}
 	c.driver.pool = c
 	name := cfg.PoolName
 	if name == "" {
@@ -217,11 +219,7 @@ const longestHolders = 3
 
 // Stats are the pool's figures now.
 func (c *Connector) Stats() stats.Snapshot {
-	s := stats.Snapshot{Name: c.name, GovernedBy: stats.GovernedBySQL}
-	if c.config.PoolSize > 0 {
-		s.GovernedBy = stats.GovernedByDriver
-		s.Size, s.MaxOverflow = int64(c.config.PoolSize), int64(c.config.MaxOverflow)
-	}
+	s := c.limits()
 	c.pool.Recorder.Fill(&s)
 	if c.leaks != nil {
 		s.LeakedConnections = int64(c.leaks.Leaked())
@@ -231,10 +229,49 @@ func (c *Connector) Stats() stats.Snapshot {
 			s.LongestHolders = append(s.LongestHolders, stats.Holder{Caller: r.Caller, Held: r.Duration})
 		}
 	}
-	f := c.router.Status()
+	routed(&s, c.router.Status())
+	return s
+}
+
+// Totals are the figures of Stats and Health counted since Opened, whatever ResetStats did, for those who publish
+// counters: a counter that goes back would count as a restart. LongestHolders isn't filled in.
+func (c *Connector) Totals() (stats.Snapshot, failover.Health) {
+	s := c.limits()
+	c.pool.Recorder.FillTotals(&s)
+	if c.leaks != nil {
+		s.LeakedConnections = int64(c.leaks.Leaked())
+		s.TotalLeaks, s.ReclaimedConnections = c.leaks.Ever()
+	}
+	h, f := c.router.Totals()
+	routed(&s, f)
+	return s, h
+}
+
+// Opened is when the pool was made.
+func (c *Connector) Opened() time.Time { return c.opened }
+
+func (c *Connector) limits() stats.Snapshot {
+	s := stats.Snapshot{Name: c.name, GovernedBy: stats.GovernedBySQL}
+	if c.config.PoolSize > 0 {
+		s.GovernedBy = stats.GovernedByDriver
+		s.Size, s.MaxOverflow = int64(c.config.PoolSize), int64(c.config.MaxOverflow)
+		s.MinIdle = int64(c.config.PoolMinIdle)
+	}
+	return s
+}
+
+func routed(s *stats.Snapshot, f failover.Status) {
 	s.Endpoint, s.IsPrimary = f.Current, f.IsPrimary
 	s.FailoverCount, s.FailbackCount = f.FailoverCount, f.FailbackCount
-	return s
+}
+
+// Holders are the n checkouts that are held for longest now, whatever their age, the longest first. It is empty without
+// leak detection.
+func (c *Connector) Holders(n int) []leak.Report {
+	if c.leaks == nil {
+		return nil
+	}
+	return c.leaks.Longest(n)
 }
 
 // ResetStats makes the figures count anew from now on. What is open or in use stays counted as such.

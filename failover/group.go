@@ -116,9 +116,9 @@ type Group struct {
 	loose      int      // goroutines in code that isn't ours: probes, and the one that tells the news
 	allQuiet   chan struct{}
 
-	failovers, failbacks int64
-	lastFailover         time.Time
-	events               []Event
+	moves, resetMoves moves // ever, and at the last ResetCounts
+	lastFailover      time.Time
+	events            []Event
 }
 
 // endpoint is what is known of one.
@@ -157,11 +157,10 @@ type endpoint struct {
 	dialFailed  chan struct{} // closed, and replaced, when a dial finds it down
 	dialErr     error         // what that dial met
 
-	total, failed int64
-	goodTime      time.Duration
-	response      time.Duration
-	lastCheck     time.Time
-	history       []Check
+	checks, resetChecks checks // ever, and at the last ResetCounts
+	response            time.Duration
+	lastCheck           time.Time
+	history             []Check
 }
 
 // New makes a group of endpoints in their order of preference. Nothing runs before Start or the first Connect.
@@ -395,10 +394,10 @@ func (g *Group) record(e Event) {
 	level := slog.LevelInfo
 	if e.Kind == Failover {
 		level = slog.LevelWarn
-		g.failovers++
+		g.moves.failovers++
 		g.lastFailover = e.At
 	} else {
-		g.failbacks++
+		g.moves.failbacks++
 	}
 	g.events = appendBounded(g.events, e, keptEvents)
 	g.log(level, "managedpg: "+string(e.Kind), "from", e.From, "to", e.To, "reason", e.Reason, "duration", e.Duration)
@@ -547,11 +546,21 @@ func (g *Group) teller() {
 		f := g.news[0]
 		g.news = g.news[1:]
 		g.mu.Unlock()
-		f()
+		g.contained(f)
 		g.mu.Lock()
 	}
 	g.telling = false
 	g.mu.Unlock()
+}
+
+// contained keeps a panic of OnFailover or of a log handler from ending the program.
+func (g *Group) contained(f func()) {
+	defer func() {
+		if v := recover(); v != nil {
+			slog.Default().Error("managedpg: OnFailover panicked", "pool", g.opts.Pool, "panic", v)
+		}
+	}()
+	f()
 }
 
 func appendBounded[T any](list []T, item T, limit int) []T {

@@ -289,14 +289,14 @@ func (g *Group) abandon(e *endpoint) {
 // count needs the lock.
 func (e *endpoint) count(began, now time.Time, err error) {
 	took := now.Sub(began)
-	e.total++
+	e.checks.total++
 	e.lastCheck = now
 	c := Check{At: now, OK: err == nil, ResponseTime: took}
 	if err == nil {
 		e.response = took
-		e.goodTime += took
+		e.checks.goodTime += took
 	} else {
-		e.failed++
+		e.checks.failed++
 		c.Error = redact(err.Error())
 	}
 	e.history = appendBounded(e.history, c, keptChecks)

@@ -6,21 +6,52 @@ import (
 	"time"
 )
 
+// checks counts the probes of an endpoint.
+type checks struct {
+	total, failed int64
+	goodTime      time.Duration // of those that succeeded, together
+}
+
+func (c checks) since(reset checks) checks {
+	return checks{c.total - reset.total, c.failed - reset.failed, c.goodTime - reset.goodTime}
+}
+
+func (c checks) successRate() float64 {
+	if c.total == 0 {
+		return 100
+	}
+	return 100 * float64(c.total-c.failed) / float64(c.total)
+}
+
+// moves counts the changes of the current endpoint.
+type moves struct{ failovers, failbacks int64 }
+
 // Health says what is known of the endpoints.
 func (g *Group) Health() Health {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	return g.health(func(e *endpoint) checks { return e.checks.since(e.resetChecks) })
+}
+
+// Totals are Health and Status, with counts that no ResetCounts has set back.
+func (g *Group) Totals() (Health, Status) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.health(func(e *endpoint) checks { return e.checks }), g.status(moves{})
+}
+
+// health needs the lock.
+func (g *Group) health(count func(*endpoint) checks) Health {
 	var h Health
-	var goodTime time.Duration
+	var sum checks
 	for _, e := range g.endpoints {
-		h.Endpoints = append(h.Endpoints, g.healthOf(e))
-		h.TotalChecks += e.total
-		h.FailedChecks += e.failed
-		goodTime += e.goodTime
+		c := count(e)
+		h.Endpoints = append(h.Endpoints, g.healthOf(e, c))
+		sum = checks{sum.total + c.total, sum.failed + c.failed, sum.goodTime + c.goodTime}
 	}
-	h.SuccessRate = successRate(h.TotalChecks, h.FailedChecks)
-	if good := h.TotalChecks - h.FailedChecks; good > 0 {
-		h.ResponseTime = goodTime / time.Duration(good)
+	h.TotalChecks, h.FailedChecks, h.SuccessRate = sum.total, sum.failed, sum.successRate()
+	if good := sum.total - sum.failed; good > 0 {
+		h.ResponseTime = sum.goodTime / time.Duration(good)
 	}
 	if len(g.endpoints) > 0 && g.lostAt.IsZero() {
 		state := g.endpoints[g.current].state
@@ -30,7 +61,7 @@ func (g *Group) Health() Health {
 }
 
 // healthOf needs the lock.
-func (g *Group) healthOf(e *endpoint) EndpointHealth {
+func (g *Group) healthOf(e *endpoint, c checks) EndpointHealth {
 	h := EndpointHealth{
 		Endpoint:     e.name,
 		State:        e.state,
@@ -39,9 +70,9 @@ func (g *Group) healthOf(e *endpoint) EndpointHealth {
 		Fenced:       e.fenced,
 		ResponseTime: e.response,
 		LastCheck:    e.lastCheck,
-		TotalChecks:  e.total,
-		FailedChecks: e.failed,
-		SuccessRate:  successRate(e.total, e.failed),
+		TotalChecks:  c.total,
+		FailedChecks: c.failed,
+		SuccessRate:  c.successRate(),
 		Note:         g.note(e),
 		History:      slices.Clone(e.history),
 	}
@@ -66,20 +97,18 @@ func (g *Group) note(e *endpoint) string {
 	return strings.Join(notes, "; ")
 }
 
-func successRate(total, failed int64) float64 {
-	if total == 0 {
-		return 100
-	}
-	return 100 * float64(total-failed) / float64(total)
-}
-
 // Status says which endpoint is used, and how it came to that.
 func (g *Group) Status() Status {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	return g.status(g.resetMoves)
+}
+
+// status needs the lock.
+func (g *Group) status(since moves) Status {
 	s := Status{
-		FailoverCount: g.failovers,
-		FailbackCount: g.failbacks,
+		FailoverCount: g.moves.failovers - since.failovers,
+		FailbackCount: g.moves.failbacks - since.failbacks,
 		LastFailover:  g.lastFailover,
 		History:       slices.Clone(g.events),
 	}
@@ -98,8 +127,8 @@ func (g *Group) Status() Status {
 func (g *Group) ResetCounts() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.failovers, g.failbacks = 0, 0
+	g.resetMoves = g.moves
 	for _, e := range g.endpoints {
-		e.total, e.failed, e.goodTime = 0, 0, 0
+		e.resetChecks = e.checks
 	}
 }

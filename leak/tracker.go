@@ -45,7 +45,8 @@ type Tracker struct {
 	callers *callers
 	journal journal
 
-	total, taken atomic.Int64
+	total, taken           atomic.Int64 // ever
+	resetTotal, resetTaken atomic.Int64 // what they were at the last Reset
 
 	// scanning is held for the length of a Scan, callbacks included, and guards the journal. It comes before mu.
 	scanning sync.Mutex
@@ -170,15 +171,24 @@ func (t *Tracker) Longest(n int) []Report {
 }
 
 // Total is the number of checkouts reported since the start or Reset.
-func (t *Tracker) Total() int64 { return t.total.Load() }
+func (t *Tracker) Total() int64 {
+	before := t.resetTotal.Load() // first: it is never more than what is read after it
+	return t.total.Load() - before
+}
 
 // Reclaimed is the number of checkouts taken back since the start or Reset.
-func (t *Tracker) Reclaimed() int64 { return t.taken.Load() }
+func (t *Tracker) Reclaimed() int64 {
+	before := t.resetTaken.Load()
+	return t.taken.Load() - before
+}
+
+// Ever is what Total and Reclaimed would be without any Reset.
+func (t *Tracker) Ever() (total, reclaimed int64) { return t.total.Load(), t.taken.Load() }
 
 // Reset sets Total and Reclaimed to 0; what is held stays tracked.
 func (t *Tracker) Reset() {
-	t.total.Store(0)
-	t.taken.Store(0)
+	t.resetTotal.Store(t.total.Load())
+	t.resetTaken.Store(t.taken.Load())
 }
 
 // reports are those of the n longest checkouts that want takes, of all for n < 0.

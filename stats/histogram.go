@@ -1,6 +1,9 @@
 package stats
 
 import (
+	"fmt"
+	"iter"
+	"math"
 	"math/bits"
 	"sync/atomic"
 	"time"
@@ -19,7 +22,8 @@ const (
 type Histogram struct {
 	counts [numBuckets]atomic.Int64
 	sum    atomic.Int64
-	max    atomic.Int64
+	max    atomic.Int64 // since the last reset
+	before atomic.Int64 // the largest until then
 }
 
 // Record counts one duration; a negative one counts as 0.
@@ -64,31 +68,50 @@ func (h *Histogram) reset(b *base) {
 		b.counts[i] = h.counts[i].Load()
 	}
 	b.sum = h.sum.Load()
-	h.max.Store(0)
+	h.before.Store(max(h.before.Load(), h.max.Swap(0)))
 }
 
-// latency reads the histogram, less what it had counted at the last reset.
-func (h *Histogram) latency(b *base) Latency {
-	var counts [numBuckets]int64
-	var l Latency
-	for i := range counts {
-		counts[i] = h.counts[i].Load() - b.counts[i]
-		l.Count += counts[i]
-	}
-	if l.Count == 0 {
-		return l
-	}
-	l.Max = time.Duration(h.max.Load())
-	l.Mean = time.Duration((h.sum.Load() - b.sum) / l.Count)
-	l.P50, l.P90, l.P99 = quantile(&counts, l, 0.50), quantile(&counts, l, 0.90), quantile(&counts, l, 0.99)
+// latency is what the histogram has counted since the last reset.
+func (h *Histogram) latency(b *base) (l Latency) {
+	h.fill(&l, b, h.max.Load())
 	return l
 }
 
+// ever is what the histogram has counted, whatever was reset.
+func (h *Histogram) ever() (l Latency) {
+	h.fill(&l, &base{}, max(h.before.Load(), h.max.Load()))
+	return l
+}
+
+func (h *Histogram) fill(l *Latency, b *base, longest int64) {
+	for i := range l.counts {
+		l.counts[i] = h.counts[i].Load() - b.counts[i]
+		l.Count += l.counts[i]
+	}
+	if l.Count == 0 {
+		return
+	}
+	l.Sum = time.Duration(h.sum.Load() - b.sum)
+	l.Mean = l.Sum / time.Duration(l.Count)
+	l.Max = time.Duration(longest)
+	l.P50, l.P90, l.P99 = l.quantile(0.50), l.quantile(0.90), l.quantile(0.99)
+}
+
+// Latency sums up a histogram. In JSON its durations are in seconds.
+type Latency struct {
+	Count int64
+	// Mean, P50, P90, P99, Max and Sum are 0 while Count is 0. The quantiles are off by an eighth at most.
+	Mean, P50, P90, P99, Max time.Duration
+	Sum                      time.Duration // of all; not in the JSON
+
+	counts [numBuckets]int64
+}
+
 // quantile is the middle of the bucket in which the q-th duration lies, but never more than the largest one seen.
-func quantile(counts *[numBuckets]int64, l Latency, q float64) time.Duration {
+func (l *Latency) quantile(q float64) time.Duration {
 	rank := int64(q*float64(l.Count-1)) + 1
 	var seen int64
-	for i, n := range counts {
+	for i, n := range l.counts {
 		if seen += n; seen >= rank {
 			var lower time.Duration
 			if i > 0 {
@@ -100,17 +123,42 @@ func quantile(counts *[numBuckets]int64, l Latency, q float64) time.Duration {
 	return l.Max
 }
 
-// Latency sums up a histogram. In JSON its durations are in seconds.
-type Latency struct {
-	Count int64
-	// Mean, P50, P90, P99 and Max are 0 while Count is 0. The quantiles are off by an eighth at most.
-	Mean, P50, P90, P99, Max time.Duration
+// Longer is the last bound of Buckets: no bound at all.
+const Longer = time.Duration(math.MaxInt64)
+
+// Buckets yields the histogram in buckets of powers of two: how many durations were shorter than the bound and not
+// shorter than the bound before. The bounds go from 2^10 ns (1 µs) to 2^41 ns (37 minutes) and end with [Longer].
+func (l *Latency) Buckets() iter.Seq2[time.Duration, int64] {
+	return func(yield func(time.Duration, int64) bool) {
+		if !yield(1<<firstBits, l.counts[0]) {
+			return
+		}
+		for first := 1; first < numBuckets; first += 1 << subBits {
+			var n int64
+			for _, c := range l.counts[first : first+1<<subBits] {
+				n += c
+			}
+			bound := upperBound(first + 1<<subBits - 1)
+			if bound == 1<<lastBits {
+				bound = Longer // the last bucket holds what is above it too
+			}
+			if !yield(bound, n) {
+				return
+			}
+		}
+	}
+}
+
+// String is the latency in one line.
+func (l Latency) String() string {
+	return fmt.Sprintf("%d times, mean %v, p50 %v, p90 %v, p99 %v, max %v", l.Count,
+		round(l.Mean), round(l.P50), round(l.P90), round(l.P99), round(l.Max))
 }
 
 // MarshalJSON writes the durations in seconds.
 func (l Latency) MarshalJSON() ([]byte, error) { return marshalSeconds(l.fields()) }
 
-func (l Latency) fields() []field {
+func (l *Latency) fields() []field {
 	return []field{
 		{"count", l.Count}, {"mean", l.Mean}, {"p50", l.P50}, {"p90", l.P90}, {"p99", l.P99}, {"max", l.Max},
 	}

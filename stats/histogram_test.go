@@ -122,3 +122,36 @@ func TestLatencyJSON(t *testing.T) {
 		t.Errorf("got  %s, %v\nwant %s", got, err, want)
 	}
 }
+
+// What publishers read: every duration is in one bucket, below its bound and not below the one before.
+func TestPublishedBuckets(t *testing.T) {
+	var h Histogram
+	durations := []time.Duration{0, 1023, 1024, 2047, 2048, time.Millisecond, time.Second, 1<<41 - 1, 1 << 41, 1 << 42, 48 * time.Hour}
+	for _, d := range durations {
+		h.Record(d)
+	}
+	l := h.latency(&base{})
+	var lower time.Duration
+	var seen int64
+	buckets := 0
+	for bound, n := range l.Buckets() {
+		buckets++
+		var want int64
+		for _, d := range durations {
+			if d >= lower && d < bound {
+				want++
+			}
+		}
+		if n != want {
+			t.Errorf("from %v to %v: %d, want %d", lower, bound, n, want)
+		}
+		seen += n
+		if bound != Longer && bound != 1<<(9+buckets) {
+			t.Errorf("bound %d is %v", buckets, bound)
+		}
+		lower = bound
+	}
+	if seen != l.Count || lower != Longer || buckets != 33 {
+		t.Errorf("%d of %d durations in %d buckets, the last up to %v", seen, l.Count, buckets, lower)
+	}
+}

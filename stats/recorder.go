@@ -1,6 +1,9 @@
 package stats
 
 import (
+	"fmt"
+	"iter"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -28,6 +31,46 @@ var closedReasons = [numClosed]string{
 }
 
 func (c Closed) String() string { return closedReasons[c] }
+
+// ClosedBy counts closed connections by reason: ClosedBy[ClosedIdle] and so on. In JSON it is an object.
+type ClosedBy [numClosed]int64
+
+// All yields each reason and its count.
+func (c *ClosedBy) All() iter.Seq2[Closed, int64] {
+	return func(yield func(Closed, int64) bool) {
+		for reason, n := range c {
+			if !yield(Closed(reason), n) {
+				return
+			}
+		}
+	}
+}
+
+// MarshalJSON writes a count for each reason.
+func (c ClosedBy) MarshalJSON() ([]byte, error) {
+	fields := make([]field, 0, numClosed)
+	for reason, n := range c.All() {
+		fields = append(fields, field{reason.String(), n})
+	}
+	return marshalSeconds(fields)
+}
+
+// String is "3 idle, 1 recycle".
+func (c ClosedBy) String() string {
+	var b strings.Builder
+	for reason, n := range c.All() {
+		if n > 0 {
+			if b.Len() > 0 {
+				b.WriteString(", ")
+			}
+			fmt.Fprintf(&b, "%d %v", n, reason)
+		}
+	}
+	if b.Len() == 0 {
+		return "-"
+	}
+	return b.String()
+}
 
 // account is how many of something there are now and were ever, in one word, so that the two are of one moment however
 // long the reader is kept from its work between them.
@@ -65,7 +108,7 @@ type Recorder struct {
 type resetPoint struct {
 	checkins, closed                  int64
 	failed, timeouts                  int64
-	closedBy                          [numClosed]int64
+	closedBy                          ClosedBy
 	checkoutTime, useTime, createTime base
 }
 
@@ -134,30 +177,45 @@ func (r *Recorder) Reset() {
 	r.reset.failed, r.reset.timeouts = r.failed.Load(), r.timeout.Load()
 }
 
-// Fill writes the pool's part of a snapshot: everything that this Recorder counts.
+// Fill writes the pool's part of a snapshot: everything that this Recorder has counted since the last Reset.
 func (r *Recorder) Fill(s *Snapshot) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.fill(s, &r.reset)
+	s.UseTime = r.useTime.latency(&r.reset.useTime)
+	s.CreateTime = r.createTime.latency(&r.reset.createTime)
+	if s.GovernedBy == GovernedByDriver {
+		s.CheckoutTime = r.checkoutTime.latency(&r.reset.checkoutTime)
+		s.AvgCheckoutTime = s.CheckoutTime.Mean
+	}
+}
+
+// FillTotals is Fill without regard to Reset.
+func (r *Recorder) FillTotals(s *Snapshot) {
+	r.fill(s, &resetPoint{})
+	s.UseTime, s.CreateTime = r.useTime.ever(), r.createTime.ever()
+	if s.GovernedBy == GovernedByDriver {
+		s.CheckoutTime = r.checkoutTime.ever()
+		s.AvgCheckoutTime = s.CheckoutTime.Mean
+	}
+}
+
+func (r *Recorder) fill(s *Snapshot, since *resetPoint) {
 	out, checkouts := r.lent.read()
 	open, created := r.opened.read()
 	s.CheckedOut, s.Open = out, open
-	s.TotalCheckins = checkouts - out - r.reset.checkins
+	s.TotalCheckins = checkouts - out - since.checkins
 	s.TotalCheckouts = s.TotalCheckins + out
-	s.TotalConnectionsClosed = created - open - r.reset.closed
+	s.TotalConnectionsClosed = created - open - since.closed
 	s.TotalConnectionsCreated = s.TotalConnectionsClosed + open
-	s.ClosedBy = make(map[string]int64, numClosed)
 	for i := range r.closed {
-		s.ClosedBy[closedReasons[i]] = r.closed[i].Load() - r.reset.closedBy[i]
+		s.ClosedBy[i] = r.closed[i].Load() - since.closedBy[i]
 	}
-	s.UseTime = r.useTime.latency(&r.reset.useTime)
-	s.CreateTime = r.createTime.latency(&r.reset.createTime)
 	s.CheckedIn = max(0, s.Open-s.CheckedOut)
-	s.FailedCheckouts = r.failed.Load() - r.reset.failed
+	s.FailedCheckouts = r.failed.Load() - since.failed
 	if s.GovernedBy == GovernedByDriver {
-		s.CheckoutTimeouts = r.timeout.Load() - r.reset.timeouts
+		s.CheckoutTimeouts = r.timeout.Load() - since.timeouts
 		s.Waiting = r.waiting.Load()
-		s.CheckoutTime = r.checkoutTime.latency(&r.reset.checkoutTime)
-		s.AvgCheckoutTime = s.CheckoutTime.Mean
 		s.Overflow = max(0, s.Open-s.Size)
 		if limit := s.Size + s.MaxOverflow; s.MaxOverflow >= 0 && limit > 0 {
 			s.Utilization = float64(s.CheckedOut) / float64(limit)

@@ -23,7 +23,7 @@ const (
 //	TotalCheckouts = TotalCheckins + CheckedOut
 //	TotalConnectionsCreated = TotalConnectionsClosed + Open
 //
-// What a driver can't know when database/sql governs (Size, MaxOverflow, Overflow, Waiting, Utilization,
+// What a driver can't know when database/sql governs (Size, MaxOverflow, MinIdle, Overflow, Waiting, Utilization,
 // CheckoutTimeouts, AvgCheckoutTime, CheckoutTime) is 0 here then and left out of the JSON; db.Stats() has it. When the
 // driver governs it is the other way round: db.Stats() counts waiters as InUse and never sees an idle connection.
 type Snapshot struct {
@@ -32,6 +32,7 @@ type Snapshot struct {
 
 	Size        int64   // pool_size
 	MaxOverflow int64   // max_overflow; -1: no limit
+	MinIdle     int64   // pool_min_idle
 	Open        int64   // physical connections, in use or free
 	CheckedOut  int64   // in use
 	CheckedIn   int64   // free
@@ -46,7 +47,7 @@ type Snapshot struct {
 
 	TotalConnectionsCreated int64
 	TotalConnectionsClosed  int64
-	ClosedBy                map[string]int64 // by reason; see the Closed constants
+	ClosedBy                ClosedBy // by reason
 
 	AvgCheckoutTime time.Duration // CheckoutTime's mean
 	CheckoutTime    Latency       // from asking for a connection to having it
@@ -95,7 +96,8 @@ func (s Snapshot) fields() []field {
 	f := []field{{"name", s.Name}, {"governed_by", s.GovernedBy}}
 	governed := s.GovernedBy == GovernedByDriver
 	if governed {
-		f = append(f, field{"size", s.Size}, field{"max_overflow", s.MaxOverflow})
+		f = append(f, field{"size", s.Size}, field{"max_overflow", s.MaxOverflow},
+			field{"min_idle", s.MinIdle})
 	}
 	f = append(f, field{"open", s.Open}, field{"checked_out", s.CheckedOut}, field{"checked_in", s.CheckedIn})
 	if governed {
@@ -144,37 +146,15 @@ func (s Snapshot) String() string {
 	var b bytes.Buffer
 	for _, f := range s.fields() {
 		switch v := f.value.(type) {
-		case Latency:
-			fmt.Fprintf(&b, "%-26s %d times, mean %v, p50 %v, p90 %v, p99 %v, max %v\n", f.name, v.Count,
-				round(v.Mean), round(v.P50), round(v.P90), round(v.P99), round(v.Max))
 		case time.Duration:
 			fmt.Fprintf(&b, "%-26s %v\n", f.name, round(v))
 		case float64:
 			fmt.Fprintf(&b, "%-26s %.0f %%\n", f.name, 100*v)
-		case map[string]int64:
-			fmt.Fprintf(&b, "%-26s %s\n", f.name, counts(v))
 		case []Holder:
 			fmt.Fprintf(&b, "%-26s %s\n", f.name, holders(v))
 		default:
 			fmt.Fprintf(&b, "%-26s %v\n", f.name, v)
 		}
-	}
-	return b.String()
-}
-
-// counts writes "3 idle, 1 recycle" in the order of the reasons' names.
-func counts(m map[string]int64) string {
-	var b bytes.Buffer
-	for _, reason := range closedReasons {
-		if n := m[reason]; n > 0 {
-			if b.Len() > 0 {
-				b.WriteString(", ")
-			}
-			fmt.Fprintf(&b, "%d %s", n, reason)
-		}
-	}
-	if b.Len() == 0 {
-		return "-"
 	}
 	return b.String()
 }

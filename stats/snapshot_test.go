@@ -14,12 +14,12 @@ import (
 
 // The names that the design fixes, in its order.
 var (
-	governedNames = strings.Fields(`name governed_by size max_overflow open checked_out checked_in overflow waiting utilization
+	governedNames = strings.Fields(`name governed_by size max_overflow min_idle open checked_out checked_in overflow waiting utilization
 		total_checkouts total_checkins failed_checkouts checkout_timeouts total_connections_created total_connections_closed
 		closed_by avg_checkout_time checkout_time use_time create_time leaked_connections total_leaks reclaimed_connections
 		longest_holders endpoint is_primary failover_count failback_count`)
 	// What a driver can't know when database/sql governs.
-	leftOut = strings.Fields(`size max_overflow overflow waiting utilization checkout_timeouts avg_checkout_time checkout_time`)
+	leftOut = strings.Fields(`size max_overflow min_idle overflow waiting utilization checkout_timeouts avg_checkout_time checkout_time`)
 )
 
 func TestSnapshotJSONNames(t *testing.T) {
@@ -97,13 +97,13 @@ func names(t *testing.T, s Snapshot) []string {
 
 func TestSnapshotJSON(t *testing.T) {
 	s := Snapshot{Name: `db "x"`, GovernedBy: GovernedByDriver, Size: 5, MaxOverflow: -1, Utilization: 0.5, IsPrimary: true,
-		AvgCheckoutTime: 1500 * time.Microsecond, ClosedBy: map[string]int64{"idle": 2}, UseTime: Latency{Count: 1, Max: time.Second}}
+		AvgCheckoutTime: 1500 * time.Microsecond, ClosedBy: ClosedBy{ClosedIdle: 2}, UseTime: Latency{Count: 1, Max: time.Second}}
 	text, err := json.Marshal(s)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{`"name":"db \"x\""`, `"governed_by":"driver"`, `"max_overflow":-1`, `"utilization":0.5`,
-		`"avg_checkout_time":0.0015`, `"closed_by":{"idle":2}`, `"is_primary":true`,
+		`"avg_checkout_time":0.0015`, `"closed_by":{"broken":0,"discarded":0,"overflow":0,"recycle":0,"idle":2,"drain":0,"endpoint":0,"reclaimed":0,"shutdown":0}`, `"is_primary":true`,
 		`"use_time":{"count":1,"mean":0,"p50":0,"p90":0,"p99":0,"max":1}`} {
 		if !strings.Contains(string(text), want) {
 			t.Errorf("%s isn't in %s", want, text)
@@ -116,7 +116,7 @@ func TestSnapshotJSON(t *testing.T) {
 
 func TestSnapshotString(t *testing.T) {
 	s := Snapshot{Name: "app", GovernedBy: GovernedByDriver, Size: 5, MaxOverflow: 3, Open: 6, CheckedOut: 2, Overflow: 1,
-		Utilization: 0.25, AvgCheckoutTime: 1234567 * time.Nanosecond, ClosedBy: map[string]int64{"recycle": 1, "idle": 3, "drain": 0},
+		Utilization: 0.25, AvgCheckoutTime: 1234567 * time.Nanosecond, ClosedBy: ClosedBy{ClosedRecycle: 1, ClosedIdle: 3},
 		CheckoutTime: Latency{Count: 7, Mean: 1234567, P50: 1000, P90: 2 * time.Second, P99: 2 * time.Second, Max: 3 * time.Second}}
 	text := s.String()
 	for _, want := range []string{
@@ -259,7 +259,7 @@ func TestReset(t *testing.T) {
 	want := Snapshot{Open: 2, CheckedOut: 2, Waiting: 1, TotalCheckouts: 3, TotalCheckins: 1, FailedCheckouts: 2, CheckoutTimeouts: 1,
 		TotalConnectionsCreated: 3, TotalConnectionsClosed: 1, Utilization: 0.25}
 	wantCounts(t, "before the reset", s, want)
-	if s.ClosedBy["recycle"] != 1 || s.CheckoutTime.Count != 3 || s.AvgCheckoutTime != time.Second || s.UseTime.Max != time.Hour {
+	if s.ClosedBy[ClosedRecycle] != 1 || s.CheckoutTime.Count != 3 || s.AvgCheckoutTime != time.Second || s.UseTime.Max != time.Hour {
 		t.Errorf("before the reset: %+v", s)
 	}
 
@@ -281,7 +281,7 @@ func TestReset(t *testing.T) {
 	want = Snapshot{Open: 1, CheckedOut: 1, Waiting: 1, TotalCheckouts: 2, TotalCheckins: 1, TotalConnectionsCreated: 2,
 		TotalConnectionsClosed: 1, Utilization: 0.125}
 	wantCounts(t, "later", s, want)
-	if s.UseTime.Max != time.Millisecond || s.UseTime.Count != 1 || s.ClosedBy["recycle"] != 0 || s.ClosedBy["idle"] != 1 {
+	if s.UseTime.Max != time.Millisecond || s.UseTime.Count != 1 || s.ClosedBy[ClosedRecycle] != 0 || s.ClosedBy[ClosedIdle] != 1 {
 		t.Errorf("later: %+v", s)
 	}
 
@@ -324,5 +324,40 @@ func TestDerivedFigures(t *testing.T) {
 	r.Fill(&s)
 	if s.Waiting != 0 || s.CheckoutTimeouts != 0 || s.CheckoutTime.Count != 0 || s.Overflow != 0 || s.FailedCheckouts != 1 {
 		t.Errorf("governed by database/sql: %+v", s)
+	}
+}
+
+// Totals go on counting over a reset, since a counter that goes back would count as a restart.
+func TestTotals(t *testing.T) {
+	var r Recorder
+	count := func() {
+		r.Created(time.Second)
+		r.CheckedOutAfter(time.Minute)
+		r.CheckedIn(time.Hour)
+		r.Closed(ClosedDrain)
+		r.CheckoutFailed(true)
+	}
+	count()
+	r.Reset()
+	r.CheckedOutAfter(time.Millisecond)
+	s := Snapshot{GovernedBy: GovernedByDriver, Size: 5}
+	r.FillTotals(&s)
+	wantEquations(t, s)
+	wantCounts(t, "after a reset", s, Snapshot{CheckedOut: 1, TotalCheckouts: 2, TotalCheckins: 1, FailedCheckouts: 1,
+		CheckoutTimeouts: 1, TotalConnectionsCreated: 1, TotalConnectionsClosed: 1, Utilization: 0.2})
+	if s.ClosedBy != (ClosedBy{ClosedDrain: 1}) || s.CheckoutTime.Count != 2 || s.CheckoutTime.Max != time.Minute ||
+		s.CheckoutTime.Sum != time.Minute+time.Millisecond || s.UseTime.P99 == 0 {
+		t.Errorf("after a reset: %+v", s)
+	}
+	if s = fill(&r); s.CheckoutTime.Max != time.Millisecond || s.CheckoutTime.Sum != time.Millisecond {
+		t.Errorf("since the reset: %+v", s.CheckoutTime)
+	}
+}
+
+func TestSnapshotAllocatesNothing(t *testing.T) {
+	var r Recorder
+	r.CheckedOutAfter(time.Millisecond)
+	if n := testing.AllocsPerRun(100, func() { fill(&r) }); n > 0 {
+		t.Errorf("%v allocations", n)
 	}
 }
