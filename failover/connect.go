@@ -10,8 +10,8 @@ import (
 )
 
 const (
-	// leastGrace is what a suspect endpoint gets for a dial at least when another is usable; it gets four times its
-	// usual if that is more.
+	// leastGrace is what a suspect endpoint gets for a dial at least when another is usable; it gets four times what its
+	// quickest dial took if that is more.
 	leastGrace = 25 * time.Millisecond
 	// A server with no room is asked again after firstBusy, then after ever longer, up to busyAtMost.
 	firstBusy  = 25 * time.Millisecond
@@ -320,7 +320,7 @@ func (c *checkout) limit(e *endpoint, left int) (time.Duration, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if e.state == Suspect && e.watched && c.stands(e) {
-		if grace := max(leastGrace, min(4*e.usual, time.Second)); limit == 0 || grace < limit {
+		if grace := max(leastGrace, min(4*e.quickest, time.Second)); limit == 0 || grace < limit {
 			limit, means = grace, errGrace
 		}
 	}
@@ -380,8 +380,13 @@ func (c *checkout) try(e *endpoint, limit time.Duration, means error) (outcome, 
 
 // succeeded needs the lock.
 func (c *checkout) succeeded(a *attempt, took time.Duration) {
-	a.endpoint.usual = took
-	a.endpoint.fresh = true
+	e := a.endpoint
+	// The quickest says how the server is, the others how busy we were: eight dials at once at the start take far longer.
+	// One that was down may be elsewhere now.
+	if e.quickest == 0 || e.state == Down || took < e.quickest {
+		e.quickest = took
+	}
+	e.fresh = true
 	c.reached(a)
 }
 

@@ -144,7 +144,7 @@ type endpoint struct {
 	verdicts int           // how often it was found down
 	revived  int           // how often it became usable, or was cleared of suspicion
 	lastErr  error         // the last failed dial or probe; nil while it is up
-	usual    time.Duration // the last good dial's duration
+	quickest time.Duration // what the quickest good dial took
 
 	due         time.Time     // when the monitor probes it next
 	began       time.Time     // when the last probe began
