@@ -9,7 +9,12 @@ MODULES := $(sort $(dir $(wildcard go.mod */go.mod)))
 
 demo:
 	@.ci/prepare
+	@echo "== A pool: examples/quickstart"
 	@go run ./examples/quickstart
+	@printf '\n== Leaked connections: examples/leak\n'
+	@go run ./examples/leak
+	@printf '\n== A failover: examples/failover\n'
+	@go run ./examples/failover
 
 test:
 	@.ci/prepare
