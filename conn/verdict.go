@@ -18,6 +18,9 @@ const (
 
 // mark is what a call remembers before it starts, for sent.
 func (ph *physical) mark() int64 {
+	if ph.syncWait.Load() {
+		ph.syncWait.Store(false) // it came with rows of an earlier call, which were read without us
+	}
 	switch {
 	case ph.sock != nil:
 		return ph.sock.writes.Load()
