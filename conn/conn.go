@@ -34,9 +34,9 @@ type Conn struct {
 
 // States of a Conn.
 const (
-	connHeld    int32 = iota // checked out
+	connParked  int32 = iota // not checked out: not yet, or in database/sql's free list, or from its opener
+	connHeld                 // checked out
 	connBusy                 // checked out, a call is in progress
-	connParked               // not checked out: in database/sql's free list, or from its opener
 	connReclaim              // Reclaim is looking at it
 	connGone                 // closed, or reclaimed
 )
@@ -62,6 +62,9 @@ func (c *Conn) enter(ctx context.Context) (*physical, error) {
 		}
 	}
 	c.phys.doneReading()
+	if c.phys.syncWait.Load() {
+		c.phys.syncWait.Store(false) // it came while the rows of the last call were read: too late to tell
+	}
 	return c.phys, nil
 }
 
@@ -205,7 +208,7 @@ func (c *Conn) exec(ctx context.Context, query string, args []driver.NamedValue)
 			return nil, err
 		}
 	}
-	ph.ran(ctx, query)
+	c.ran(ctx, ph, query)
 	return res, nil
 }
 
@@ -237,7 +240,7 @@ func (c *Conn) query(ctx context.Context, query string, args []driver.NamedValue
 	}
 	wait.keepFor(ph)
 	ph.hasRows(cancel)
-	ph.ran(ctx, query)
+	c.ran(ctx, ph, query)
 	return rows, nil
 }
 
@@ -276,11 +279,11 @@ func (c *Conn) prepare(ctx context.Context, ph *physical, query string) (*cached
 	}
 	defer ph.bear(ctx, closeLimit).stop()
 	before := ph.mark()
-	base, err := ph.features.prepare(ctx, ph.base, query)
+	base, err := ph.prepare(ctx, query)
 	if err != nil {
 		return nil, c.verdict(ctx, ph, before, harmless, query, err)
 	}
-	return ph.stmts.add(query, base), nil
+	return ph.stmts.add(query, base, ph.sock), nil
 }
 
 // Prepare is for callers without a context; database/sql isn't one.
@@ -305,7 +308,8 @@ func (c *Conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, e
 	if opts.ReadOnly {
 		ph.tx = txReadOnly
 	}
-	c.tx = Tx{conn: c, ctx: ctx, base: base}
+	c.tx = Tx{conn: c, ctx: ctx, base: base, attempt: attemptOf(ctx)}
+	c.tx.attempt.begun()
 	return &c.tx, nil
 }
 

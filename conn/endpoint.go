@@ -43,7 +43,7 @@ func Pgx(name, dsn string, d *Dialer, configure func(*pgx.ConnConfig) error, opt
 	}
 	theirs := cfg.OnNotice
 	cfg.OnNotice = func(c *pgconn.PgConn, n *pgconn.Notice) {
-		if unsure, ok := c.CustomData()[noticeKey].(func()); ok && syncWaitCancelled(n.SeverityUnlocalized, n.Code) {
+		if unsure, ok := c.CustomData()[noticeKey].(func()); ok && n.Routine == syncWait {
 			unsure()
 		}
 		if theirs != nil {
@@ -76,7 +76,7 @@ func Pq(name, dsn string, d *Dialer) (*Endpoint, error) {
 		deaf:      true,
 		watchSync: func(base driver.Conn, unsure func()) {
 			pq.SetNoticeHandler(base, func(n *pq.Error) {
-				if syncWaitCancelled(n.Severity, string(n.Code)) {
+				if n.Routine == syncWait {
 					unsure()
 				}
 			})
@@ -87,11 +87,10 @@ func Pq(name, dsn string, d *Dialer) (*Endpoint, error) {
 // Foreign is an endpoint through a connector of the user's own. Its sockets aren't ours: see physical.lost.
 func Foreign(name string, c driver.Connector) *Endpoint { return &Endpoint{Name: name, connector: c} }
 
-// syncWaitCancelled recognises the warning that comes with a COMMIT whose wait for a synchronous standby was cut short
-// (SyncRepWaitForLSN in PostgreSQL's syncrep.c): committed here, but perhaps nowhere else.
-func syncWaitCancelled(severity, code string) bool {
-	return severity == "WARNING" && (code == codeQueryCanceled || code == codeAdminShutdown)
-}
+// syncWait is the function in PostgreSQL's syncrep.c whose warning comes with a COMMIT when the wait for a synchronous
+// standby was cut short: committed here, but perhaps nowhere else. The warning has no SQLSTATE of its own, and its text is
+// in the server's language.
+const syncWait = "SyncRepWaitForLSN"
 
 // pqDialer is our dial as lib/pq wants it.
 type pqDialer struct{ d *Dialer }

@@ -29,7 +29,7 @@ var (
 // SQLSTATEs of PostgreSQL's appendix A that decide something here.
 const (
 	codeQueryCanceled       = "57014"
-	codeAdminShutdown       = "57P01"
+	codeReadOnly            = "25006" // read_only_sql_transaction: no news in a READ ONLY transaction
 	codeFeatureNotSupported = "0A000" // "cached plan must not change result type"
 	codeInvalidStatement    = "26000" // invalid_sql_statement_name: the prepared statement is gone
 )
@@ -47,7 +47,10 @@ type LostError struct {
 
 func (e *LostError) Error() string {
 	what := "transaction lost and rolled back"
-	if e.Kind == ErrOutcomeUnknown {
+	switch {
+	case e.Err == errSyncWait:
+		what = "outcome unknown"
+	case e.Kind == ErrOutcomeUnknown:
 		what = "outcome unknown: sent, and the connection lost before the answer"
 	}
 	return fmt.Sprintf("managedpg: %s (%s): %v", what, e.Endpoint, e.Err)

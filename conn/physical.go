@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql/driver"
 	"errors"
+	"net"
 	"sync/atomic"
 	"time"
 
@@ -52,6 +53,7 @@ const (
 	txNone txState = iota
 	txReadWrite
 	txReadOnly
+	txUnclear // a text that could begin or end one failed somewhere
 )
 
 // justUsed is for how short a time a connection may have been free for a pre-ping to do without its look at the socket,
@@ -245,13 +247,19 @@ func (p *Pool) open(ctx context.Context, e *Endpoint) (*physical, error) {
 	}
 	ph := &physical{base: base, features: featuresOf(base), sock: sock, endpoint: e}
 	ph.pgx, _ = base.(*stdlib.Conn)
-	if err := p.prepare(ctx, ph); err != nil {
-		if ph.lost() {
-			ph.kill(err) // pgx may go on in the background, and its place is free from now on
+	ready := false
+	defer func() { // also when OnConnect panics
+		if !ready {
+			if ph.lost() {
+				ph.kill(net.ErrClosed) // pgx may go on in the background, and its place is free from now on
+			}
+			ph.close(func() {})
 		}
-		ph.close(func() {})
+	}()
+	if err := p.prepare(ctx, ph); err != nil {
 		return nil, err
 	}
+	ready = true
 	ph.freeSince = now()
 	ph.id = p.lastID.Add(1)
 	if p.opts.Recycle > 0 {

@@ -121,7 +121,6 @@ func (p *Pool) Connect(ctx context.Context) (driver.Conn, error) {
 	if p.governed {
 		if fromOpener {
 			p.warnOfLimit.Do(p.warn)
-			c.state.Store(connParked)
 			return c.shaped(nil), nil
 		}
 		if err := c.bind(ctx); err != nil {
@@ -137,7 +136,6 @@ func (p *Pool) Connect(ctx context.Context) (driver.Conn, error) {
 	}
 	c.phys = ph
 	ph.user.Store(c)
-	c.state.Store(connParked)
 	if !fromOpener {
 		if err := c.bind(ctx); err != nil {
 			return nil, err

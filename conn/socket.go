@@ -2,8 +2,10 @@ package conn
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -114,8 +116,11 @@ func goodbye(b []byte) bool {
 func (s *socket) failed(err error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.reason != nil {
+	switch {
+	case s.reason != nil:
 		err = s.reason
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return err // how pgx stops reading; whether that ends the connection it says itself
 	}
 	if s.err == nil {
 		s.err = err

@@ -29,6 +29,28 @@ func mayCommit(text string) bool {
 	return false
 }
 
+// mayEnd says whether a text, sent inside a transaction, may have ended it in any way.
+func mayEnd(text string) bool {
+	if !touchesTx(text) {
+		return false
+	}
+	for verb, rest := range txVerbs(text) {
+		switch verb {
+		case "COMMIT", "END":
+			return true
+		case "PREPARE":
+			if next, _ := word(rest); next == "TRANSACTION" {
+				return true
+			}
+		case "ROLLBACK", "ABORT":
+			if !toSavepoint(rest) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // txAfter is the transaction that a session is in after a text has run, if it was in this one before.
 func txAfter(text string, tx txState) txState {
 	for verb, rest := range txVerbs(text) {
@@ -121,6 +143,20 @@ func touchesTx(text string) bool {
 	}
 	first, _ := word(text)
 	return txVerb(first) != "" || first == ""
+}
+
+// hasTxVerb says whether a text could begin or end a transaction.
+func hasTxVerb(text string) bool {
+	for range txVerbs(text) {
+		return true
+	}
+	return false
+}
+
+// mayAllowWrites says whether a text could make a READ ONLY transaction a writing one.
+func mayAllowWrites(text string) bool {
+	text = strings.ToUpper(text)
+	return strings.Contains(text, "WRITE") || strings.Contains(text, "READ_ONLY")
 }
 
 // forgetsStatements says whether the text is one after which the server has no prepared statements any more.

@@ -20,10 +20,10 @@ func (s *Stmt) enter(ctx context.Context) (*physical, error) {
 	if err != nil {
 		return nil, err
 	}
-	if s.generation == ph.generation {
+	// pgx finds its statements by their text, and prepares one itself that it has forgotten.
+	if s.generation == ph.generation || ph.pgx != nil {
 		return ph, nil
 	}
-	_ = ph.stmts.release(s.cached)
 	fresh, err := s.conn.prepare(ctx, ph, s.cached.query)
 	if err != nil {
 		s.conn.leave()
@@ -48,7 +48,7 @@ func (s *Stmt) ExecContext(ctx context.Context, args []driver.NamedValue) (drive
 			return nil, err
 		}
 	}
-	ph.ran(ctx, s.cached.query)
+	s.conn.ran(ctx, ph, s.cached.query)
 	return res, nil
 }
 
@@ -75,7 +75,7 @@ func (s *Stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driv
 	}
 	wait.keepFor(ph)
 	ph.hasRows(cancel)
-	ph.ran(ctx, s.cached.query)
+	s.conn.ran(ctx, ph, s.cached.query)
 	return rows, nil
 }
 
@@ -116,12 +116,19 @@ func (s *Stmt) Close() error {
 		return nil
 	}
 	s.closed = true
-	if s.conn.move(connHeld, connBusy) {
+	switch {
+	case s.conn.move(connHeld, connBusy):
 		defer s.conn.leave()
-	} else if s.conn.state.Load() != connParked {
+	case s.conn.move(connParked, connBusy):
+		defer s.conn.state.Store(connParked)
+	default:
 		return nil
 	}
-	return s.conn.phys.stmts.release(s.cached)
+	ph := s.conn.phys
+	if s.generation != ph.generation {
+		return nil // the server has forgotten it, and the caches have
+	}
+	return ph.stmts.release(s.cached)
 }
 
 // CheckNamedValue asks the base statement, or else the base connection, as database/sql does.

@@ -3,6 +3,8 @@ package conn
 import (
 	"container/list"
 	"database/sql/driver"
+	"os"
+	"time"
 )
 
 // stmtCache keeps a physical connection's prepared statements, so that one that a logical connection closes is there for
@@ -17,6 +19,7 @@ type stmtCache struct {
 type cachedStmt struct {
 	base  driver.Stmt
 	query string
+	sock  *socket       // the connection's, nil if it isn't ours
 	refs  int           // logical statements that use it
 	place *list.Element // nil once it has left the cache: then the last user closes it
 }
@@ -39,8 +42,8 @@ func (c *stmtCache) get(query string) *cachedStmt {
 }
 
 // add puts a statement with one user into the cache.
-func (c *stmtCache) add(query string, base driver.Stmt) *cachedStmt {
-	s := &cachedStmt{base: base, query: query, refs: 1}
+func (c *stmtCache) add(query string, base driver.Stmt, sock *socket) *cachedStmt {
+	s := &cachedStmt{base: base, sock: sock, query: query, refs: 1}
 	if c == nil || isCopy(query) {
 		return s
 	}
@@ -57,7 +60,7 @@ func (c *stmtCache) release(s *cachedStmt) error {
 	case s.refs > 0:
 		return nil
 	case s.place == nil:
-		return s.base.Close()
+		return s.close()
 	default:
 		c.trim()
 		return nil
@@ -74,13 +77,13 @@ func (c *stmtCache) evict(s *cachedStmt) {
 	s.place = nil
 }
 
-// clear evicts all of them and closes those that nobody uses, which makes the base driver forget them.
+// clear empties the cache of a session whose server has forgotten its statements: there is nothing to close.
 func (c *stmtCache) clear() {
 	if c == nil {
 		return
 	}
 	for e := c.recent.Front(); e != nil; e = c.recent.Front() {
-		c.drop(e.Value.(*cachedStmt))
+		c.evict(e.Value.(*cachedStmt))
 	}
 }
 
@@ -97,6 +100,16 @@ func (c *stmtCache) trim() {
 func (c *stmtCache) drop(s *cachedStmt) {
 	c.evict(s)
 	if s.refs == 0 {
-		_ = s.base.Close()
+		_ = s.close()
 	}
+}
+
+// close is a round trip, for which a server that doesn't answer gets closeLimit: the base drivers wait for longer, and
+// database/sql closes statements where nobody's context holds.
+func (s *cachedStmt) close() error {
+	if s.sock != nil {
+		limit := time.AfterFunc(closeLimit, func() { s.sock.closeFor(os.ErrDeadlineExceeded) })
+		defer limit.Stop()
+	}
+	return s.base.Close()
 }

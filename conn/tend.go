@@ -105,7 +105,7 @@ func (p *Pool) fill(ctx context.Context) {
 			p.release()
 			return
 		}
-		ph, err := p.dial(ctx)
+		ph, err := p.dialAhead(ctx)
 		if err != nil {
 			p.release()
 			return
@@ -116,6 +116,13 @@ func (p *Pool) fill(ctx context.Context) {
 		}
 		p.release()
 	}
+}
+
+// dialAhead doesn't wait for long: in an outage the tender has other things to see to, and comes back.
+func (p *Pool) dialAhead(ctx context.Context) (*physical, error) {
+	ctx, cancel := context.WithTimeout(ctx, tendAtMost)
+	defer cancel()
+	return p.dial(ctx)
 }
 
 // wantsMore is asked before a permit is taken, which a checkout might miss.

@@ -41,9 +41,13 @@ func (ph *physical) sent(mark int64) bool {
 }
 
 // ran keeps up with what a successful text did to the session.
-func (ph *physical) ran(ctx context.Context, query string) {
-	if ph.pgx == nil && ph.sock != nil && touchesTx(query) {
+func (c *Conn) ran(ctx context.Context, ph *physical, query string) {
+	c.tx.attempt.ran(query, nil)
+	switch {
+	case ph.pgx == nil && ph.sock != nil && touchesTx(query):
 		ph.tx = txAfter(query, ph.tx)
+	case ph.tx == txReadOnly && mayAllowWrites(query):
+		ph.tx = txReadWrite
 	}
 	if forgetsStatements(query) {
 		_ = ph.forgotten(ctx)
@@ -56,6 +60,14 @@ var errSyncWait = errors.New("committed on this server, but the wait for its syn
 // verdict turns what the base driver said of a call into what the caller is told. It is where the promise is kept that
 // database/sql gets driver.ErrBadConn, and so tries again, only for what never left.
 func (c *Conn) verdict(ctx context.Context, ph *physical, mark int64, what kind, query string, err error) error {
+	err = c.judge(ctx, ph, mark, what, query, err)
+	if what == statement {
+		c.tx.attempt.ran(query, err)
+	}
+	return err
+}
+
+func (c *Conn) judge(ctx context.Context, ph *physical, mark int64, what kind, query string, err error) error {
 	if ph.syncWait.Swap(false) && err == nil {
 		return &LostError{Kind: ErrOutcomeUnknown, Endpoint: ph.endpoint.Name, Err: errSyncWait}
 	}
@@ -66,8 +78,13 @@ func (c *Conn) verdict(ctx context.Context, ph *physical, mark int64, what kind,
 		return err // a driver that we know nothing of knows best
 	}
 	ctxErr := ctx.Err()
-	c.pool.callFailed(ctx, ph, err)
+	if ph.tx != txReadOnly || sqlState(err) != codeReadOnly {
+		c.pool.callFailed(ctx, ph, err)
+	}
 	if ph.answered(err) {
+		if what == statement && ph.pgx == nil && touchesTx(query) && hasTxVerb(query) {
+			ph.tx = txUnclear
+		}
 		if ctxErr != nil && sqlState(err) == codeQueryCanceled && !errors.Is(err, ctxErr) {
 			return &endedError{err, ctxErr}
 		}
@@ -79,6 +96,8 @@ func (c *Conn) verdict(ctx context.Context, ph *physical, mark int64, what kind,
 		switch {
 		case ctxErr != nil:
 			return ctxErr
+		case inTx == txUnclear:
+			return ph.lostError(ErrOutcomeUnknown, err, nil)
 		case inTx != txNone:
 			return ph.lostError(ErrTxLost, err, nil)
 		default:
@@ -94,7 +113,7 @@ func (c *Conn) verdict(ctx context.Context, ph *physical, mark int64, what kind,
 		return ph.lostError(ErrTxLost, err, ctxErr)
 	case what == commit:
 		return ph.lostError(ErrOutcomeUnknown, err, ctxErr)
-	case inTx != txNone && !(inTx == txReadWrite && mayCommit(query)):
+	case (inTx == txReadWrite || inTx == txReadOnly) && !mayCommit(query):
 		return ph.lostError(ErrTxLost, err, ctxErr)
 	default:
 		return ph.lostError(ErrOutcomeUnknown, err, ctxErr)

@@ -2,6 +2,7 @@ package driver
 
 import (
 	"context"
+	"math"
 	"time"
 
 	"github.com/managedpg/managedpg/conn"
@@ -47,7 +48,7 @@ func newRouter(cfg *Config, name string, endpoints []*conn.Endpoint, pool func()
 		FailoverRetryDelay:    cfg.FailoverRetryDelay,
 		FailoverRetryAttempts: cfg.FailoverRetryAttempts,
 		ConnectTimeout:        cfg.ConnectTimeout,
-		DialLimit:             max(cfg.PoolSize, 4),
+		DialLimit:             dialLimit(cfg, several),
 		Logger:                cfg.logger,
 		OnFailover:            cfg.OnFailover,
 		Drop:                  func(endpoint int, reason error) { pool().Kill(endpoint, reason) },
@@ -57,6 +58,15 @@ func newRouter(cfg *Config, name string, endpoints []*conn.Endpoint, pool func()
 		},
 	}, members...)
 	return r
+}
+
+// dialLimit is how many dials to one endpoint are under way at a time: pool_size, and 4 at least, so that a failover is no
+// stampede. To a single endpoint there is no failover, and no limit but the pool's.
+func dialLimit(cfg *Config, several bool) int {
+	if !several {
+		return math.MaxInt16
+	}
+	return max(cfg.PoolSize, 4)
 }
 
 // Admit is conn.Router's.

@@ -1,6 +1,7 @@
 package failover
 
 import (
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"io"
@@ -17,7 +18,7 @@ import (
 var ErrNoEndpoint = errors.New("managedpg: no usable endpoint")
 
 // ErrClosed is what Connect, Failback and those waiting in them get after Close.
-var ErrClosed = errors.New("managedpg: endpoints are closed")
+var ErrClosed = errors.New("managedpg: pool is closed")
 
 // NoEndpointError says of each endpoint why it could not be used. errors.Is finds ErrNoEndpoint in it, the context's
 // error when that ended the wait, and what the endpoints said, so that errors.As finds a server's answer.
@@ -83,9 +84,9 @@ func (e *EndpointError) Error() string {
 }
 
 // Unwrap hides a context's error: that a probe or a dial ran into a limit of ours must not read as if the caller's
-// deadline had passed.
+// deadline had passed. It hides driver.ErrBadConn too, for which database/sql would wait all over again.
 func (e *EndpointError) Unwrap() error {
-	if ev := Classify(e.Err); ev == TimedOut || ev == NoEvidence {
+	if ev := Classify(e.Err); ev == TimedOut || ev == NoEvidence || errors.Is(e.Err, driver.ErrBadConn) {
 		return nil
 	}
 	return e.Err
