@@ -10,6 +10,8 @@ type Tx struct {
 	conn *Conn
 	ctx  context.Context // BeginTx's, which the base driver uses for COMMIT and ROLLBACK too
 	base driver.Tx
+
+	attempt *Attempt // nil unless InTx began it
 }
 
 // Commit commits.
@@ -18,12 +20,19 @@ func (t *Tx) Commit() error { return t.end(commit, t.base.Commit) }
 // Rollback rolls back.
 func (t *Tx) Rollback() error { return t.end(rollback, t.base.Rollback) }
 
-func (t *Tx) end(what kind, f func() error) error {
+func (t *Tx) end(what kind, f func() error) (err error) {
+	attempt := t.attempt
+	defer func() { attempt.ended(what, err) }()
 	ph, err := t.conn.enter(t.ctx)
 	if err != nil {
 		return err
 	}
 	defer t.conn.leave()
+	t.attempt = nil // what the session does from now on is no part of it
+	if attempt != nil && ph.departed() {
+		ph.tx = txNone
+		return ErrDeparted
+	}
 	defer ph.bear(t.ctx, closeLimit).stop()
 	before := ph.mark()
 	err = f()
