@@ -51,7 +51,11 @@ func New(opts ...Option) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = copyTree(ground.template(), c.data())
+	if c.set.own {
+		err = initdb(c.bin, c.data())
+	} else {
+		err = copyTree(ground.template(), c.data())
+	}
 	if err == nil {
 		err = c.configure(defaults...)
 	}

@@ -88,7 +88,12 @@ func (g *playground) make() error {
 	if err := g.startKeeper(); err != nil {
 		return err
 	}
-	return run(filepath.Join(bin, "initdb"), "-D", g.template(), "-U", "postgres", "-A", "trust", "--no-sync",
+	return initdb(bin, g.template())
+}
+
+// initdb makes a system of its own in a folder.
+func initdb(bin, dir string) error {
+	return run(filepath.Join(bin, "initdb"), "-D", dir, "-U", "postgres", "-A", "trust", "--no-sync",
 		"-E", "UTF8", "--locale=C")
 }
 

@@ -15,6 +15,7 @@ type settings struct {
 	conf []string
 	hba  []string
 	port int
+	own  bool
 }
 
 // Conf adds lines to postgresql.conf, each "name=value" with the value as it is, without quotes.
@@ -26,6 +27,12 @@ func Conf(lines ...string) Option {
 // superuser comes in over the Unix socket, which is how Exec and its like connect, and may replicate.
 func HBA(lines ...string) Option {
 	return func(s *settings) { s.hba = append(s.hba, lines...) }
+}
+
+// OwnSystem gives the cluster a system identifier of its own, which takes half a second longer. The others are copies of
+// one another, and to whoever compares identifiers and timelines they are one system.
+func OwnSystem() Option {
+	return func(s *settings) { s.own = true }
 }
 
 // Port asks for a fixed port; it is an error when that one is taken.
