@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"sync"
 	"sync/atomic"
 
 	"github.com/managedpg/managedpg/stats"
@@ -26,6 +27,8 @@ type Conn struct {
 	closing stats.Closed // why it is going to be closed; governed by database/sql
 	raw     bool         // arguments have passed CheckNamedValue unchecked, see there
 
+	lending sync.Mutex // held while it is lent
+
 	reclaimed error // what a call gets when the checkout was taken back; written before state is connGone
 
 	tx    Tx   // the transaction in progress: there is one at most
@@ -38,6 +41,7 @@ const (
 	connHeld                 // checked out
 	connBusy                 // checked out, a call is in progress
 	connReclaim              // Reclaim is looking at it
+	connLent                 // parked, and lent to a LostError's Resolve for a moment, which holds lending
 	connGone                 // closed, or reclaimed
 )
 
@@ -45,8 +49,7 @@ var errBusy = errors.New("managedpg: connection used by two goroutines at once")
 
 // enter begins a call, and makes the checkout that a parked connection still lacks. The context is the call's.
 func (c *Conn) enter(ctx context.Context) (*physical, error) {
-	// The first try stands here since move is too large to be inlined.
-	for !c.state.CompareAndSwap(connHeld, connBusy) && !c.move(connHeld, connBusy) {
+	for !c.own() {
 		switch c.state.Load() {
 		case connParked:
 			if err := c.bind(ctx); err != nil {
@@ -54,6 +57,8 @@ func (c *Conn) enter(ctx context.Context) (*physical, error) {
 			}
 		case connBusy:
 			return nil, errBusy
+		case connLent:
+			c.returned()
 		case connGone:
 			if c.reclaimed != nil {
 				return nil, c.reclaimed
@@ -68,7 +73,16 @@ func (c *Conn) enter(ctx context.Context) (*physical, error) {
 	return c.phys, nil
 }
 
-// move changes the state, if it is the given one once a reclaim has had its look.
+// own makes sure that nobody else touches the connection until leave, if it is checked out. Only a reclaim would, so where
+// none can come nothing needs to be said.
+func (c *Conn) own() bool {
+	if c.pool.reclaims {
+		return c.move(connHeld, connBusy)
+	}
+	return c.state.Load() == connHeld
+}
+
+// move changes the state, if it is the given one once a reclaim has had its look, and what was lent is back.
 func (c *Conn) move(from, to int32) bool {
 	for {
 		switch was := c.state.Load(); was {
@@ -78,6 +92,11 @@ func (c *Conn) move(from, to int32) bool {
 			}
 		case connReclaim:
 			runtime.Gosched()
+		case connLent:
+			if to == connGone {
+				return false
+			}
+			c.returned()
 		default:
 			return false
 		}
@@ -86,6 +105,9 @@ func (c *Conn) move(from, to int32) bool {
 
 // leave ends a call.
 func (c *Conn) leave() {
+	if !c.pool.reclaims {
+		return
+	}
 	if s := c.phys.sock; s != nil {
 		c.phys.called = s.heard.Load()
 	}
@@ -95,6 +117,9 @@ func (c *Conn) leave() {
 // bind makes the checkout.
 func (c *Conn) bind(ctx context.Context) error {
 	if !c.pool.governed {
+		if !c.move(connParked, connBusy) {
+			return nil
+		}
 		c.pool.Recorder.CheckedOut()
 		c.pool.lend(ctx, c, c.phys, now())
 		c.state.Store(connHeld)
@@ -112,7 +137,11 @@ func (c *Conn) ResetSession(ctx context.Context) error {
 	if c.pool.governed {
 		return nil
 	}
-	if !c.move(connParked, connBusy) {
+	working := connHeld
+	if c.pool.reclaims {
+		working = connBusy
+	}
+	if !c.move(connParked, working) {
 		if c.state.Load() == connGone {
 			return driver.ErrBadConn
 		}
@@ -133,7 +162,7 @@ func (c *Conn) ResetSession(ctx context.Context) error {
 	}
 	c.pool.Recorder.CheckedOut()
 	c.pool.lend(ctx, c, ph, at)
-	c.state.Store(connHeld)
+	c.leave()
 	return nil
 }
 
@@ -145,8 +174,10 @@ func (c *Conn) IsValid() bool {
 	}
 	at := now()
 	ph := c.phys
-	if c.move(connHeld, connBusy) {
+	if c.own() {
 		c.pool.takeBack(ph, at)
+	} else if c.state.Load() == connLent {
+		return true // nobody has used it
 	} else if !c.move(connParked, connBusy) {
 		return false
 	}
@@ -167,7 +198,13 @@ func (c *Conn) IsValid() bool {
 // Close ends the checkout, and the physical connection with it when database/sql governs or the session isn't sound.
 func (c *Conn) Close() error {
 	held := c.move(connHeld, connGone)
-	if !held && !c.move(connParked, connGone) {
+	for !held && !c.move(connParked, connGone) {
+		if c.state.CompareAndSwap(connLent, connGone) {
+			return nil // it is ended when it comes back
+		}
+		if c.state.Load() != connGone {
+			continue
+		}
 		if c.reclaimed != nil && c.phys.sock == nil && c.phys.pgx == nil {
 			return c.phys.base.Close() // its socket couldn't be closed from outside
 		}
@@ -300,6 +337,12 @@ func (c *Conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, e
 	defer c.leave()
 	defer ph.bear(ctx, closeLimit).stop()
 	before := ph.mark()
+	attempt := attemptOf(ctx)
+	if attempt.resolves() && !opts.ReadOnly {
+		if err := ph.know(ctx); err != nil {
+			return nil, c.verdict(ctx, ph, before, harmless, "", err)
+		}
+	}
 	base, err := ph.features.begin(ctx, ph.base, opts)
 	if err != nil {
 		return nil, c.verdict(ctx, ph, before, harmless, "", err)
@@ -308,8 +351,8 @@ func (c *Conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, e
 	if opts.ReadOnly {
 		ph.tx = txReadOnly
 	}
-	c.tx = Tx{conn: c, ctx: ctx, base: base, attempt: attemptOf(ctx)}
-	c.tx.attempt.begun()
+	c.tx = Tx{conn: c, ctx: ctx, base: base, attempt: attempt}
+	attempt.begun()
 	return &c.tx, nil
 }
 

@@ -70,6 +70,7 @@ type Pool struct {
 
 	opts      Options
 	governed  bool
+	reclaims  bool // checkouts may be taken back
 	endpoints []*Endpoint
 	router    Router
 	permits   *semaphore.Weighted // nil without a limit
@@ -98,6 +99,7 @@ func New(opts Options, router Router, endpoints ...*Endpoint) *Pool {
 	p := &Pool{
 		opts:      opts,
 		governed:  opts.Size > 0,
+		reclaims:  opts.ReclaimAfter > 0 && opts.Leaks != nil,
 		endpoints: endpoints,
 		router:    router,
 		all:       make(map[*physical]struct{}),

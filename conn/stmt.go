@@ -117,7 +117,7 @@ func (s *Stmt) Close() error {
 	}
 	s.closed = true
 	switch {
-	case s.conn.move(connHeld, connBusy):
+	case s.conn.own():
 		defer s.conn.leave()
 	case s.conn.move(connParked, connBusy):
 		defer s.conn.state.Store(connParked)
