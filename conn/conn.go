@@ -233,7 +233,7 @@ func (c *Conn) exec(ctx context.Context, query string, args []driver.NamedValue)
 	}
 	defer c.leave()
 	if c.raw {
-		if args, err = c.check(ph, args); err != nil {
+		if args, err = c.check(ph, args, ph.features.canExec()); err != nil {
 			return nil, err
 		}
 	}
@@ -257,7 +257,7 @@ func (c *Conn) query(ctx context.Context, query string, args []driver.NamedValue
 	}
 	defer c.leave()
 	if c.raw {
-		if args, err = c.check(ph, args); err != nil {
+		if args, err = c.check(ph, args, ph.features.canQuery()); err != nil {
 			return nil, err
 		}
 	}
@@ -304,8 +304,8 @@ func (c *Conn) PrepareContext(ctx context.Context, query string) (driver.Stmt, e
 		s = new(Stmt)
 	}
 	*s = Stmt{conn: c, cached: cached, generation: ph.generation}
-	if converter, ok := cached.base.(driver.ColumnConverter); ok { //nolint:staticcheck // database/sql still calls it
-		return &convertingStmt{s, converter}, nil
+	if _, ok := cached.base.(driver.ColumnConverter); ok { //nolint:staticcheck // database/sql still calls it
+		return convertingStmt{s}, nil
 	}
 	return s, nil
 }
@@ -392,9 +392,13 @@ func (c *Conn) CheckNamedValue(v *driver.NamedValue) error {
 }
 
 // check does what database/sql does with arguments (driverArgsConnLocked in its convert.go) for those that
-// CheckNamedValue had to let through.
-func (c *Conn) check(ph *physical, args []driver.NamedValue) ([]driver.NamedValue, error) {
+// CheckNamedValue had to let through. A base that can't run the text without preparing it is not asked: its statement is,
+// then.
+func (c *Conn) check(ph *physical, args []driver.NamedValue, can bool) ([]driver.NamedValue, error) {
 	c.raw = false
+	if !can {
+		return nil, driver.ErrSkip
+	}
 	checked := args[:0]
 	for i := range args {
 		v := args[i]
@@ -431,15 +435,14 @@ func (c *Conn) Base() driver.Conn {
 	return ph.base
 }
 
-// shaped gives the connection just those optional interfaces whose absence database/sql acts upon; f is nil when the
-// base connection isn't known yet.
-func (c *Conn) shaped(f *features) driver.Conn {
+// shaped gives the connection just those optional interfaces whose absence database/sql acts upon.
+func (c *Conn) shaped(canExec, canQuery bool) driver.Conn {
 	switch {
-	case f == nil, f.canExec() && f.canQuery():
+	case canExec && canQuery:
 		return fullConn{c}
-	case f.canExec():
+	case canExec:
 		return execConn{c}
-	case f.canQuery():
+	case canQuery:
 		return queryConn{c}
 	default:
 		return c

@@ -260,6 +260,12 @@ func (p *Pool) open(ctx context.Context, e *Endpoint) (*physical, error) {
 		return nil, err
 	}
 	ready = true
+	if !ph.features.canExec() {
+		p.cantExec.Store(true)
+	}
+	if !ph.features.canQuery() {
+		p.cantQuery.Store(true)
+	}
 	ph.freeSince = now()
 	ph.id = p.lastID.Add(1)
 	if p.opts.Recycle > 0 {

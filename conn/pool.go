@@ -78,6 +78,9 @@ type Pool struct {
 
 	warnOfLimit sync.Once
 
+	// What the base connections opened so far lack, for a logical connection that has none yet.
+	cantExec, cantQuery atomic.Bool
+
 	lastID   atomic.Uint64
 	lastLoss atomic.Int64  // when a connection was last found broken, by now(), wherever it led
 	drains   atomic.Uint64 // counts Drain: connections opened before the last one aren't used again
@@ -123,12 +126,12 @@ func (p *Pool) Connect(ctx context.Context) (driver.Conn, error) {
 	if p.governed {
 		if fromOpener {
 			p.warnOfLimit.Do(p.warn)
-			return c.shaped(nil), nil
+			return c.shaped(!p.cantExec.Load(), !p.cantQuery.Load()), nil
 		}
 		if err := c.bind(ctx); err != nil {
 			return nil, err
 		}
-		return c.shaped(&c.phys.features), nil
+		return c.shaped(c.phys.features.canExec(), c.phys.features.canQuery()), nil
 	}
 	p.takePlace()
 	ph, err := p.dial(ctx)
@@ -143,7 +146,7 @@ func (p *Pool) Connect(ctx context.Context) (driver.Conn, error) {
 			return nil, err
 		}
 	}
-	return c.shaped(&ph.features), nil
+	return c.shaped(ph.features.canExec(), ph.features.canQuery()), nil
 }
 
 // checkout is the governed pool's: a permit, then a free connection or a new one for c.

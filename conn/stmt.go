@@ -140,13 +140,16 @@ func (s *Stmt) CheckNamedValue(v *driver.NamedValue) error {
 }
 
 // convertingStmt is for a base statement that has a ColumnConverter, whose absence database/sql acts upon.
-type convertingStmt struct {
-	*Stmt
-	driver.ColumnConverter //nolint:staticcheck // database/sql still calls it
+type convertingStmt struct{ *Stmt }
+
+// ColumnConverter asks the base statement.
+func (s convertingStmt) ColumnConverter(i int) driver.ValueConverter {
+	return s.cached.base.(driver.ColumnConverter).ColumnConverter(i) //nolint:staticcheck // database/sql still calls it
 }
 
 var (
 	_ driver.StmtExecContext   = (*Stmt)(nil)
 	_ driver.StmtQueryContext  = (*Stmt)(nil)
 	_ driver.NamedValueChecker = (*Stmt)(nil)
+	_ driver.ColumnConverter   = convertingStmt{} //nolint:staticcheck // see above
 )
