@@ -24,6 +24,9 @@ type TxOptions struct {
 	sql.TxOptions
 	// Retries is how often the function may be run again, each time in a new transaction. 0, the default: it runs once.
 	Retries int
+	// ResolveCommit asks what became of a COMMIT that was sent and not answered. It costs a round trip before each COMMIT,
+	// for the transaction's id. See InTx.
+	ResolveCommit bool
 }
 
 // InTx runs fn in a transaction of db: it begins one, calls fn, commits when fn returns nil, and rolls back when fn returns
@@ -50,8 +53,19 @@ type TxOptions struct {
 //   - BEGIN met no server, where there is only one to try. Where there are several, failover_timeout has passed by then.
 //
 // What counts is the error that fn returns, so it must wrap (%w) what the statement said. It is never run again when COMMIT
-// was sent and not answered (unless the transaction was READ ONLY), when ctx has ended, nor when a context's error is in the error: a deadline of fn's own is for
+// was sent and not answered (unless the transaction was READ ONLY, or was found not to be committed), when ctx has ended, nor when a context's error is in the error: a deadline of fn's own is for
 // fn to judge. When the tries are used up, the last one's error is returned.
+//
+// # When COMMIT is not answered
+//
+// Then it took place, or it didn't, and InTx returns ErrOutcomeUnknown. With opts.ResolveCommit it asks the server first, for
+// 5 seconds at most and no longer than 1 second after ctx has ended (see conn.LostError's Resolve). If the transaction was
+// committed InTx returns nil; if it was not, ErrTxLost, or fn runs again; else ErrOutcomeUnknown after all, with the
+// transaction's id and why nobody could tell. It is never a guess: that a transaction was committed is believed only of a
+// server that another connection of the pool, older than the COMMIT, shows not to have crashed since. A pool with a single
+// connection has none, and of a pooler that shares connections (PgBouncer's pool_mode=transaction) one can't tell. What was
+// not committed is found by any connection to the same server and timeline. A server lost for good leaves it unknown, and
+// PostgreSQL before version 10 can't be asked.
 //
 // # What fn does, and what comes of it
 //
@@ -102,14 +116,19 @@ var (
 		"take the *sql.Tx, or begin a transaction that is meant to be apart with db.BeginTx")
 	errRolledBack = errors.New("managedpg: InTx's function ended the transaction itself, without a commit")
 	errDeparted   = errors.New("managedpg: InTx's function ended the transaction itself")
+	errNotOurs    = errors.New("managedpg: ResolveCommit needs a sql.DB of managedpg's")
 )
 
 // inTx is one try. Again says that another one is safe, and may fare better.
 func inTx(ctx context.Context, db *sql.DB, opts *TxOptions, fn func(context.Context, *sql.Tx) error) (again bool, err error) {
-	var attempt conn.Attempt
+	attempt := conn.Attempt{Resolve: opts.ResolveCommit}
 	tx, err := db.BeginTx(conn.WithAttempt(ctx, &attempt), &opts.TxOptions)
 	if err != nil {
 		return metNobody(err), err
+	}
+	if opts.ResolveCommit && !attempt.State().Ours {
+		_ = tx.Rollback()
+		return false, errNotOurs
 	}
 	fnErr := call(ctx, db, tx, fn)
 	switch s := attempt.State(); {
@@ -130,6 +149,9 @@ func inTx(ctx context.Context, db *sql.DB, opts *TxOptions, fn func(context.Cont
 		return false, errRolledBack
 	default:
 		again, err = commit(ctx, tx, &attempt)
+		if opts.ResolveCommit && errors.Is(err, ErrOutcomeUnknown) {
+			return resolve(ctx, err)
+		}
 		// The end of a READ ONLY transaction is nothing that could be lost.
 		return again || err != nil && opts.ReadOnly && !errors.Is(err, ErrOutcomeUnknown) && ofConnection(err), err
 	}
@@ -188,6 +210,37 @@ func commit(ctx context.Context, tx *sql.Tx, attempt *conn.Attempt) (again bool,
 			fmt.Errorf("managedpg: rolled back, since a statement failed though InTx's function returned nil: %w (%w)", s.Failed, err)
 	default:
 		return leftNothing(err) && !s.Departed, err
+	}
+}
+
+// How long InTx may ask for the outcome of a COMMIT in all, and once its context has ended.
+const (
+	resolveLimit = 5 * time.Second
+	resolveGrace = time.Second
+)
+
+// resolve asks what became of a COMMIT.
+func resolve(ctx context.Context, unknown error) (again bool, err error) {
+	var lost *conn.LostError
+	if !errors.As(unknown, &lost) {
+		return false, unknown
+	}
+	asking, cancel := context.WithTimeout(context.WithoutCancel(ctx), resolveLimit)
+	defer cancel()
+	defer context.AfterFunc(ctx, func() {
+		grace := time.AfterFunc(resolveGrace, cancel)
+		context.AfterFunc(asking, func() { grace.Stop() })
+	})()
+	outcome, why := lost.Resolve(asking)
+	switch outcome {
+	case conn.Committed:
+		return false, nil
+	case conn.Aborted:
+		err := *lost
+		err.Kind = ErrTxLost
+		return leftNothing(&err), &err
+	default:
+		return false, fmt.Errorf("%w; %v", unknown, why) // what ended the asking is no error of the caller's
 	}
 }
 

@@ -11,6 +11,10 @@ import (
 // Attempt is what this package tells managedpg.InTx of a transaction, beyond what a sql.Tx tells: whether it is still the
 // one that was begun, and whether anything in it may have become permanent.
 type Attempt struct {
+	// Resolve has the transaction's id asked for before COMMIT, so that a LostError can find out later what became of it.
+	// It is set before BeginTx, and costs a round trip.
+	Resolve bool
+
 	mu    sync.Mutex // guards what follows: a context's end rolls back from a goroutine of database/sql's
 	state AttemptState
 }
@@ -61,6 +65,8 @@ func (a *Attempt) State() AttemptState {
 }
 
 // What follows is called with a nil Attempt too, which is that of a plain transaction.
+
+func (a *Attempt) resolves() bool { return a != nil && a.Resolve }
 
 func (a *Attempt) note(change func(*AttemptState)) {
 	if a == nil {

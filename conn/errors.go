@@ -41,8 +41,13 @@ type LostError struct {
 	Kind error
 	// Endpoint is the server the connection led to.
 	Endpoint string
+	// XID is the transaction's id (pg_current_xact_id), 0 if it isn't known. InTx asks for it with ResolveCommit, and so
+	// does a BeginTx with the context of WithAttempt.
+	XID uint64
 	// Err is what the base driver, the context or the socket said.
 	Err error
+
+	doubt *doubt // what Resolve goes by; nil if the outcome can't be asked for
 }
 
 func (e *LostError) Error() string {
@@ -52,6 +57,9 @@ func (e *LostError) Error() string {
 		what = "outcome unknown"
 	case e.Kind == ErrOutcomeUnknown:
 		what = "outcome unknown: sent, and the connection lost before the answer"
+	}
+	if e.XID != 0 {
+		what = fmt.Sprintf("transaction %d: %s", e.XID, what)
 	}
 	return fmt.Sprintf("managedpg: %s (%s): %v", what, e.Endpoint, e.Err)
 }

@@ -19,27 +19,29 @@ import (
 // by the pool while it is free.
 type physical struct {
 	base     driver.Conn
-	features features     // set when opened
-	pgx      *stdlib.Conn // base, if it is that; set when opened
-	sock     *socket      // nil if it wasn't dialled by us; set when opened
-	endpoint *Endpoint    // set when opened
-	route    int          // the endpoint's number with the Router; set when opened
-	epoch    uint64       // the endpoint's epoch then; set when opened
-	drains   uint64       // the pool's count of drains then; set when opened
-	id       uint64       // set when opened
-	server   Server       // as it was when opened
-	slot     *leak.Slot   // nil without leak detection; set when opened
+	features features      // set when opened
+	pgx      *stdlib.Conn  // base, if it is that; set when opened
+	sock     *socket       // nil if it wasn't dialled by us; set when opened
+	endpoint *Endpoint     // set when opened
+	route    int           // the endpoint's number with the Router; set when opened
+	epoch    uint64        // the endpoint's epoch then; set when opened
+	drains   uint64        // the pool's count of drains then; set when opened
+	id       uint64        // set when opened
+	server   Server        // as it was when opened
+	opened   time.Duration // when it was opened, by now(); set then
+	slot     *leak.Slot    // nil without leak detection; set when opened
 
 	expires    time.Duration        // when pool_recycle ends it, by now(); 0: never. Set when opened
 	checkedOut time.Duration        // when it was checked out, by now()
 	checkout   uint64               // the number of the checkout, with leak detection
 	user       atomic.Pointer[Conn] // who has it or had it last; for Reclaim, and for sweepParked
-	called     int64                // sock.heard when the last call returned
+	use        use                  // by its holder, for Reclaim
 	freeSince  time.Duration        // when it was checked in, or opened
 	used       bool                 // has been checked out before: its session may need a reset
 
 	cancelRows context.CancelCauseFunc // ends the rows of the last call, if Reclaim may want to; see cancellable
 	tx         txState
+	self       *self       // what the server said of itself, if InTx has had it asked
 	reading    *patience   // with the rows of the last call, which may still be read
 	generation int         // counts how often the server has forgotten the prepared statements
 	stmts      *stmtCache  // nil when database/sql governs, or statement_cache is 0
@@ -267,6 +269,7 @@ func (p *Pool) open(ctx context.Context, e *Endpoint) (*physical, error) {
 		p.cantQuery.Store(true)
 	}
 	ph.freeSince = now()
+	ph.opened = ph.freeSince
 	ph.id = p.lastID.Add(1)
 	if p.opts.Recycle > 0 {
 		ph.expires = ph.freeSince + p.opts.Recycle - p.jitter(p.opts.Recycle/10)

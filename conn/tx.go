@@ -20,27 +20,66 @@ func (t *Tx) Commit() error { return t.end(commit, t.base.Commit) }
 // Rollback rolls back.
 func (t *Tx) Rollback() error { return t.end(rollback, t.base.Rollback) }
 
-func (t *Tx) end(what kind, f func() error) (err error) {
+func (t *Tx) end(what kind, f func() error) error {
 	attempt := t.attempt
-	defer func() { attempt.ended(what, err) }()
+	if attempt == nil {
+		return t.finish(what, f, nil)
+	}
+	t.attempt = nil // what the session does from now on is no part of it
+	err := t.finish(what, f, attempt)
+	attempt.ended(what, err)
+	return err
+}
+
+func (t *Tx) finish(what kind, f func() error, attempt *Attempt) error {
 	ph, err := t.conn.enter(t.ctx)
 	if err != nil {
 		return err
 	}
 	defer t.conn.leave()
-	t.attempt = nil // what the session does from now on is no part of it
-	if attempt != nil && ph.departed() {
-		ph.tx = txNone
-		return ErrDeparted
-	}
 	defer ph.bear(t.ctx, closeLimit).stop()
+	var d *doubt
+	if attempt != nil {
+		if ph.departed() {
+			ph.tx = txNone
+			return ErrDeparted
+		}
+		if what == commit && attempt.Resolve && ph.tx != txReadOnly {
+			if d, err = t.ask(ph, attempt); err != nil {
+				return err
+			}
+		}
+	}
 	before := ph.mark()
 	err = f()
 	if err != nil || ph.syncWait.Load() {
 		err = t.conn.verdict(t.ctx, ph, before, what, "", err)
+		if d != nil {
+			d.explain(err)
+		}
 	}
 	if err == nil || ph.sock == nil || ph.sent(before) {
 		ph.tx = txNone
 	}
 	return err
+}
+
+// ask asks for the transaction's id. If the server refuses to say, it is COMMIT that fails.
+func (t *Tx) ask(ph *physical, attempt *Attempt) (*doubt, error) {
+	if ph.pgx != nil && ph.pgx.Conn().PgConn().TxStatus() == 'E' {
+		return nil, nil // nothing will be committed
+	}
+	d := new(doubt)
+	before := ph.mark()
+	err := d.ask(t.ctx, t.conn.pool, ph)
+	if err == nil {
+		return d, nil
+	}
+	if t.ctx.Err() == nil && ph.answered(err) {
+		if sqlState(err) != codeInFailedTransaction {
+			attempt.ran("", err)
+		}
+		return nil, nil
+	}
+	return nil, t.conn.verdict(t.ctx, ph, before, statement, "", err)
 }

@@ -42,7 +42,9 @@ func (ph *physical) sent(mark int64) bool {
 
 // ran keeps up with what a successful text did to the session.
 func (c *Conn) ran(ctx context.Context, ph *physical, query string) {
-	c.tx.attempt.ran(query, nil)
+	if c.tx.attempt != nil {
+		c.tx.attempt.ran(query, nil)
+	}
 	switch {
 	case ph.pgx == nil && ph.sock != nil && touchesTx(query):
 		ph.tx = txAfter(query, ph.tx)

@@ -1,0 +1,542 @@
+package conn
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/managedpg/managedpg/stats"
+)
+
+// What became of a COMMIT that was sent and not answered can be asked of the server, if one knows the transaction's id and
+// asks the same server on the same timeline. A crash in between can lose an id that was given out, and give it to somebody
+// else: so "committed" is believed of a server that has certainly not crashed since, "aborted" always.
+
+// Outcome is what became of a transaction.
+type Outcome int
+
+// Outcomes.
+const (
+	OutcomeUnknown Outcome = iota
+	Committed
+	Aborted // rolled back, or never arrived
+)
+
+// String is the outcome in a word.
+func (o Outcome) String() string {
+	switch o {
+	case Committed:
+		return "committed"
+	case Aborted:
+		return "aborted"
+	default:
+		return "unknown"
+	}
+}
+
+// doubt is a transaction whose COMMIT is about to be sent, and what is needed to ask for its outcome.
+type doubt struct {
+	pool  *Pool
+	lost  *physical // the connection that it was sent over
+	xid   uint64
+	self  *self
+	clock int64         // the server's, in microseconds, before COMMIT
+	at    time.Duration // ours
+	why   string        // it can't be asked for, if not empty
+}
+
+// self is what a session says of itself, and how to ask it for its transaction's id.
+type self struct {
+	pid        uint32
+	recovering bool
+	systemID   string
+	timeline   string
+	asksXID    string // "" where there is no such thing
+	asksStatus string
+}
+
+// The functions that tell a transaction's id and what became of it: since PostgreSQL 13, and since 10.
+var xactFunctions = []struct{ xid, status string }{
+	{"pg_catalog.pg_current_xact_id_if_assigned()", "pg_catalog.pg_xact_status('%d'::pg_catalog.xid8)"},
+	{"pg_catalog.txid_current_if_assigned()", "pg_catalog.txid_status(%d)"},
+}
+
+const (
+	// asksIdentity has to be asked before BEGIN: a server that refuses an answer would end the transaction with it.
+	asksIdentity = `, pg_catalog.pg_backend_pid()::text, pg_catalog.pg_is_in_recovery()::text,
+		(SELECT system_identifier::text FROM pg_catalog.pg_control_system()),
+		CASE WHEN pg_catalog.pg_is_in_recovery() THEN (SELECT timeline_id::text FROM pg_catalog.pg_control_checkpoint())
+		ELSE pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8) END`
+	asksClock = `, pg_catalog.pg_backend_pid()::text, (extract(epoch FROM pg_catalog.clock_timestamp()) * 1000000)::bigint::text`
+	asksStart = `, (SELECT (extract(epoch FROM backend_start) * 1000000)::bigint::text FROM pg_catalog.pg_stat_activity
+		WHERE pid = pg_catalog.pg_backend_pid()), pg_catalog.current_setting('synchronous_standby_names')`
+)
+
+const (
+	codeInvalidParameter    = "22023" // of pg_xact_status: the id was not given out yet
+	codeInFailedTransaction = "25P02"
+)
+
+// know asks a session what it is, once, before the first transaction whose outcome may be asked for.
+func (ph *physical) know(ctx context.Context) error {
+	if ph.self != nil && !ph.self.recovering {
+		return nil
+	}
+	if ph.endpoint.watchSync == nil {
+		ph.self = &self{} // not a base driver of ours
+		return nil
+	}
+	for _, f := range xactFunctions {
+		row, err := askOne(ctx, ph.base, "SELECT "+f.xid+"::text"+asksIdentity)
+		if err == nil && len(row) == 5 {
+			ph.self = &self{asksXID: f.xid, asksStatus: f.status}
+			ph.self.read(row[1:])
+			return nil
+		}
+		if err != nil && severity(err) != "ERROR" || ctx.Err() != nil {
+			return err
+		}
+	}
+	ph.self = &self{}
+	return nil
+}
+
+func (s *self) read(row []string) {
+	pid, _ := strconv.ParseUint(row[0], 10, 32)
+	s.pid, s.recovering, s.systemID, s.timeline = uint32(pid), answer(row[1]) == Yes, row[2], row[3]
+}
+
+// sameServer says that two sessions are on one server and one timeline, where something can be committed.
+func (s *self) sameServer(o *self) bool {
+	return s.systemID != "" && s.timeline != "" && !s.recovering && !o.recovering &&
+		s.systemID == o.systemID && s.timeline == o.timeline
+}
+
+// ask asks for the id of the session's transaction, right before COMMIT. Without an error there may still be none.
+func (d *doubt) ask(ctx context.Context, p *Pool, ph *physical) error {
+	*d = doubt{pool: p, lost: ph, self: ph.self, at: now()}
+	if ph.self == nil || ph.self.asksXID == "" {
+		d.why = "the server has no way to tell"
+		return nil
+	}
+	row, err := askOne(ctx, ph.base, "SELECT "+ph.self.asksXID+"::text"+asksClock)
+	if err != nil {
+		return err
+	}
+	d.xid, _ = strconv.ParseUint(row[0], 10, 64)
+	d.clock, _ = strconv.ParseInt(row[2], 10, 64)
+	switch {
+	case d.xid == 0:
+		d.why = "it has written nothing, and so has no id to ask for; a NOTIFY may have been sent"
+	case row[1] != strconv.FormatUint(uint64(ph.self.pid), 10):
+		d.why = "the connection goes through a pooler, so which server it was is not known"
+	case d.clock == 0:
+		d.why = "the server doesn't tell the time"
+	}
+	return nil
+}
+
+// explain adds to an error what is needed to ask for the outcome.
+func (d *doubt) explain(err error) {
+	var lost *LostError
+	if errors.As(err, &lost) && lost.Kind == ErrOutcomeUnknown {
+		lost.XID, lost.doubt = d.xid, d
+	}
+}
+
+var errNoXID = errors.New("managedpg: not asked: the transaction's id is not known, which InTx finds out with ResolveCommit")
+
+// Resolve asks the server what became of the transaction. It may take a few round trips, and waits while the transaction is
+// still in progress, or nobody can tell yet, as long as ctx lasts. OutcomeUnknown comes with an error that says why;
+// the other outcomes are certain, and come without one.
+//
+// Committed takes another connection of the pool to the same server, opened before the COMMIT was sent and alive since: only
+// that shows that the server has not crashed meanwhile, after which the id may be somebody else's. If the server waits for
+// synchronous standbys, so does Resolve. Aborted is found by any connection to the same server on the same timeline.
+func (e *LostError) Resolve(ctx context.Context) (Outcome, error) {
+	switch {
+	case e.Kind == ErrTxLost:
+		return Aborted, nil
+	case e.doubt == nil:
+		return OutcomeUnknown, errNoXID
+	case e.doubt.why != "":
+		return OutcomeUnknown, fmt.Errorf("managedpg: not asked: %s", e.doubt.why)
+	}
+	r := &resolving{doubt: e.doubt, passed: map[*physical]bool{e.doubt.lost: true}}
+	defer r.end()
+	return r.run(ctx)
+}
+
+// resolving is a search for the outcome.
+type resolving struct {
+	*doubt
+	passed  map[*physical]bool // connections that can't tell
+	fresh   *witness           // of our own, opened when no older one was to be had
+	why     string             // what stood in the way last
+	waited  time.Duration      // with the transaction in progress
+	prodded bool
+
+	confirmed bool // by the synchronous standbys
+}
+
+// finding is what one question found.
+type finding int
+
+const (
+	nothingYet       finding = iota // ask again
+	passOn                          // this one can't tell
+	foundUnconfirmed                // committed, if its synchronous standbys have it
+	foundCommitted
+	foundAborted
+)
+
+// The questions follow each other ever more slowly.
+const (
+	askAgain    = time.Millisecond
+	askSlowest  = 100 * time.Millisecond
+	askLimit    = time.Second // of one question
+	prodAfter   = 100 * time.Millisecond
+	silentLimit = time.Second // how long nobody may be there to be asked
+)
+
+func (r *resolving) run(ctx context.Context) (Outcome, error) {
+	heard := now() // when somebody last could be asked
+	for wait := askAgain; ; wait = min(2*wait, askSlowest) {
+		found, asked := r.round(ctx)
+		switch found {
+		case foundCommitted:
+			return Committed, nil
+		case foundAborted:
+			return Aborted, nil
+		}
+		if asked {
+			heard = now()
+		}
+		if found == passOn || now()-heard > silentLimit {
+			return OutcomeUnknown, r.unresolved(nil)
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return OutcomeUnknown, r.unresolved(ctx.Err())
+		case <-r.pool.ctx.Done():
+			timer.Stop()
+			return OutcomeUnknown, r.unresolved(ErrClosed)
+		case <-timer.C:
+		}
+		r.waited += wait
+	}
+}
+
+func (r *resolving) unresolved(err error) error {
+	what := fmt.Sprintf("managedpg: outcome of transaction %d on %s not found out: %s", r.xid, r.lost.endpoint.Name, r.why)
+	if err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	return errors.New(what)
+}
+
+// round asks everybody who is to be had: the older connections, and one of our own. It says whether anybody answered.
+func (r *resolving) round(ctx context.Context) (found finding, asked bool) {
+	for {
+		w, busy := r.pool.witness(ctx, r.doubt, r.passed)
+		if w == nil {
+			found, answered := r.askFresh(ctx)
+			if found == passOn && busy {
+				r.why += "; the older connections are in use"
+				return nothingYet, true
+			}
+			return found, asked || answered
+		}
+		found, err := r.question(ctx, w)
+		if err == nil {
+			asked = true
+		}
+		if err != nil || found == passOn {
+			r.passed[w.ph] = true
+		}
+		w.giveBack()
+		switch {
+		case err != nil, found == passOn:
+		case found != foundUnconfirmed:
+			return found, asked
+		case r.confirm(ctx) != nil || !r.confirmed:
+			return nothingYet, asked
+		}
+	}
+}
+
+// askFresh asks over a connection that was opened for it.
+func (r *resolving) askFresh(ctx context.Context) (found finding, asked bool) {
+	if err := r.open(ctx); err != nil {
+		r.why = "no connection that is older than the COMMIT is left, and no new one to be had: " + err.Error()
+		return nothingYet, false
+	}
+	found, err := r.question(ctx, r.fresh)
+	if err != nil {
+		r.end()
+		return nothingYet, false
+	}
+	return found, true
+}
+
+// open opens a connection of our own.
+func (r *resolving) open(ctx context.Context) error {
+	if r.fresh != nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, askLimit)
+	defer cancel()
+	w, err := r.lost.endpoint.witness(ctx)
+	if err == nil {
+		r.fresh = w
+	}
+	return err
+}
+
+// end closes the connection that was opened.
+func (r *resolving) end() {
+	if r.fresh != nil {
+		end(r.fresh.base, r.fresh.sock)
+		r.fresh = nil
+	}
+}
+
+// witness is a connection that is asked.
+type witness struct {
+	base   driver.Conn
+	sock   *socket
+	pid    uint32      // of the session when the connection was opened
+	older  bool        // than the COMMIT
+	unsure atomic.Bool // a wait for synchronous standbys was cancelled
+
+	ph       *physical // nil if it isn't the pool's
+	giveBack func()
+}
+
+// question asks a witness once. An error means that it didn't answer.
+func (r *resolving) question(ctx context.Context, w *witness) (finding, error) {
+	ctx, cancel := context.WithTimeout(ctx, askLimit)
+	defer cancel()
+	status := fmt.Sprintf(r.self.asksStatus, r.xid)
+	row, err := w.ask(ctx, "SELECT "+status+asksIdentity+asksStart)
+	future := sqlState(err) == codeInvalidParameter
+	if future {
+		row, err = w.ask(ctx, "SELECT ''"+asksIdentity+asksStart)
+	}
+	if err != nil || len(row) != 7 {
+		if severity(err) == "ERROR" || err == nil {
+			r.why = fmt.Sprintf("the server doesn't say: %v", err)
+			return passOn, nil
+		}
+		return passOn, err
+	}
+	var it self
+	it.read(row[1:])
+	direct := it.pid != 0 && it.pid == w.pid
+	switch started, _ := strconv.ParseInt(row[5], 10, 64); {
+	case !it.sameServer(r.self):
+		r.why = fmt.Sprintf("it was on timeline %s of system %s, now there is timeline %s of %s", r.self.timeline, r.self.systemID,
+			it.timeline, it.systemID)
+		return passOn, nil
+	case future && direct:
+		return foundAborted, nil
+	case row[0] == "aborted":
+		return foundAborted, nil
+	case row[0] == "in progress":
+		r.why = "it is still in progress"
+		return nothingYet, r.prod(ctx, w)
+	case row[0] != "committed":
+		r.why = "the server no longer knows it"
+		return passOn, nil
+	case !w.older || !direct || started == 0 || started >= r.clock:
+		r.why = "the server says committed, but no connection that is older than the COMMIT and leads straight there is left to " +
+			"show that it means this transaction: after a crash the id may be another's"
+		return passOn, nil
+	case strings.TrimSpace(row[6]) != "" && !r.confirmed:
+		return foundUnconfirmed, nil
+	default:
+		return foundCommitted, nil
+	}
+}
+
+// confirm waits until a commit that is on this server is where its synchronous standbys have it, as COMMIT itself would
+// have: by a commit of our own, which comes behind it in the WAL. That is over a connection of our own, as it may not be
+// answered; the older one is asked again afterwards.
+func (r *resolving) confirm(ctx context.Context) error {
+	r.why = "committed on this server, but its synchronous standbys have not confirmed it"
+	if err := r.open(ctx); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, askLimit)
+	defer cancel()
+	row, err := r.fresh.ask(ctx, "SELECT ''"+asksIdentity)
+	if err == nil {
+		var it self
+		it.read(row[1:])
+		if !it.sameServer(r.self) {
+			return nil
+		}
+		r.fresh.unsure.Store(false)
+		_, err = r.fresh.ask(ctx, "SELECT pg_catalog.pg_logical_emit_message(true, 'managedpg', '')::text")
+		r.confirmed = err == nil && !r.fresh.unsure.Load()
+	}
+	if err != nil && severity(err) != "ERROR" {
+		r.end()
+	}
+	return err
+}
+
+// prod ends the session that the COMMIT never reached, once it has been waiting for a while: a server may not learn for
+// hours that a connection is gone, and keeps its locks until then. One that has begun to commit is left alone.
+func (r *resolving) prod(ctx context.Context, w *witness) error {
+	if r.waited < prodAfter || r.prodded {
+		return nil
+	}
+	r.prodded = true
+	_, err := w.ask(ctx, fmt.Sprintf(`SELECT coalesce(bool_or(pg_catalog.pg_terminate_backend(pid)), false)::text
+		FROM pg_catalog.pg_stat_activity
+		WHERE pid = %d AND backend_xid::text = '%d' AND state LIKE 'idle in transaction%%'`, r.self.pid, uint32(r.xid)))
+	if severity(err) == "ERROR" {
+		return nil // not allowed
+	}
+	return err
+}
+
+// ask asks one question. A base that doesn't obey its context loses its socket when that ends.
+func (w *witness) ask(ctx context.Context, query string) ([]string, error) {
+	if w.sock != nil {
+		defer context.AfterFunc(ctx, func() { w.sock.closeFor(ctx.Err()) })()
+	}
+	return askOne(ctx, w.base, query)
+}
+
+// witness opens a connection to be asked.
+func (e *Endpoint) witness(ctx context.Context) (*witness, error) {
+	base, sock, err := e.connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s, err := e.identify(ctx, base, sock, false)
+	if err != nil {
+		end(base, sock)
+		return nil, err
+	}
+	w := &witness{base: base, sock: sock, pid: s.PID}
+	e.watchSync(base, func() { w.unsure.Store(true) })
+	return w, nil
+}
+
+// witness borrows a connection to the endpoint that was opened before a COMMIT was sent. Busy says that there is one, but
+// that somebody uses it.
+func (p *Pool) witness(ctx context.Context, d *doubt, except map[*physical]bool) (w *witness, busy bool) {
+	meant := func(ph *physical) bool { // asked of connections in use too, of which pgx must not be asked anything
+		return ph.route == d.lost.route && ph.opened < d.at && !except[ph] && (ph.sock == nil || ph.sock.broken() == nil)
+	}
+	var older []*physical
+	p.mu.Lock()
+	for ph := range p.all {
+		if meant(ph) {
+			older = append(older, ph)
+		}
+	}
+	p.mu.Unlock()
+	if len(older) == 0 {
+		return nil, false
+	}
+	var ph *physical
+	var giveBack func()
+	if p.governed {
+		ph, giveBack = p.borrowFree(ctx, meant)
+	} else {
+		ph, giveBack = p.borrowParked(older)
+	}
+	if ph == nil {
+		return nil, true
+	}
+	return &witness{base: ph.base, sock: ph.sock, pid: ph.server.PID, older: true, ph: ph, giveBack: giveBack}, true
+}
+
+// borrowFree takes a free connection out of the driver's own pool, under a permit, waiting for its turn for a moment.
+func (p *Pool) borrowFree(ctx context.Context, meant func(*physical) bool) (ph *physical, giveBack func()) {
+	if p.permits != nil && !p.permits.TryAcquire(1) {
+		ctx, cancel := context.WithTimeout(ctx, askSlowest)
+		defer cancel()
+		if p.permits.Acquire(ctx, 1) != nil {
+			return nil, nil
+		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i, ph := range p.free {
+		if meant(ph) {
+			p.free = append(p.free[:i:i], p.free[i+1:]...)
+			return ph, func() { p.giveBackBorrowed(ph) }
+		}
+	}
+	p.release()
+	return nil, nil
+}
+
+func (p *Pool) giveBackBorrowed(ph *physical) {
+	why, unfit := p.unfit(ph, now())
+	if !unfit {
+		if ph.lost() {
+			why = stats.ClosedBroken
+		} else {
+			var kept bool
+			if why, kept = p.putFree(ph); kept {
+				p.release()
+				return
+			}
+		}
+	}
+	p.end(ph, why, p.release)
+}
+
+// borrowParked takes a connection that lies in database/sql's free list. If database/sql wants to use it meanwhile, it
+// waits for it to be given back.
+func (p *Pool) borrowParked(older []*physical) (ph *physical, giveBack func()) {
+	for _, ph := range older {
+		c := ph.user.Load()
+		if c == nil || !c.lend() {
+			continue
+		}
+		return ph, func() {
+			if !c.lent() {
+				p.end(ph, c.closing, nil) // database/sql has closed it meanwhile
+			}
+		}
+	}
+	return nil, nil
+}
+
+// lend takes a parked connection for a moment.
+func (c *Conn) lend() bool {
+	if !c.lending.TryLock() {
+		return false
+	}
+	if c.state.CompareAndSwap(connParked, connLent) {
+		return true
+	}
+	c.lending.Unlock()
+	return false
+}
+
+// lent gives it back. False: it was closed meanwhile, and is the borrower's to end.
+func (c *Conn) lent() bool {
+	defer c.lending.Unlock()
+	return c.state.CompareAndSwap(connLent, connParked)
+}
+
+// returned waits until a connection that was lent is back.
+func (c *Conn) returned() {
+	c.lending.Lock()
+	c.lending.Unlock() //nolint:staticcheck // the wait is all
+}

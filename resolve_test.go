@@ -1,0 +1,306 @@
+package managedpg_test
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/managedpg/managedpg"
+	"github.com/managedpg/managedpg/conn"
+	"github.com/managedpg/managedpg/internal/pgtest"
+)
+
+// warm leaves n free connections in the pool.
+func warm(t *testing.T, db *sql.DB, n int) {
+	t.Helper()
+	var held []*sql.Conn
+	for range n {
+		c, err := db.Conn(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		held = append(held, c)
+	}
+	for _, c := range held {
+		if err := c.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestResolveCommit(t *testing.T) {
+	inTxEach(t, func(t *testing.T, c combination, r *txRig) {
+		once := &managedpg.TxOptions{ResolveCommit: true}
+		again := &managedpg.TxOptions{ResolveCommit: true, Retries: 1}
+		warm(t, r.db, 2)
+		if err := r.inTx(t.Context(), once, insert1(nothing)); err != nil {
+			t.Error(err)
+		}
+		r.want(1, 1)
+
+		for _, do := range []pgtest.Action{pgtest.Reset, pgtest.Fatal("57P01")} {
+			// It took place.
+			warm(t, r.db, 2)
+			r.proxy.Arm(pgtest.Fault{On: onCommitOf, Do: do})
+			if err := r.inTx(t.Context(), again, insert1(nothing)); err != nil {
+				t.Error(err)
+			}
+			r.want(1, 1)
+			// It didn't.
+			warm(t, r.db, 2)
+			r.proxy.Arm(pgtest.Fault{On: onCommitOf, Do: do, Before: true})
+			if err := r.inTx(t.Context(), again, insert1(nothing)); err != nil {
+				t.Error(err)
+			}
+			r.want(2, 1)
+			warm(t, r.db, 2)
+			r.proxy.Arm(pgtest.Fault{On: onCommitOf, Do: do, Before: true})
+			err := r.inTx(t.Context(), once, insert1(nothing))
+			r.wantErr(err, managedpg.ErrTxLost)
+			if errors.Is(err, managedpg.ErrOutcomeUnknown) {
+				t.Errorf("got %v", err)
+			}
+			r.want(1, 0)
+		}
+
+		// Its context ends meanwhile: it hangs after it took place, and on its way. The server doesn't know that nobody will
+		// answer it, so its session has to be ended.
+		warm(t, r.db, 2)
+		ctx, cancel := context.WithCancel(t.Context())
+		r.proxy.Arm(pgtest.Fault{On: onCommitOf, Do: pgtest.Hang, Hook: cancel})
+		if err := r.inTx(ctx, again, insert1(nothing)); err != nil {
+			t.Error(err)
+		}
+		r.want(1, 1)
+		warm(t, r.db, 2)
+		ctx, cancel = context.WithCancel(t.Context())
+		r.proxy.Arm(pgtest.Fault{On: onCommitOf, Do: pgtest.Hang, Before: true, Hook: cancel})
+		err := r.inTx(ctx, again, insert1(nothing))
+		r.wantErr(err, managedpg.ErrTxLost, context.Canceled)
+		r.want(1, 0)
+		r.proxy.Release()
+
+		// The connection is lost while the id is asked for: nothing has been committed.
+		warm(t, r.db, 2)
+		r.proxy.Arm(pgtest.Fault{On: pgtest.OnText("if_assigned()::text, pg_catalog.pg_backend_pid()::text, (extract"), Do: pgtest.Reset})
+		if err := r.inTx(t.Context(), again, insert1(nothing)); err != nil {
+			t.Error(err)
+		}
+		r.want(2, 1)
+
+		// A statement has failed: there is nothing to ask for.
+		err = r.inTx(t.Context(), again, insert1(func(ctx context.Context, tx *sql.Tx) error {
+			_, _ = tx.ExecContext(ctx, "SELECT 1/0")
+			return nil
+		}))
+		wantSQLState(t, c, err, "22012")
+		r.want(1, 0)
+
+		// READ ONLY, it isn't asked.
+		r.proxy.ResetCounts()
+		err = r.inTx(t.Context(), &managedpg.TxOptions{TxOptions: sql.TxOptions{ReadOnly: true}, ResolveCommit: true}, nothing)
+		if err != nil {
+			t.Error(err)
+		}
+		if n := r.proxy.RoundTrips(); n > 3 { // and a ping
+			t.Errorf("%d round trips: %q", n, r.proxy.Queries())
+		}
+	})
+}
+
+func TestResolveCommitHonestly(t *testing.T) {
+	inTxEach(t, func(t *testing.T, c combination, r *txRig) {
+		opts := &managedpg.TxOptions{ResolveCommit: true}
+		r.db.SetMaxIdleConns(1) // where database/sql governs
+		pool, _ := managedpg.PoolOf(r.db)
+
+		// No connection is older.
+		for _, before := range []bool{false, true} {
+			pool.Drain()
+			r.proxy.Arm(pgtest.Fault{On: onCommitOf, Do: pgtest.Reset, Before: before})
+			err := r.inTx(t.Context(), opts, insert1(nothing))
+			if before {
+				r.wantErr(err, managedpg.ErrTxLost)
+				r.want(1, 0)
+				continue
+			}
+			r.wantErr(err, managedpg.ErrOutcomeUnknown)
+			var lost *conn.LostError
+			if !errors.As(err, &lost) || lost.XID == 0 || !strings.Contains(err.Error(), "older") {
+				t.Errorf("got %v", err)
+			} else if outcome, err := lost.Resolve(t.Context()); outcome != conn.OutcomeUnknown || err == nil {
+				t.Errorf("later: %v, %v", outcome, err)
+			}
+			r.want(1, 1)
+		}
+		// It has written nothing.
+		r.db.SetMaxIdleConns(2)
+		warm(t, r.db, 2)
+		r.proxy.Arm(pgtest.Fault{On: onCommitOf, Do: pgtest.Reset})
+		err := r.inTx(t.Context(), opts, func(ctx context.Context, tx *sql.Tx) error {
+			_, err := tx.ExecContext(ctx, "NOTIFY x")
+			return err
+		})
+		r.wantErr(err, managedpg.ErrOutcomeUnknown)
+		r.want(1, 0)
+
+		// One who doesn't ask for it has no id.
+		warm(t, r.db, 2)
+		r.proxy.Arm(pgtest.Fault{On: onCommitOf, Do: pgtest.Reset})
+		err = r.inTx(t.Context(), nil, insert1(nothing))
+		var lost *conn.LostError
+		if !errors.As(err, &lost) || lost.XID != 0 {
+			t.Errorf("got %v", err)
+		} else if outcome, err := lost.Resolve(t.Context()); outcome != conn.OutcomeUnknown || err == nil {
+			t.Errorf("got %v, %v", outcome, err)
+		}
+		r.want(1, 1)
+
+		// A plain user can, too, and when it suits him.
+		warm(t, r.db, 2)
+		tx, err := r.db.BeginTx(conn.WithAttempt(t.Context(), &conn.Attempt{Resolve: true}), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		mustExec(t, tx, "INSERT INTO t VALUES (1)")
+		r.proxy.Arm(pgtest.Fault{On: onCommitOf, Do: pgtest.Reset})
+		if err := tx.Commit(); !errors.As(err, &lost) || lost.XID == 0 {
+			t.Errorf("got %v", err)
+		} else if outcome, err := lost.Resolve(t.Context()); outcome != conn.Committed || err != nil {
+			t.Errorf("got %v, %v", outcome, err)
+		}
+		r.runs = 1
+		r.want(1, 1)
+	})
+	t.Run("another driver", func(t *testing.T) {
+		db, err := sql.Open("pgx", pgtest.Database(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer db.Close()
+		if err := managedpg.InTx(t.Context(), db, &managedpg.TxOptions{ResolveCommit: true}, nothing); err == nil {
+			t.Error("no error")
+		}
+	})
+}
+
+// TestResolveCommitAfterACrash lets the server lose the transaction's id, and give it to somebody who commits.
+func TestResolveCommitAfterACrash(t *testing.T) {
+	for _, c := range combinations {
+		t.Run(c.String(), func(t *testing.T) {
+			t.Parallel()
+			server := pgtest.Start(t)
+			if err := server.Exec("CREATE TABLE t (k int)"); err != nil {
+				t.Fatal(err)
+			}
+			proxy := pgtest.NewProxy(t, server.Addr())
+			db := open(t, c.dsn(proxy.DSN(server.DSN())))
+			warm(t, db, 2)
+			reused := ""
+			for try := 0; ; try++ {
+				proxy.Arm(pgtest.Fault{On: onCommitOf, Do: pgtest.Reset, Before: true, Hook: func() {
+					for _, err := range []error{server.Kill(), server.Restart()} {
+						if err != nil {
+							t.Error(err)
+						}
+					}
+					var err error
+					if reused, err = server.QueryString("SELECT pg_current_xact_id()"); err != nil {
+						t.Error(err)
+					}
+				}})
+				mine := ""
+				err := managedpg.InTx(t.Context(), db, &managedpg.TxOptions{ResolveCommit: true}, func(ctx context.Context, tx *sql.Tx) error {
+					mine = value[string](t, tx, "SELECT pg_current_xact_id()::text")
+					_, err := tx.ExecContext(ctx, "INSERT INTO t VALUES (1)")
+					return err
+				})
+				if !errors.Is(err, managedpg.ErrOutcomeUnknown) && !errors.Is(err, managedpg.ErrTxLost) {
+					t.Errorf("got %v", err)
+				}
+				if mine == reused {
+					t.Logf("%s was handed out twice: %v", mine, err)
+					break
+				}
+				if try == 10 {
+					t.Errorf("the id %s was never handed out again", mine)
+					break
+				}
+				warm(t, db, 2)
+			}
+		})
+	}
+}
+
+// TestResolveCommitWithSynchronousStandby: committed means what an acknowledged COMMIT means.
+func TestResolveCommitWithSynchronousStandby(t *testing.T) {
+	primary := pgtest.Start(t)
+	standby, err := primary.Standby()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { standby.Close() })
+	err = primary.Exec("CREATE TABLE t (k int)", "ALTER SYSTEM SET wal_sender_timeout = 0",
+		"ALTER SYSTEM SET synchronous_standby_names = '"+standby.Name()+"'", "SELECT pg_reload_conf()")
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the standby is synchronous", func() bool {
+		state, err := primary.QueryString("SELECT sync_state FROM pg_stat_replication")
+		return err == nil && state == "sync"
+	})
+	for _, c := range combinations {
+		t.Run(c.String(), func(t *testing.T) {
+			proxy := pgtest.NewProxy(t, primary.Addr())
+			db := open(t, c.dsn(proxy.DSN(primary.DSN())))
+			commit := func(thaw time.Duration, hook func()) error {
+				warm(t, db, 2)
+				proxy.Arm(pgtest.Fault{On: onCommitOf, Do: pgtest.Reset, NoWait: true, Hook: hook})
+				ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+				defer cancel()
+				return managedpg.InTx(ctx, db, &managedpg.TxOptions{ResolveCommit: true}, func(ctx context.Context, tx *sql.Tx) error {
+					_, err := tx.ExecContext(ctx, "INSERT INTO t VALUES (1)")
+					if err != nil {
+						return err
+					}
+					if hook != nil {
+						time.AfterFunc(time.Second, cancel)
+					}
+					if err := standby.Freeze(); err != nil {
+						t.Error(err)
+					}
+					if thaw > 0 {
+						time.AfterFunc(thaw, func() { standby.Thaw() })
+					}
+					return nil
+				})
+			}
+			// While the standby is silent the COMMIT is in progress, and is waited for.
+			if err := commit(300*time.Millisecond, nil); err != nil {
+				t.Errorf("a standby that was late: %v", err)
+			}
+			// Its wait is cut short: it is on the primary, and may be nowhere else.
+			err := commit(0, func() {
+				eventually(t, "COMMIT waits for the standby", func() bool {
+					n, err := primary.QueryString("SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
+					return err == nil && n == "1"
+				})
+			})
+			if !errors.Is(err, managedpg.ErrOutcomeUnknown) {
+				t.Errorf("a standby that never confirmed: %v", err)
+			}
+			if err := standby.Thaw(); err != nil {
+				t.Fatal(err)
+			}
+			var lost *conn.LostError
+			if errors.As(err, &lost) {
+				if outcome, err := lost.Resolve(t.Context()); outcome != conn.Committed {
+					t.Errorf("once the standby has it: %v, %v", outcome, err)
+				}
+			}
+		})
+	}
+}
