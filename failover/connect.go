@@ -11,8 +11,10 @@ import (
 
 const (
 	// leastGrace is what a suspect endpoint gets for a dial at least when another is usable; it gets four times what its
-	// quickest dial took if that is more.
-	leastGrace = 25 * time.Millisecond
+	// last good probe took if that is more, up to mostGrace. A probe is under way too: once that was answered, a dial gets
+	// its full time.
+	leastGrace = 10 * time.Millisecond
+	mostGrace  = 50 * time.Millisecond
 	// A server with no room is asked again after firstBusy, then after ever longer, up to busyAtMost.
 	firstBusy  = 25 * time.Millisecond
 	busyAtMost = time.Second
@@ -320,7 +322,7 @@ func (c *checkout) limit(e *endpoint, left int) (time.Duration, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if e.state == Suspect && e.watched && c.stands(e) {
-		if grace := max(leastGrace, min(4*e.quickest, time.Second)); limit == 0 || grace < limit {
+		if grace := max(leastGrace, min(4*e.response, mostGrace)); limit == 0 || grace < limit {
 			limit, means = grace, errGrace
 		}
 	}
@@ -359,9 +361,7 @@ func (c *checkout) try(e *endpoint, limit time.Duration, means error) (outcome, 
 	if limit > 0 {
 		dialCtx, stop = context.WithTimeoutCause(dialCtx, limit, means)
 	}
-	began := time.Now()
 	err := c.dial(dialCtx, e.number)
-	took := time.Since(began)
 	cause := context.Cause(dialCtx)
 	stop()
 	cancel(nil)
@@ -372,20 +372,15 @@ func (c *checkout) try(e *endpoint, limit time.Duration, means error) (outcome, 
 	defer c.unlock()
 	delete(c.dials, a)
 	if err == nil {
-		c.succeeded(a, took)
+		c.succeeded(a)
 		return finished, nil
 	}
 	return c.failed(a, err, cause)
 }
 
 // succeeded needs the lock.
-func (c *checkout) succeeded(a *attempt, took time.Duration) {
+func (c *checkout) succeeded(a *attempt) {
 	e := a.endpoint
-	// The quickest says how the server is, the others how busy we were: eight dials at once at the start take far longer.
-	// One that was down may be elsewhere now.
-	if e.quickest == 0 || e.state == Down || took < e.quickest {
-		e.quickest = took
-	}
 	e.fresh = true
 	c.reached(a)
 }
@@ -483,6 +478,8 @@ func (c *checkout) cutShort(a *attempt, cause error) {
 	e := a.endpoint
 	c.tried[e] = trial{cause, e.revived}
 	switch {
+	case cause == errGrace && e.state == Up:
+		delete(c.tried, e) // it answered something else meanwhile: dial it again
 	case !e.watched && e.state == Suspect:
 		c.down(e, cause)
 	case cause == errGrace && e.state == Suspect:

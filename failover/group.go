@@ -135,16 +135,15 @@ type endpoint struct {
 
 	// What follows is guarded by Group.mu.
 	candidate
-	admitted bool          // its role will do
-	was      bool          // usable when settle last looked
-	shown    State         // its state when settle last looked
-	seen     bool          // its Observation is one
-	lent     bool          // connections to it may exist
-	fresh    bool          // connections of its present epoch may exist
-	verdicts int           // how often it was found down
-	revived  int           // how often it became usable, or was cleared of suspicion
-	lastErr  error         // the last failed dial or probe; nil while it is up
-	quickest time.Duration // what the quickest good dial took
+	admitted bool  // its role will do
+	was      bool  // usable when settle last looked
+	shown    State // its state when settle last looked
+	seen     bool  // its Observation is one
+	lent     bool  // connections to it may exist
+	fresh    bool  // connections of its present epoch may exist
+	verdicts int   // how often it was found down
+	revived  int   // how often it became usable, or was cleared of suspicion
+	lastErr  error // the last failed dial or probe; nil while it is up
 
 	due         time.Time     // when the monitor probes it next
 	began       time.Time     // when the last probe began

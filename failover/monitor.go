@@ -14,7 +14,7 @@ const (
 	firstRetry = 100 * time.Millisecond
 	// While no endpoint is usable and a checkout waits, those that aren't usable are probed every hurry, and after
 	// hurryFor ever more slowly, down to every hurryAtMost.
-	hurry       = 50 * time.Millisecond
+	hurry       = 25 * time.Millisecond
 	hurryFor    = 5 * time.Second
 	hurryAtMost = time.Second
 	// evidenceGap is the least time between two probes that calls ask for. It doubles with each that finds nothing, up

@@ -128,10 +128,10 @@ func TestSuspectThatIsSilentCostsLittle(t *testing.T) {
 		r.warmUp(0)
 		r.servers[0].freeze()
 		r.CallFailed(0, context.DeadlineExceeded)
-		want(r.t, "the first takes", took(func() { r.reaches(1) }), 25*time.Millisecond)
+		want(r.t, "the first takes", took(func() { r.reaches(1) }), 10*time.Millisecond)
 		want(r.t, "the next takes", took(func() { r.reaches(1) }), 0)
 		r.currentIs(0)
-		r.pass(time.Second)
+		r.pass(1100 * time.Millisecond) // probed 25 ms after the last one
 		r.currentIs(1)
 		r.pass(time.Minute)
 		want(r.t, "events", r.kinds(), "failover db0->db1")

@@ -46,7 +46,7 @@ func TestWaitersAreWoken(t *testing.T) {
 	}
 }
 
-// The hurry wears off: every 50 ms for 5 s, then down to every second.
+// The hurry wears off: every 25 ms for 5 s, then down to every second.
 func TestHurryWearsOff(t *testing.T) {
 	scene(t, targeting("read-write"), pair, func(r *rig) {
 		r.warmUp(0)
@@ -64,7 +64,7 @@ func TestHurryWearsOff(t *testing.T) {
 				late++
 			}
 		}
-		if early < 98 || early > 102 || late < 13 || late > 16 {
+		if early < 196 || early > 204 || late < 13 || late > 16 {
 			r.t.Errorf("%d probes in the first 5s, %d in the last 14s", early, late)
 		}
 		r.pass(time.Minute) // nobody waits any more
