@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 )
@@ -15,8 +16,12 @@ var registry struct {
 	pools map[string]*Connector
 }
 
+// validUTF8 is for names, which go into metrics: an invalid label value would fail a whole scrape.
+func validUTF8(name string) string { return strings.ToValidUTF8(name, "\uFFFD") }
+
 // register gives a pool a name that no other open pool has: its own, or that with #2, #3, ... behind it.
 func register(c *Connector, name string) {
+	name = validUTF8(name)
 	registry.mu.Lock()
 	defer registry.mu.Unlock()
 	if registry.pools == nil {

@@ -123,29 +123,34 @@ func (l *Latency) quantile(q float64) time.Duration {
 	return l.Max
 }
 
+// The bounds that Buckets yields are the powers of two from 16 µs, below which nobody waits, to 69 s.
+const (
+	leastBits = 14
+	mostBits  = 36
+)
+
 // Longer is the last bound of Buckets: no bound at all.
 const Longer = time.Duration(math.MaxInt64)
 
-// Buckets yields the histogram in buckets of powers of two: how many durations were shorter than the bound and not
-// shorter than the bound before. The bounds go from 2^10 ns (1 µs) to 2^41 ns (37 minutes) and end with [Longer].
+// Buckets yields the histogram in the buckets in which it is published: how many durations were shorter than the bound
+// and not shorter than the bound before. The bounds are the same for all histograms.
 func (l *Latency) Buckets() iter.Seq2[time.Duration, int64] {
 	return func(yield func(time.Duration, int64) bool) {
-		if !yield(1<<firstBits, l.counts[0]) {
-			return
-		}
-		for first := 1; first < numBuckets; first += 1 << subBits {
+		i := 0
+		for bits := leastBits; bits <= mostBits; bits++ {
 			var n int64
-			for _, c := range l.counts[first : first+1<<subBits] {
-				n += c
+			for end := (bits-firstBits)<<subBits + 1; i < end; i++ {
+				n += l.counts[i]
 			}
-			bound := upperBound(first + 1<<subBits - 1)
-			if bound == 1<<lastBits {
-				bound = Longer // the last bucket holds what is above it too
-			}
-			if !yield(bound, n) {
+			if !yield(1<<bits, n) {
 				return
 			}
 		}
+		var n int64
+		for _, c := range l.counts[i:] {
+			n += c
+		}
+		yield(Longer, n)
 	}
 }
 

@@ -126,7 +126,8 @@ func TestLatencyJSON(t *testing.T) {
 // What publishers read: every duration is in one bucket, below its bound and not below the one before.
 func TestPublishedBuckets(t *testing.T) {
 	var h Histogram
-	durations := []time.Duration{0, 1023, 1024, 2047, 2048, time.Millisecond, time.Second, 1<<41 - 1, 1 << 41, 1 << 42, 48 * time.Hour}
+	durations := []time.Duration{0, 1023, 1<<14 - 1, 1 << 14, 1<<15 - 1, 1 << 15, time.Millisecond, time.Second,
+		1<<36 - 1, 1 << 36, 1 << 42, 48 * time.Hour}
 	for _, d := range durations {
 		h.Record(d)
 	}
@@ -146,12 +147,12 @@ func TestPublishedBuckets(t *testing.T) {
 			t.Errorf("from %v to %v: %d, want %d", lower, bound, n, want)
 		}
 		seen += n
-		if bound != Longer && bound != 1<<(9+buckets) {
+		if bound != Longer && bound != 1<<(13+buckets) {
 			t.Errorf("bound %d is %v", buckets, bound)
 		}
 		lower = bound
 	}
-	if seen != l.Count || lower != Longer || buckets != 33 {
+	if seen != l.Count || lower != Longer || buckets != 24 {
 		t.Errorf("%d of %d durations in %d buckets, the last up to %v", seen, l.Count, buckets, lower)
 	}
 }

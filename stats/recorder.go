@@ -89,10 +89,10 @@ func (a *account) read() (now, ever int64) {
 
 // Recorder counts what happens in one pool. Its zero value is ready; it is safe for concurrent use.
 type Recorder struct {
-	lent    account // connections in use, and checkouts
-	opened  account // connections that are open, and that were created
-	failed  atomic.Int64
-	timeout atomic.Int64
+	lent    account      // connections in use, and checkouts
+	opened  account      // connections that are open, and that were created
+	timeout atomic.Int64 // checkouts that pool_timeout ended
+	failed  atomic.Int64 // those that failed otherwise
 	waiting atomic.Int64
 	closed  [numClosed]atomic.Int64
 
@@ -107,7 +107,7 @@ type Recorder struct {
 // resetPoint is what had been counted at the last Reset.
 type resetPoint struct {
 	checkins, closed                  int64
-	failed, timeouts                  int64
+	timeouts, failed                  int64
 	closedBy                          ClosedBy
 	checkoutTime, useTime, createTime base
 }
@@ -129,9 +129,10 @@ func (r *Recorder) CheckedIn(held time.Duration) {
 
 // CheckoutFailed counts a checkout that got no connection; timeout says that pool_timeout ended it.
 func (r *Recorder) CheckoutFailed(timeout bool) {
-	r.failed.Add(1)
 	if timeout {
 		r.timeout.Add(1)
+	} else {
+		r.failed.Add(1)
 	}
 }
 
@@ -212,9 +213,10 @@ func (r *Recorder) fill(s *Snapshot, since *resetPoint) {
 		s.ClosedBy[i] = r.closed[i].Load() - since.closedBy[i]
 	}
 	s.CheckedIn = max(0, s.Open-s.CheckedOut)
-	s.FailedCheckouts = r.failed.Load() - since.failed
+	timeouts := r.timeout.Load() - since.timeouts
+	s.FailedCheckouts = r.failed.Load() - since.failed + timeouts
 	if s.GovernedBy == GovernedByDriver {
-		s.CheckoutTimeouts = r.timeout.Load() - since.timeouts
+		s.CheckoutTimeouts = timeouts
 		s.Waiting = r.waiting.Load()
 		s.Overflow = max(0, s.Open-s.Size)
 		if limit := s.Size + s.MaxOverflow; s.MaxOverflow >= 0 && limit > 0 {

@@ -1,0 +1,60 @@
+package promstats
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// metric is one that is published. All have the label pool, and more where more are given.
+type metric struct {
+	desc    *prometheus.Desc
+	counter bool
+}
+
+// metrics are all of them. Those marked with * are there only when the driver governs the pool (pool_size is set):
+// otherwise database/sql alone knows them, and client_golang's collectors.NewDBStatsCollector has them.
+var metrics []*metric
+
+var (
+	connections = gauge("pool_connections", "Open connections: used ones are checked out, idle ones are free.", "state")
+	size        = gauge("pool_size", "Connections that are kept (pool_size).")                                                     // *
+	limit       = gauge("pool_max_connections", "Most connections that may be open (pool_size + max_overflow); absent: no limit.") // *
+	minIdle     = gauge("pool_min_idle_connections", "Idle connections that are kept ready (pool_min_idle).")                      // *
+	waiting     = gauge("pool_waiting_checkouts", "Checkouts that wait for a connection now.")                                     // *
+	leaked      = gauge("pool_leaked_connections", "Connections that have been held for longer than leak_threshold now.")
+
+	checkouts = counter("pool_checkouts_total", "Connections that were checked out.")
+	checkins  = counter("pool_checkins_total", "Connections that were given back.")
+	failed    = counter("pool_failed_checkouts_total", "Checkouts that got no connection. timeout: pool_timeout had passed.", "reason")
+	created   = counter("pool_connections_created_total", "Connections that were opened.")
+	closed    = counter("pool_connections_closed_total", "Connections that were closed, by reason.", "reason")
+	leaks     = counter("pool_leaks_total", "Checkouts that were reported as leaks.")
+	reclaimed = counter("pool_reclaimed_connections_total", "Leaked connections that were taken back (leak_reclaim_after).")
+
+	waitTime   = histogram("pool_checkout_wait_seconds", "From asking for a connection to having it.") // *
+	useTime    = histogram("pool_connection_use_seconds", "From having a connection to giving it back.")
+	createTime = histogram("pool_connection_create_seconds", "From dialling to a usable connection.")
+
+	failovers = counter("pool_failovers_total", "Moves to a worse endpoint because the better one could not be used.")
+	failbacks = counter("pool_failbacks_total", "Moves back to a better endpoint.")
+	onFirst   = gauge("pool_on_first_endpoint", "1 while new connections go to the first of the configured endpoints.")
+
+	endpointState        = gauge("endpoint_state", "1 for the state that the endpoint is in, 0 for the others.", "endpoint", "state")
+	endpointCurrent      = gauge("endpoint_current", "1 for the endpoint that new connections go to.", "endpoint")
+	endpointWritable     = gauge("endpoint_writable", "1 for a server that accepts writes, 0 for a read-only one; absent: unknown.", "endpoint")
+	endpointFenced       = gauge("endpoint_fenced", "1 for a server that is not written to, as another one is on a newer timeline.", "endpoint")
+	endpointTimeline     = gauge("endpoint_timeline", "The server's WAL timeline; absent: unknown.", "endpoint")
+	endpointChecks       = counter("endpoint_checks_total", "Health checks of the endpoint.", "endpoint")
+	endpointFailedChecks = counter("endpoint_failed_checks_total", "Health checks of the endpoint that failed.", "endpoint")
+	endpointResponse     = gauge("endpoint_response_seconds", "What the last successful health check took.", "endpoint")
+)
+
+func gauge(name, help string, labels ...string) *metric { return add(name, help, false, labels) }
+
+func counter(name, help string, labels ...string) *metric { return add(name, help, true, labels) }
+
+func histogram(name, help string) *metric { return add(name, help, false, nil) }
+
+func add(name, help string, counter bool, labels []string) *metric {
+	labels = append([]string{"pool"}, labels...)
+	m := &metric{prometheus.NewDesc("managedpg_"+name, help, labels, nil), counter}
+	metrics = append(metrics, m)
+	return m
+}
