@@ -108,9 +108,7 @@ func (c *Conn) leave() {
 	if !c.pool.reclaims {
 		return
 	}
-	if s := c.phys.sock; s != nil {
-		c.phys.called = s.heard.Load()
-	}
+	c.phys.use.paused(c.phys.sock)
 	c.state.Store(connHeld)
 }
 

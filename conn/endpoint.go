@@ -41,6 +41,7 @@ func Pgx(name, dsn string, d *Dialer, configure func(*pgx.ConnConfig) error, opt
 	cfg.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
 		return dial(ctx, network, address, under)
 	}
+	cfg.BuildFrontend = readsOfCalls(cfg.BuildFrontend)
 	theirs := cfg.OnNotice
 	cfg.OnNotice = func(c *pgconn.PgConn, n *pgconn.Notice) {
 		if unsure, ok := c.CustomData()[noticeKey].(func()); ok && n.Routine == syncWait {

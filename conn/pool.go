@@ -197,6 +197,7 @@ func (p *Pool) lend(ctx context.Context, c *Conn, ph *physical, at time.Duration
 	c.phys = ph
 	ph.checkedOut = at
 	if ph.slot != nil {
+		ph.use.paused(ph.sock)
 		ph.checkout = ph.slot.CheckOut(ctx, at)
 		ph.user.Store(c)
 	}

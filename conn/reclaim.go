@@ -3,7 +3,12 @@ package conn
 import (
 	"context"
 	"errors"
+	"io"
+	"net"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
 
 	"github.com/managedpg/managedpg/leak"
 	"github.com/managedpg/managedpg/stats"
@@ -44,32 +49,102 @@ func Reclaim(holder any, checkout uint64, r leak.Report) bool {
 	return true
 }
 
-// atWork says whether the holder does something with the connection although no call is in progress: reads rows, which
-// aren't ours, or uses what sql.Conn.Raw showed it. The socket is ours, though: somebody waits at it now, or has heard from
-// the server since the last call returned, and within the time that makes a holder suspicious.
-func (ph *physical) atWork(quiet time.Duration) bool {
-	if ph.sock == nil {
-		return false
-	}
-	heard := ph.sock.heard.Load()
-	return ph.sock.waiting.Load() > 0 || heard > ph.called && now()-time.Duration(heard) < quiet
+// use is how Reclaim tells a holder at work from one that has abandoned the connection, although no call is in progress:
+// it reads rows, which aren't ours, or uses what sql.Conn.Raw showed it. The socket is ours, though.
+type use struct {
+	heard, wrote int64 // the socket's heard and writes when the last call returned
+	returning    bool  // the call in progress has returned rows
+	rows         bool  // the last one had
+	seen         int64 // the socket's writes when Reclaim last found that there were more of them than wrote
+	seenAt       time.Duration
 }
 
-// abandon ends a connection from outside; its base connection can't be told to close, as somebody may still use it. The
-// server is asked to end what it is doing, which rows that were left open may keep it at: busy, it doesn't notice a
-// closed socket. And it is waited for, so that its session is gone when then lets another one take its place.
+// paused is called at the end of a call, and at the checkout.
+func (u *use) paused(s *socket) {
+	if s != nil {
+		u.heard, u.wrote = s.heard.Load(), s.writes.Load()
+	}
+	u.rows, u.returning = u.returning, false
+}
+
+// atWork says whether somebody waits at the socket now, or has heard from the server or written to it since the last call
+// returned, and within the time that makes a holder suspicious.
+func (ph *physical) atWork(quiet time.Duration) bool {
+	u, s := &ph.use, ph.sock
+	if s == nil {
+		return false
+	}
+	waits := s.waiting.Load() > 0 && u.rows
+	if s.throughCalls {
+		waits = s.reading.Load() > 0
+	}
+	at, heard, wrote := now(), s.heard.Load(), s.writes.Load()
+	if wrote != u.wrote && wrote != u.seen {
+		u.seen, u.seenAt = wrote, at
+	}
+	return waits || heard > u.heard && at-time.Duration(heard) < quiet || wrote != u.wrote && at-u.seenAt < quiet
+}
+
+// callReader is what pgx's calls read through. Under it pgx may go on reading the socket in the background after a write
+// that took long (its bgreader), even on a connection that nobody uses; so that somebody reads the socket does not mean
+// that anybody waits.
+type callReader struct {
+	io.Reader
+	sock *socket
+}
+
+func (r callReader) Read(b []byte) (int, error) {
+	r.sock.reading.Add(1)
+	defer r.sock.reading.Add(-1)
+	return r.Reader.Read(b)
+}
+
+// readsOfCalls makes pgx read through a callReader.
+func readsOfCalls(build pgconn.BuildFrontendFunc) pgconn.BuildFrontendFunc {
+	return func(r io.Reader, w io.Writer) *pgproto3.Frontend {
+		if s := socketUnder(w); s != nil {
+			s.throughCalls = true
+			r = callReader{r, s}
+		}
+		return build(r, w)
+	}
+}
+
+// socketUnder finds our socket under a connection, as rawConn finds the system's.
+func socketUnder(c any) *socket {
+	for {
+		switch under := c.(type) {
+		case *socket:
+			return under
+		case interface{ NetConn() net.Conn }:
+			c = under.NetConn()
+		default:
+			return nil
+		}
+	}
+}
+
+// cancelAfter is how long the server is given to notice by itself that its client has hung up, as it does at once unless
+// rows that were left open keep it at work.
+const cancelAfter = 50 * time.Millisecond
+
+// abandon ends a connection from outside; its base connection can't be told to close, as somebody may still use it. A
+// server that is at work is asked to stop. It is waited for, so that its session is gone when then lets another one take
+// its place.
 func (ph *physical) abandon(then func()) {
 	ctx, cancel := context.WithTimeout(context.Background(), closeLimit)
 	defer cancel()
-	if ph.pgx != nil {
-		_ = ph.pgx.Conn().PgConn().CancelRequest(ctx)
-	}
 	switch {
 	case ph.sock != nil:
+		if ph.pgx != nil {
+			late := time.AfterFunc(cancelAfter, func() { _ = ph.pgx.Conn().PgConn().CancelRequest(ctx) })
+			defer late.Stop()
+		}
 		ph.sock.whenClosed(then)
 		ph.sock.hangUp(ctx)
 		return
 	case ph.pgx != nil:
+		_ = ph.pgx.Conn().PgConn().CancelRequest(ctx)
 		_ = ph.pgx.Conn().PgConn().Conn().Close()
 	}
 	then()
@@ -89,6 +164,7 @@ func (ph *physical) cancellable(ctx context.Context, p *Pool) (context.Context, 
 func (ph *physical) hasRows(cancel context.CancelCauseFunc) {
 	ph.doneWithRows()
 	ph.cancelRows = cancel
+	ph.use.returning = true
 }
 
 func (ph *physical) doneWithRows() {

@@ -23,6 +23,9 @@ type socket struct {
 	waiting atomic.Int32 // reads and writes under way
 	refused atomic.Bool  // refuse was called
 
+	throughCalls bool         // reading is kept up to date; set when opened. See callReader
+	reading      atomic.Int32 // reads under way that a call of pgx waits for
+
 	over atomic.Bool // broken has something to say; without it broken takes no lock
 
 	mu      sync.Mutex // guards what follows up to onClose
