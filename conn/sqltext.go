@@ -51,27 +51,46 @@ func mayEnd(text string) bool {
 	return false
 }
 
-// txAfter is the transaction that a session is in after a text has run, if it was in this one before.
+// txAfter is the transaction that a session is in after a text has run, if it was in this one before. A verb that may be
+// none leaves that unclear.
 func txAfter(text string, tx txState) txState {
+	_, afterFirst := word(text)
+	clear := !mayHide(text)
 	for verb, rest := range txVerbs(text) {
-		switch verb {
-		case "BEGIN", "START":
-			if tx == txNone {
-				tx = txReadWrite
-			}
-		case "COMMIT", "END":
-			tx = afterEnd(rest)
-		case "ROLLBACK", "ABORT":
-			if !toSavepoint(rest) {
-				tx = afterEnd(rest)
-			}
-		case "PREPARE":
-			if next, _ := word(rest); next == "TRANSACTION" {
-				tx = txNone
-			}
+		next := txStep(verb, rest, tx)
+		if next != tx && !clear && len(rest) != len(afterFirst) {
+			next = txUnclear
+		}
+		tx = next
+	}
+	return tx
+}
+
+// txStep is the transaction after one statement, of which the verb and the rest are given.
+func txStep(verb, rest string, tx txState) txState {
+	switch verb {
+	case "BEGIN", "START":
+		if tx == txNone || tx == txUnclear {
+			return txReadWrite
+		}
+	case "COMMIT", "END":
+		return afterEnd(rest)
+	case "ROLLBACK", "ABORT":
+		if !toSavepoint(rest) {
+			return afterEnd(rest)
+		}
+	case "PREPARE":
+		if next, _ := word(rest); next == "TRANSACTION" {
+			return txNone
 		}
 	}
 	return tx
+}
+
+// mayHide says whether what looks like a verb may be part of something else: a literal, a comment, a function's body.
+func mayHide(text string) bool {
+	return strings.ContainsAny(text, `'"$`) || strings.Contains(text, "--") || strings.Contains(text, "/*") ||
+		strings.Contains(strings.ToUpper(text), "ATOMIC")
 }
 
 // afterEnd knows COMMIT AND CHAIN, which begins the next transaction at once, from COMMIT.

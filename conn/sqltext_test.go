@@ -86,6 +86,16 @@ func TestTxAfter(t *testing.T) {
 		{"PREPARE TRANSACTION 'x'", txReadWrite, txNone},
 		{"PREPARE s AS SELECT 1", txReadWrite, txReadWrite},
 		{"COMMIT PREPARED 'x'", txNone, txNone},
+		{"BEGIN", txUnclear, txReadWrite},
+		{"ROLLBACK", txUnclear, txNone},
+		{"BEGIN; SET LOCAL a = 'b'", txNone, txReadWrite},
+		{"INSERT INTO t VALUES ('; begin')", txNone, txUnclear}, // what may be none isn't taken for one
+		{"INSERT INTO t VALUES ('; begin')", txReadWrite, txReadWrite},
+		{"INSERT INTO t VALUES ('; end')", txReadWrite, txUnclear},
+		{"INSERT INTO t VALUES ('; end')", txNone, txNone},
+		{"-- begin\nSELECT 1;", txNone, txUnclear},
+		{"SELECT 1; -- begin", txNone, txUnclear},
+		{"CREATE PROCEDURE p() BEGIN ATOMIC SELECT 1; END", txReadWrite, txUnclear},
 	} {
 		if got := txAfter(test.text, test.before); got != test.want {
 			t.Errorf("txAfter(%q, %v) = %v, want %v", test.text, test.before, got, test.want)
