@@ -137,6 +137,17 @@ func sqlState(err error) string {
 	return s.SQLState()
 }
 
+// endsSession says of a SQLSTATE that it ends the session, for an error whose severity is in the server's language: of
+// appendix A's shutdowns and the timeouts of sessions and transactions.
+func endsSession(code string) bool {
+	switch code {
+	case "57P01", "57P02", "57P03", "57P04", "57P05", "25P03", "25P04":
+		return true
+	default:
+		return false
+	}
+}
+
 // severity is the severity of a server's answer: "ERROR" leaves the session alive, "FATAL" and "PANIC" end it. lib/pq
 // knows it in the server's language only (lc_messages).
 func severity(err error) string {

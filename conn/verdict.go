@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql/driver"
 	"errors"
+	"io"
 )
 
 // kind is what a call asks of the server, as far as its loss is concerned.
@@ -18,9 +19,6 @@ const (
 
 // mark is what a call remembers before it starts, for sent.
 func (ph *physical) mark() int64 {
-	if ph.syncWait.Load() {
-		ph.syncWait.Store(false) // it came with rows of an earlier call, which were read without us
-	}
 	switch {
 	case ph.sock != nil:
 		return ph.sock.writes.Load()
@@ -83,7 +81,11 @@ func (c *Conn) judge(ctx context.Context, ph *physical, mark int64, what kind, q
 	if ph.tx != txReadOnly || sqlState(err) != codeReadOnly {
 		c.pool.callFailed(ctx, ph, err)
 	}
-	if ph.answered(err) {
+	answered, sent := ph.answered(err), ph.sent(mark)
+	if ctxErr != nil && !sent && (!answered || errors.Is(err, ctxErr)) {
+		return ctxErr
+	}
+	if answered {
 		if what == statement && ph.pgx == nil && touchesTx(query) && hasTxVerb(query) {
 			ph.tx = txUnclear
 		}
@@ -94,14 +96,14 @@ func (c *Conn) judge(ctx context.Context, ph *physical, mark int64, what kind, q
 	}
 
 	inTx := ph.inTx()
-	if !ph.sent(mark) || what == harmless {
+	if !sent || what == harmless {
 		switch {
+		case inTx == txUnclear:
+			return ph.lostError(ErrOutcomeUnknown, err, ctxErr)
+		case inTx != txNone:
+			return ph.lostError(ErrTxLost, err, ctxErr)
 		case ctxErr != nil:
 			return ctxErr
-		case inTx == txUnclear:
-			return ph.lostError(ErrOutcomeUnknown, err, nil)
-		case inTx != txNone:
-			return ph.lostError(ErrTxLost, err, nil)
 		default:
 			return driver.ErrBadConn
 		}
@@ -131,7 +133,13 @@ func (ph *physical) answered(err error) bool {
 	case "FATAL", "PANIC":
 		return false
 	}
-	return !ph.lost() && !errors.Is(err, driver.ErrBadConn)
+	return !ph.lost() && !errors.Is(err, driver.ErrBadConn) && !endsSession(sqlState(err)) && !ph.ended(err)
+}
+
+// ended says whether err is the end of the stream, of which the socket knows nothing when TLS says so.
+func (ph *physical) ended(err error) bool {
+	over := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+	return over && ph.features.validator != nil && !ph.features.validator.IsValid()
 }
 
 func (ph *physical) lostError(kind, err, ctxErr error) error {
