@@ -67,6 +67,9 @@ func (c *Conn) enter(ctx context.Context) (*physical, error) {
 		}
 	}
 	c.phys.doneReading()
+	if reason := c.phys.condemned.Load(); reason != nil {
+		c.phys.kill(*reason)
+	}
 	if c.phys.syncWait.Load() {
 		c.phys.syncWait.Store(false) // it came while the rows of the last call were read: too late to tell
 	}

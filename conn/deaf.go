@@ -13,6 +13,7 @@ import (
 // The nil patience is one that isn't needed.
 type patience struct {
 	ctx   context.Context
+	ph    *physical
 	sock  *socket
 	limit time.Duration
 	halt  func() bool // keeps ended from being called
@@ -30,7 +31,7 @@ func (ph *physical) bear(ctx context.Context, limit time.Duration) *patience {
 	if !ph.endpoint.deaf || ph.sock == nil || ctx.Done() == nil {
 		return nil
 	}
-	w := &patience{ctx: ctx, sock: ph.sock, limit: limit}
+	w := &patience{ctx: ctx, ph: ph, sock: ph.sock, limit: limit}
 	w.mu.Lock() // the context may have ended already
 	defer w.mu.Unlock()
 	w.halt = context.AfterFunc(ctx, w.ended)
@@ -52,11 +53,19 @@ func (w *patience) stop() {
 }
 
 func (w *patience) ended() {
+	if w.begin() && w.limit > 0 {
+		// The call itself comes back only later.
+		w.ph.pool.callFailed(w.ctx, w.ph, w.ctx.Err())
+	}
+}
+
+func (w *patience) begin() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if !w.over {
 		w.timer = time.AfterFunc(w.limit, w.lost)
 	}
+	return !w.over
 }
 
 // lost closes the socket. Of rows one can't see whether they are being read or were closed; but database/sql closes them

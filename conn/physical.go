@@ -40,6 +40,8 @@ type physical struct {
 	used       bool                 // has been checked out before: its session may need a reset
 
 	cancelRows context.CancelCauseFunc // ends the rows of the last call, if Reclaim may want to; see cancellable
+	condemned  atomic.Pointer[error]   // why nothing more may be sent on it; set from outside
+	pool       *Pool                   // set when opened
 	tx         txState
 	self       *self       // what the server said of itself, if InTx has had it asked
 	reading    *patience   // with the rows of the last call, which may still be read
@@ -230,6 +232,13 @@ func (ph *physical) close(then func()) {
 	_ = ph.base.Close()
 }
 
+// condemn lets no further call be made on the connection, and gives one in progress closeLimit to end.
+func (ph *physical) condemn(reason error) {
+	if ph.condemned.CompareAndSwap(nil, &reason) {
+		time.AfterFunc(closeLimit, func() { ph.kill(reason) })
+	}
+}
+
 // kill closes the socket under whoever uses the connection; the reason is what they get.
 func (ph *physical) kill(reason error) {
 	switch {
@@ -247,7 +256,7 @@ func (p *Pool) open(ctx context.Context, e *Endpoint) (*physical, error) {
 	if err != nil {
 		return nil, err
 	}
-	ph := &physical{base: base, features: featuresOf(base), sock: sock, endpoint: e}
+	ph := &physical{base: base, features: featuresOf(base), sock: sock, endpoint: e, pool: p}
 	ph.pgx, _ = base.(*stdlib.Conn)
 	ready := false
 	defer func() { // also when OnConnect panics

@@ -542,17 +542,19 @@ func (p *Pool) Close() error {
 	return nil
 }
 
-// Kill closes the sockets of all connections to an endpoint, whoever uses them; they get the reason.
+// Kill lets nothing more be sent to an endpoint on the connections there are. What was sent may still be answered, for up
+// to closeLimit: to close the socket under it would not undo it, only leave its sender in the dark. Whatever comes next on
+// such a connection gets the reason.
 func (p *Pool) Kill(endpoint int, reason error) {
-	p.kill(reason, func(ph *physical) bool { return ph.route == endpoint })
+	p.onThose(func(ph *physical) bool { return ph.route == endpoint }, func(ph *physical) { ph.condemn(reason) })
 }
 
 // KillStuck closes the sockets to an endpoint on which somebody waits for the server, that has said nothing since then.
 func (p *Pool) KillStuck(endpoint int, since time.Time, reason error) {
-	p.kill(reason, func(ph *physical) bool { return ph.route == endpoint && ph.stuck(since) })
+	p.onThose(func(ph *physical) bool { return ph.route == endpoint && ph.stuck(since) }, func(ph *physical) { ph.kill(reason) })
 }
 
-func (p *Pool) kill(reason error, meant func(*physical) bool) {
+func (p *Pool) onThose(meant func(*physical) bool, how func(*physical)) {
 	p.mu.Lock()
 	var victims []*physical
 	for ph := range p.all {
@@ -562,7 +564,7 @@ func (p *Pool) kill(reason error, meant func(*physical) bool) {
 	}
 	p.mu.Unlock()
 	for _, ph := range victims {
-		ph.kill(reason)
+		how(ph)
 	}
 	p.Sweep()
 }
