@@ -73,6 +73,10 @@ func (c *Conn) enter(ctx context.Context) (*physical, error) {
 	if c.phys.syncWait.Load() {
 		c.phys.syncWait.Store(false) // it came while the rows of the last call were read: too late to tell
 	}
+	if c.phys.endpoint.deaf && ctx.Err() != nil { // lib/pq would send the call all the same
+		c.leave()
+		return nil, ctx.Err()
+	}
 	return c.phys, nil
 }
 
