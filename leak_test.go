@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/url"
 	"os"
 	"os/exec"
@@ -23,6 +24,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/lib/pq"
 
 	"github.com/managedpg/managedpg"
@@ -545,6 +548,64 @@ func TestSlowReaderIsNotReclaimed(t *testing.T) {
 		l.wantReclaimed("Rows", rows.Err(), at)
 		_ = rows.Close()
 	})
+}
+
+// What sql.Conn.Raw shows is used without a call of ours.
+func TestCopyThroughRawIsNotReclaimed(t *testing.T) {
+	l := newLeaky(t, withKeys(pgtest.Database(t), "pool_size=2", "leak_reclaim_after=1"))
+	ctx := context.Background()
+	mustExec(t, l.db, "CREATE TABLE t (text text)")
+	c, err := l.db.Conn(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	rows := 0
+	var n int64
+	err = c.Raw(func(dc any) error {
+		pgxConn := managedpg.Unwrap(dc).(*stdlib.Conn).Conn()
+		n, err = pgxConn.CopyFrom(ctx, pgx.Identifier{"t"}, []string{"text"}, pgx.CopyFromFunc(func() ([]any, error) {
+			time.Sleep(100 * time.Millisecond)
+			if rows++; rows > 25 {
+				return nil, nil
+			}
+			return []any{strings.Repeat("x", 100_000)}, nil // more than pgx keeps back
+		}))
+		return err
+	})
+	if err != nil || n != 25 {
+		t.Errorf("%d rows copied, %v", n, err)
+	}
+}
+
+// After a write that took long pgx leaves a read of its own behind, which is no sign of life.
+func TestReclaimWhilePgxReadsInTheBackground(t *testing.T) {
+	l := newLeaky(t, withKeys(pgtest.Database(t), "pool_size=1", "max_overflow=0", "leak_reclaim_after=0.4"), func(cfg *managedpg.Config) {
+		cfg.PgxConfig = func(c *pgx.ConnConfig) error {
+			dial := c.DialFunc
+			c.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
+				c, err := dial(ctx, network, address)
+				return slowWriter{c}, err
+			}
+			return nil
+		}
+	})
+	at := nextLine()
+	tx, err := l.db.BeginTx(context.Background(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.gone(value[int](t, tx, "SELECT pg_backend_pid()"))
+	l.wantReclaimed("Commit", tx.Commit(), at)
+	mustExec(t, l.db, "SELECT 1")
+}
+
+type slowWriter struct{ net.Conn }
+
+func (w slowWriter) Write(b []byte) (int, error) {
+	n, err := w.Conn.Write(b)
+	time.Sleep(50 * time.Millisecond) // pgx begins to read after 15
+	return n, err
 }
 
 // Rows that were left open may keep the server at work for long, silently.

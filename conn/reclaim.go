@@ -52,23 +52,21 @@ func Reclaim(holder any, checkout uint64, r leak.Report) bool {
 // use is how Reclaim tells a holder at work from one that has abandoned the connection, although no call is in progress:
 // it reads rows, which aren't ours, or uses what sql.Conn.Raw showed it. The socket is ours, though.
 type use struct {
-	heard, wrote int64 // the socket's heard and writes when the last call returned
-	returning    bool  // the call in progress has returned rows
-	rows         bool  // the last one had
-	seen         int64 // the socket's writes when Reclaim last found that there were more of them than wrote
-	seenAt       time.Duration
+	heard     int64 // the socket's when the last call returned
+	returning bool  // the call in progress has returned rows
+	rows      bool  // the last one had
 }
 
 // paused is called at the end of a call, and at the checkout.
 func (u *use) paused(s *socket) {
 	if s != nil {
-		u.heard, u.wrote = s.heard.Load(), s.writes.Load()
+		u.heard = s.heard.Load()
 	}
 	u.rows, u.returning = u.returning, false
 }
 
-// atWork says whether somebody waits at the socket now, or has heard from the server or written to it since the last call
-// returned, and within the time that makes a holder suspicious.
+// atWork says whether somebody waits at the socket now, or has heard from the server since the last call returned, and within
+// the time that makes a holder suspicious.
 func (ph *physical) atWork(quiet time.Duration) bool {
 	u, s := &ph.use, ph.sock
 	if s == nil {
@@ -78,11 +76,8 @@ func (ph *physical) atWork(quiet time.Duration) bool {
 	if s.throughCalls {
 		waits = s.reading.Load() > 0
 	}
-	at, heard, wrote := now(), s.heard.Load(), s.writes.Load()
-	if wrote != u.wrote && wrote != u.seen {
-		u.seen, u.seenAt = wrote, at
-	}
-	return waits || heard > u.heard && at-time.Duration(heard) < quiet || wrote != u.wrote && at-u.seenAt < quiet
+	heard := s.heard.Load()
+	return waits || heard > u.heard && now()-time.Duration(heard) < quiet
 }
 
 // callReader is what pgx's calls read through. Under it pgx may go on reading the socket in the background after a write
