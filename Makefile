@@ -2,10 +2,11 @@
 # make test   every test of every module, with the race detector
 # make bench  what it costs beside the bare drivers; takes minutes
 # make fuzz   the DSN parser, for a minute
+# make ledger every promise about lost and doubled writes, under fire, for 10 minutes
 
 MODULES := $(sort $(dir $(wildcard go.mod */go.mod)))
 
-.PHONY: demo test bench fuzz
+.PHONY: demo test bench fuzz ledger
 
 demo:
 	@.ci/prepare
@@ -29,3 +30,7 @@ bench:
 
 fuzz:
 	@go test -fuzz FuzzParseDSN -fuzztime 1m ./driver
+
+ledger:
+	@.ci/prepare
+	@cd integration && go run ./ledger

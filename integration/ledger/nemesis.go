@@ -1,0 +1,208 @@
+package main
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"time"
+
+	"github.com/managedpg/managedpg/internal/pgtest"
+)
+
+// fault is something that goes wrong, and is mended before the next one.
+type fault struct {
+	kind   string
+	weight int
+	do     func(s *servers, random *rand.Rand) error
+	// resolvable says that the server and other connections of a pool survive it, so that a COMMIT in doubt can be
+	// found out about.
+	resolvable bool
+}
+
+const failbackKind = "failback"
+
+var faults = []*fault{
+	{"kill -9 and promotion", 3, kill, false},
+	{failbackKind, 2, failback, false},
+	{"freeze", 1, freeze, false},
+	{"freeze of the standby", 1, freezeStandby, false},
+	{"restart", 1, restart, false},
+	{"terminate all sessions", 1, terminateAll, false},
+	{"terminate a session", 2, terminateOne, true},
+	{"reset before COMMIT arrives", 4, lose(isCommit, true), true},
+	{"reset after COMMIT", 4, lose(isCommit, false), true},
+	{"reset before a statement arrives", 3, lose(isWrite, true), true},
+	{"reset after a statement", 3, lose(isWrite, false), true},
+	{"black hole", 1, blackHole, false},
+	{"pause", 1, pause, false},
+}
+
+// moment is how long a fault lasts that lasts.
+func moment(random *rand.Rand, least, most time.Duration) time.Duration {
+	return least + time.Duration(random.Int64N(int64(most-least)))
+}
+
+func kill(s *servers, _ *rand.Rand) error {
+	if err := s.first().Kill(); err != nil {
+		return err
+	}
+	if err := s.promote(); err != nil {
+		return err
+	}
+	time.Sleep(100 * time.Millisecond)
+	return s.rejoin()
+}
+
+// failback makes the first server the primary again, which clients prefer.
+func failback(s *servers, _ *rand.Rand) error {
+	if err := s.first().Stop(); err != nil {
+		return err
+	}
+	if err := s.promote(); err != nil {
+		return err
+	}
+	time.Sleep(100 * time.Millisecond)
+	return s.rejoin()
+}
+
+func freeze(s *servers, random *rand.Rand) error {
+	if err := s.first().Freeze(); err != nil {
+		return err
+	}
+	time.Sleep(moment(random, 200*time.Millisecond, 3*time.Second))
+	return s.first().Thaw()
+}
+
+func freezeStandby(s *servers, random *rand.Rand) error {
+	if err := s.second().Freeze(); err != nil {
+		return err
+	}
+	time.Sleep(moment(random, 200*time.Millisecond, 2*time.Second))
+	return s.second().Thaw()
+}
+
+func restart(s *servers, _ *rand.Rand) error {
+	if err := s.first().Restart(); err != nil {
+		return err
+	}
+	return s.replicate()
+}
+
+func terminateAll(s *servers, _ *rand.Rand) error {
+	_, err := s.first().TerminateBackends()
+	return err
+}
+
+func terminateOne(s *servers, _ *rand.Rand) error {
+	return s.first().Exec(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+		WHERE backend_type = 'client backend' AND application_name <> 'pgtest' AND state <> 'idle' LIMIT 1`)
+}
+
+// lose resets a connection right before or after a statement has run.
+func lose(on func(pgtest.Message) bool, before bool) func(*servers, *rand.Rand) error {
+	return func(s *servers, _ *rand.Rand) error {
+		s.first().proxy.Arm(pgtest.Fault{On: on, Do: pgtest.Reset, Before: before})
+		select {
+		case <-s.first().proxy.Fired():
+		case <-time.After(5 * time.Second):
+			s.first().proxy.Arm(pgtest.Fault{On: func(pgtest.Message) bool { return false }, Do: pgtest.Reset})
+			return fmt.Errorf("nobody sent what was to be lost for 5s")
+		}
+		return nil
+	}
+}
+
+func runs(m pgtest.Message) bool { return m.Type == 'Q' || m.Type == 'E' }
+
+func isCommit(m pgtest.Message) bool { return runs(m) && strings.EqualFold(m.Text, "commit") }
+func isWrite(m pgtest.Message) bool {
+	return runs(m) && (strings.HasPrefix(m.Text, "INSERT") || strings.HasPrefix(m.Text, "UPDATE"))
+}
+
+func blackHole(s *servers, random *rand.Rand) error {
+	s.first().relay.hold()
+	time.Sleep(moment(random, 200*time.Millisecond, 3*time.Second))
+	s.first().relay.resume(true)
+	return nil
+}
+
+func pause(s *servers, random *rand.Rand) error {
+	s.first().relay.hold()
+	time.Sleep(moment(random, 50*time.Millisecond, 2*time.Second))
+	s.first().relay.resume(false)
+	return nil
+}
+
+// nemesis picks faults at random, one after the other.
+type nemesis struct {
+	*history
+	servers *servers
+	random  *rand.Rand
+	only    string // faults whose name has this in it
+}
+
+// run goes on until a time, or until so many faults if most > 0.
+func (n *nemesis) run(until time.Duration, most int) error {
+	for done := 0; n.now() < until && (most == 0 || done < most); done++ {
+		pause := moment(n.random, 50*time.Millisecond, 500*time.Millisecond)
+		f := n.pick()
+		if f.kind == failbackKind && n.servers.primary == 0 {
+			f = faults[0] // there is nothing to return from yet
+		}
+		if err := n.recovered(); err != nil {
+			return fmt.Errorf("before %s: %w", f.kind, err)
+		}
+		time.Sleep(pause)
+		e := event{Kind: f.kind, Start: n.now()}
+		n.fault(e)
+		at := len(n.events) - 1
+		err := f.do(n.servers, n.random)
+		n.mu.Lock()
+		n.events[at].End = n.now()
+		n.mu.Unlock()
+		if err != nil {
+			return fmt.Errorf("%s at %v: %w", f.kind, e.Start, err)
+		}
+	}
+	return nil
+}
+
+// recovered waits until every worker has succeeded once more since the last fault: by then the pool has connections again,
+// and what goes wrong next is the next fault's doing.
+func (n *nemesis) recovered() error {
+	since := n.now()
+	return within(time.Minute, func() error {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		var seen [workers]bool
+		for i := len(n.entries) - 1; i >= 0 && n.entries[i].End > since; i-- {
+			if e := n.entries[i]; e.Told == ok && e.Start > since {
+				seen[e.Worker] = true
+			}
+		}
+		for worker, succeeded := range seen {
+			if !succeeded {
+				return fmt.Errorf("worker %d has not succeeded for a minute", worker)
+			}
+		}
+		return nil
+	})
+}
+
+func (n *nemesis) pick() *fault {
+	var meant []*fault
+	sum := 0
+	for _, f := range faults {
+		if strings.Contains(f.kind, n.only) {
+			meant = append(meant, f)
+			sum += f.weight
+		}
+	}
+	at := n.random.IntN(sum)
+	for _, f := range meant {
+		if at -= f.weight; at < 0 {
+			return f
+		}
+	}
+	return meant[0]
+}
