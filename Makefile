@@ -2,11 +2,12 @@
 # make test   every test of every module, with the race detector
 # make bench  what it costs beside the bare drivers; takes minutes
 # make fuzz   the DSN parser, for a minute
+# make failover  what losing a server costs the application, 20 times in each way; takes an hour, FLAGS=-quick minutes
 # make ledger every promise about lost and doubled writes, under fire, for 10 minutes
 
 MODULES := $(sort $(dir $(wildcard go.mod */go.mod)))
 
-.PHONY: demo test bench fuzz ledger
+.PHONY: demo test bench fuzz failover ledger
 
 demo:
 	@.ci/prepare
@@ -27,6 +28,10 @@ test:
 bench:
 	@.ci/prepare
 	@cd bench && go run .
+
+failover:
+	@.ci/prepare
+	@cd integration && go run ./failover $(FLAGS)
 
 fuzz:
 	@go test -fuzz FuzzParseDSN -fuzztime 1m ./driver

@@ -96,6 +96,9 @@ func (l *load) settle() error {
 			least = min(least, n)
 		}
 		if least >= 20 {
+			// A pool knows after its second probe how long an answer takes; the first had to connect.
+			pool, _ := managedpg.PoolOf(l.db)
+			pool.CheckNow(context.Background())
 			time.Sleep(warmUp)
 			return nil
 		}

@@ -62,8 +62,12 @@ func (s setup) params() []string {
 
 func run(out io.Writer, n int, pick *regexp.Regexp, bases, pools []string, verbose bool) (ok bool, err error) {
 	slog.SetDefault(slog.New(slog.DiscardHandler))
-	fmt.Fprintf(out, "# What a failover costs\n\n- %d workers, each scenario %d times; %s, %d CPUs, %s\n\n%s\n",
-		workers, n, runtime.Version(), runtime.NumCPU(), time.Now().UTC().Format("2006-01-02 15:04 MST"), legend)
+	dial, err := dials()
+	if err != nil {
+		return false, err
+	}
+	fmt.Fprintf(out, "# What a failover costs\n\n- %d workers, each scenario %d times; %s, %d CPUs, %s\n- %s\n%s\n",
+		workers, n, runtime.Version(), runtime.NumCPU(), time.Now().UTC().Format("2006-01-02 15:04 MST"), dial, legend)
 	ok = true
 	for _, s := range scenarios {
 		if !pick.MatchString(s.name) {

@@ -13,22 +13,23 @@ const legend = `- errors/in flight: errors that the application saw, and workers
 - lost, doubled, false: told success and not there; there twice; told that nothing was sent, and there
 - first: from the fault (where a standby is promoted: from its accepting writes) to the first success on the other server
 - stuck: the longest that a call took which was in progress during the fault
-- slow: later calls that took longer than usual (the slowest percent before the fault) by 50 ms, of how many`
+- slow: later calls that took longer than usual (the slowest percent before the fault) by 50 ms, of how many; in brackets
+  those that were not a worker's first on the other server, which has a connection to open`
 
 // outcome is what one repetition found.
 type outcome struct {
-	part                  string // of the scenario, if it has several
-	errors, inFlight      int
-	perWorker             int
-	lost, doubled, untrue int
-	first                 time.Duration
-	hasFirst              bool
-	stuck                 time.Duration
-	slow, later           int
-	slowest               time.Duration
-	usual                 time.Duration
-	failed                []string // the bounds that were not kept
-	sample                error
+	part                   string // of the scenario, if it has several
+	errors, inFlight       int
+	perWorker              int
+	lost, doubled, untrue  int
+	first                  time.Duration
+	hasFirst               bool
+	stuck                  time.Duration
+	slow, slowAgain, later int
+	slowest                time.Duration
+	usual                  time.Duration
+	failed                 []string // the bounds that were not kept
+	sample                 error
 }
 
 func (o outcome) String() string {
@@ -81,6 +82,7 @@ func (r *row) print(out io.Writer, with setup) bool {
 		sum.doubled += o.doubled
 		sum.untrue += o.untrue
 		sum.slow += o.slow
+		sum.slowAgain += o.slowAgain
 		sum.later += o.later
 		most.perWorker = max(most.perWorker, o.perWorker)
 		most.stuck = max(most.stuck, o.stuck)
@@ -108,8 +110,8 @@ func (r *row) print(out io.Writer, with setup) bool {
 	if len(r.first) > 0 {
 		first = fmt.Sprintf("%v, %v, %v", ms(quantile(r.first, 0.5)), ms(quantile(r.first, 0.9)), ms(slices.Max(r.first)))
 	}
-	fmt.Fprintf(out, "| %s | %d / %d | %s | %d | %d, %d, %d | %s | %v | %d / %d | %s |\n", name, sum.errors, sum.inFlight, mostOf, most.perWorker,
-		sum.lost, sum.doubled, sum.untrue, first, ms(most.stuck), sum.slow, sum.later, verdict)
+	fmt.Fprintf(out, "| %s | %d / %d | %s | %d | %d, %d, %d | %s | %v | %d (%d) / %d | %s |\n", name, sum.errors, sum.inFlight, mostOf, most.perWorker,
+		sum.lost, sum.doubled, sum.untrue, first, ms(most.stuck), sum.slow, sum.slowAgain, sum.later, verdict)
 	for f, times := range why {
 		fmt.Fprintf(out, "| | %d of %d: %s | | | | | | | |\n", times, len(r.all), f)
 	}
