@@ -63,12 +63,20 @@ type querier interface {
 	PrepareContext(context.Context, string) (*sql.Stmt, error)
 }
 
-// insertForms are the ways to run a statement.
-var insertForms = []struct {
+// insertForm is a way to run a statement.
+type insertForm struct {
 	name string
 	rows int
 	run  func(context.Context, *lossy, querier) error
-}{
+}
+
+// lost is the call with a sql.DB.
+func (f insertForm) lost() lostCall {
+	return lostCall{name: f.name, on: onInsert, want: managedpg.ErrOutcomeUnknown, inserted: f.rows, kept: f.rows,
+		run: func(ctx context.Context, l *lossy) error { return f.run(ctx, l, l.db) }}
+}
+
+var insertForms = []insertForm{
 	{"exec", 1, func(ctx context.Context, l *lossy, q querier) error {
 		_, err := q.ExecContext(ctx, insert)
 		return err
@@ -101,8 +109,7 @@ func lostCalls(base string) []lostCall {
 	var calls []lostCall
 	for _, f := range insertForms {
 		calls = append(calls,
-			lostCall{name: f.name, on: onInsert, want: managedpg.ErrOutcomeUnknown, inserted: f.rows, kept: f.rows,
-				run: func(ctx context.Context, l *lossy) error { return f.run(ctx, l, l.db) }},
+			f.lost(),
 			lostCall{name: f.name + " in a transaction", on: onInsert, want: managedpg.ErrTxLost, inserted: f.rows,
 				run: func(ctx context.Context, l *lossy) error {
 					tx := l.begin(nil)

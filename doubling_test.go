@@ -3,13 +3,16 @@ package managedpg_test
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgproto3"
+	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/managedpg/managedpg"
 	"github.com/managedpg/managedpg/conn"
@@ -95,8 +98,7 @@ func TestBareDriversDouble(t *testing.T) {
 					}
 					t.Run(name+"/"+f.name, func(t *testing.T) {
 						l := l.as(t)
-						c := lostCall{on: onInsert, run: func(ctx context.Context, l *lossy) error { return f.run(ctx, l, l.db) }}
-						kept, _, err := l.lose(context.Background(), c, pgtest.Fault{Do: do})
+						kept, _, err := l.lose(context.Background(), f.lost(), pgtest.Fault{Do: do})
 						if err != nil || kept != 2*f.rows {
 							t.Errorf("%d rows instead of %d; error %v", kept, 2*f.rows, err)
 						}
@@ -349,7 +351,7 @@ func TestCancelledSynchronousWait(t *testing.T) {
 	}
 	for _, f := range insertForms {
 		if strings.Contains(f.name, "exec") && f.rows == 1 {
-			calls[f.name] = func(ctx context.Context, l *lossy) error { return f.run(ctx, l, l.db) }
+			calls[f.name] = f.lost().run
 		}
 	}
 	for _, base := range []string{"pgx", "pq"} {
@@ -367,8 +369,7 @@ func TestCancelledSynchronousWait(t *testing.T) {
 					}
 				}
 				// Rows are read without us: what comes with them is too late to tell, and not the next call's fault.
-				query := func(ctx context.Context, l *lossy) error { return insertForms[3].run(ctx, l, l.db) }
-				l.wantError(l.loseStandby("cancel", query), nil)
+				l.wantError(l.loseStandby("cancel", insertForms[3].lost().run), nil)
 				l.goesOn()
 			})
 		}
@@ -402,8 +403,7 @@ func TestRowsThatBreakOff(t *testing.T) {
 			if !strings.Contains(f.name, "query") {
 				continue
 			}
-			c := lostCall{on: onInsert, inserted: 1, kept: 1,
-				run: func(ctx context.Context, l *lossy) error { return f.run(ctx, l, l.db) }}
+			c := f.lost()
 			kept, inserted, err := l.lose(context.Background(), c, pgtest.Fault{Do: pgtest.AnswerUntil('D')})
 			if err == nil {
 				t.Errorf("%s: no error", f.name)
@@ -424,8 +424,7 @@ func TestFatalInAnotherLanguage(t *testing.T) {
 	}
 	eachPool(t, func(t *testing.T, l *lossy) {
 		for _, f := range insertForms {
-			c := lostCall{on: onInsert, inserted: f.rows, kept: f.rows,
-				run: func(ctx context.Context, l *lossy) error { return f.run(ctx, l, l.db) }}
+			c := f.lost()
 			kept, inserted, err := l.lose(context.Background(), c, pgtest.Fault{Do: both(pgtest.Answer(raw), pgtest.CloseQuietly)})
 			l.wantError(err, managedpg.ErrOutcomeUnknown)
 			l.wantRows(kept, inserted, c)
@@ -437,4 +436,60 @@ func TestFatalInAnotherLanguage(t *testing.T) {
 // both is for actions, whose argument has a type that only pgtest can name.
 func both[S any](first, then func(S) bool) func(S) bool {
 	return func(s S) bool { return first(s) && then(s) }
+}
+
+// Whatever the base driver makes of a statement on its way, the bytes tell.
+func TestNoStatementRunsTwiceInAnyMode(t *testing.T) {
+	t.Parallel()
+	dsn := pgtest.Database(t)
+	for _, mode := range []string{
+		"base_driver=pgx&default_query_exec_mode=cache_describe", "base_driver=pgx&default_query_exec_mode=describe_exec",
+		"base_driver=pgx&default_query_exec_mode=exec", "base_driver=pgx&default_query_exec_mode=simple_protocol",
+		"base_driver=pq&binary_parameters=yes",
+	} {
+		proxy := pgtest.NewProxy(t, pgtest.Shared(t).Addr(), pgtest.DropCancels())
+		l := openLossy(t, "managedpg", dsn, proxy.DSN(dsn), "&health_check=false&"+mode)
+		l.proxy = proxy
+		for _, f := range insertForms {
+			if !strings.Contains(f.name, "argument") && !strings.Contains(f.name, "prepared") {
+				continue // always in the simple protocol
+			}
+			t.Run(mode+"/"+f.name, func(t *testing.T) {
+				l := l.as(t)
+				kept, _, err := l.lose(context.Background(), f.lost(), pgtest.Fault{Do: pgtest.CloseQuietly})
+				l.wantError(err, managedpg.ErrOutcomeUnknown)
+				if kept != f.rows {
+					t.Errorf("%d rows instead of %d", kept, f.rows)
+				}
+			})
+		}
+	}
+}
+
+// Of a connector of the user's own pgx's word is taken only for a connection that was closed before the call.
+func TestNoStatementRunsTwiceThroughAnothersConnector(t *testing.T) {
+	t.Parallel()
+	dsn := pgtest.Database(t)
+	proxy := pgtest.NewProxy(t, pgtest.Shared(t).Addr(), pgtest.DropCancels())
+	l := openLossy(t, "pgx", dsn, proxy.DSN(dsn), "")
+	l.proxy = proxy
+	config, err := pgx.ParseConfig(proxy.DSN(dsn))
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.RuntimeParams["search_path"] = l.name
+	l.db, err = managedpg.OpenDB(&managedpg.Config{Endpoints: []driver.Connector{stdlib.GetConnector(*config)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.db.Close() })
+	for _, c := range lostCalls("pgx") {
+		t.Run(c.name, func(t *testing.T) {
+			l := l.as(t)
+			kept, inserted, err := l.lose(context.Background(), c, pgtest.Fault{Do: pgtest.Reset})
+			l.wantError(err, c.want)
+			l.wantRows(kept, inserted, c)
+			l.goesOn()
+		})
+	}
 }
