@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -185,6 +186,31 @@ func TestResolveCommitHonestly(t *testing.T) {
 			t.Error("no error")
 		}
 	})
+}
+
+// TestResolveCommitAsksTheMonitor has a pool of a single connection: with several endpoints the monitor keeps one of its own.
+func TestResolveCommitAsksTheMonitor(t *testing.T) {
+	for _, c := range combinations {
+		t.Run(c.String(), func(t *testing.T) {
+			t.Parallel()
+			dsn := pgtest.Database(t)
+			proxy := pgtest.NewProxy(t, pgtest.Shared(t).Addr())
+			db := open(t, c.dsn(proxy.DSN(dsn), "failover_urls="+url.QueryEscape(dsn), "health_check_interval=200ms"))
+			mustExec(t, db, "CREATE TABLE t (k int)")
+			pool, _ := managedpg.PoolOf(db)
+			for range 3 { // probes go on meanwhile
+				pool.CheckNow(t.Context())
+				pool.Drain()
+				proxy.Arm(pgtest.Fault{On: onCommitOf, Do: pgtest.Reset})
+				if err := managedpg.InTx(t.Context(), db, &managedpg.TxOptions{ResolveCommit: true}, insert1(nothing)); err != nil {
+					t.Error(err)
+				}
+			}
+			if n := value[int](t, db, "SELECT count(*) FROM t"); n != 3 {
+				t.Errorf("%d rows", n)
+			}
+		})
+	}
 }
 
 // TestResolveCommitAfterACrash lets the server lose the transaction's id, and give it to somebody who commits.

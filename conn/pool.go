@@ -41,6 +41,8 @@ type Options struct {
 	Logger         func() *slog.Logger
 	Leaks          *leak.Tracker // nil: no leak detection
 	ReclaimAfter   time.Duration // what Leaks has
+	// Prober is an endpoint's, whose connection a LostError's Resolve may ask; it may be nil, or return nil.
+	Prober func(endpoint int) *Prober
 }
 
 // Router says which endpoint a new connection leads to, and hears what calls tell of the endpoints.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/jackc/pgx/v5/stdlib"
 )
@@ -186,9 +187,17 @@ type Prober struct {
 	from     int  // which question the server has answers from on
 
 	mu     sync.Mutex // guards what follows
+	kept   *probing   // nil while somebody has it
+	out    *probing   // what was kept, while a probe or a LostError's Resolve has it
+	closed bool
+}
+
+// probing is a prober's connection.
+type probing struct {
 	base   driver.Conn
 	sock   *socket
-	closed bool
+	opened time.Duration
+	pid    uint32 // of the session then
 }
 
 // NewProber makes a prober. One that keeps its connection sees a promotion within a round trip; one that doesn't costs the
@@ -198,8 +207,8 @@ func NewProber(e *Endpoint, keep bool) *Prober { return &Prober{endpoint: e, kee
 // Probe is one round trip on a connection that it kept, or that it opens. A kept connection that fails is no evidence
 // against the server: a new one is opened and asked then.
 func (p *Prober) Probe(ctx context.Context) (Server, error) {
-	if base, sock := p.take(); base != nil {
-		s, err := p.ask(ctx, base, sock)
+	if c := p.take(); c != nil {
+		s, err := p.ask(ctx, c)
 		if err == nil || ctx.Err() != nil {
 			return s, err
 		}
@@ -208,14 +217,15 @@ func (p *Prober) Probe(ctx context.Context) (Server, error) {
 	if err != nil {
 		return Server{}, err
 	}
-	return p.ask(ctx, base, sock)
+	return p.ask(ctx, &probing{base: base, sock: sock, opened: now()})
 }
 
-func (p *Prober) ask(ctx context.Context, base driver.Conn, sock *socket) (Server, error) {
-	s, err := p.answer(ctx, base, sock)
-	if err != nil || !p.keep || !p.put(base, sock) {
-		end(base, sock)
+func (p *Prober) ask(ctx context.Context, c *probing) (Server, error) {
+	s, err := p.answer(ctx, c.base, c.sock)
+	if c.pid == 0 {
+		c.pid = s.PID
 	}
+	p.giveBack(c, err == nil && p.keep)
 	return s, err
 }
 
@@ -230,22 +240,31 @@ func (p *Prober) answer(ctx context.Context, base driver.Conn, sock *socket) (Se
 	return Server{Note: "not a base driver of managedpg's: that it answers a ping is all that is known"}, pinger.Ping(ctx)
 }
 
-func (p *Prober) take() (driver.Conn, *socket) {
+func (p *Prober) take() *probing {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	base, sock := p.base, p.sock
-	p.base, p.sock = nil, nil
-	return base, sock
+	c := p.kept
+	p.kept = nil
+	if c != nil {
+		p.out = c
+	}
+	return c
 }
 
-func (p *Prober) put(base driver.Conn, sock *socket) bool {
+// giveBack keeps a connection if it is fit for that, unless there is one already; else it closes it.
+func (p *Prober) giveBack(c *probing, fit bool) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.closed {
-		return false
+	if p.out == c {
+		p.out = nil
 	}
-	p.base, p.sock = base, sock
-	return true
+	fit = fit && !p.closed && p.kept == nil
+	if fit {
+		p.kept = c
+	}
+	p.mu.Unlock()
+	if !fit {
+		end(c.base, c.sock)
+	}
 }
 
 // Close closes the connection that is kept, and lets none be kept any more.
@@ -253,8 +272,8 @@ func (p *Prober) Close() {
 	p.mu.Lock()
 	p.closed = true
 	p.mu.Unlock()
-	if base, sock := p.take(); base != nil {
-		end(base, sock)
+	if c := p.take(); c != nil {
+		end(c.base, c.sock)
 	}
 }
 

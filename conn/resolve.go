@@ -167,7 +167,7 @@ func (e *LostError) Resolve(ctx context.Context) (Outcome, error) {
 	case e.doubt.why != "":
 		return OutcomeUnknown, fmt.Errorf("managedpg: not asked: %s", e.doubt.why)
 	}
-	r := &resolving{doubt: e.doubt, passed: map[*physical]bool{e.doubt.lost: true}}
+	r := &resolving{doubt: e.doubt, passed: map[any]bool{e.doubt.lost: true}}
 	defer r.end()
 	return r.run(ctx)
 }
@@ -175,10 +175,10 @@ func (e *LostError) Resolve(ctx context.Context) (Outcome, error) {
 // resolving is a search for the outcome.
 type resolving struct {
 	*doubt
-	passed  map[*physical]bool // connections that can't tell
-	fresh   *witness           // of our own, opened when no older one was to be had
-	why     string             // what stood in the way last
-	waited  time.Duration      // with the transaction in progress
+	passed  map[any]bool  // connections that can't tell: *physical, *probing
+	fresh   *witness      // of our own, opened when no older one was to be had
+	why     string        // what stood in the way last
+	waited  time.Duration // with the transaction in progress
 	prodded bool
 
 	confirmed bool // by the synchronous standbys
@@ -259,7 +259,7 @@ func (r *resolving) round(ctx context.Context) (found finding, asked bool) {
 			asked = true
 		}
 		if err != nil || found == passOn {
-			r.passed[w.ph] = true
+			r.passed[w.key] = true
 		}
 		w.giveBack()
 		switch {
@@ -316,7 +316,7 @@ type witness struct {
 	older  bool        // than the COMMIT
 	unsure atomic.Bool // a wait for synchronous standbys was cancelled
 
-	ph       *physical // nil if it isn't the pool's
+	key      any // what tells it from others, nil if it was opened to be asked
 	giveBack func()
 }
 
@@ -435,7 +435,7 @@ func (e *Endpoint) witness(ctx context.Context) (*witness, error) {
 
 // witness borrows a connection to the endpoint that was opened before a COMMIT was sent. Busy says that there is one, but
 // that somebody uses it.
-func (p *Pool) witness(ctx context.Context, d *doubt, except map[*physical]bool) (w *witness, busy bool) {
+func (p *Pool) witness(ctx context.Context, d *doubt, except map[any]bool) (w *witness, busy bool) {
 	meant := func(ph *physical) bool { // asked of connections in use too, of which pgx must not be asked anything
 		return ph.route == d.lost.route && ph.opened < d.at && !except[ph] && (ph.sock == nil || ph.sock.broken() == nil)
 	}
@@ -447,8 +447,14 @@ func (p *Pool) witness(ctx context.Context, d *doubt, except map[*physical]bool)
 		}
 	}
 	p.mu.Unlock()
+	if p.opts.Prober != nil {
+		// The monitor's own does as well, and nobody waits for it.
+		if w, busy = p.opts.Prober(d.lost.route).witness(d, except); w != nil {
+			return w, true
+		}
+	}
 	if len(older) == 0 {
-		return nil, false
+		return nil, busy
 	}
 	var ph *physical
 	var giveBack func()
@@ -460,7 +466,25 @@ func (p *Pool) witness(ctx context.Context, d *doubt, except map[*physical]bool)
 	if ph == nil {
 		return nil, true
 	}
-	return &witness{base: ph.base, sock: ph.sock, pid: ph.server.PID, older: true, ph: ph, giveBack: giveBack}, true
+	return &witness{base: ph.base, sock: ph.sock, pid: ph.server.PID, older: true, key: ph, giveBack: giveBack}, true
+}
+
+// witness borrows the connection that is kept from one probe to the next, if it is older than the COMMIT. Busy says that
+// there is one, but that somebody has it. A nil Prober has none.
+func (p *Prober) witness(d *doubt, except map[any]bool) (w *witness, busy bool) {
+	if p == nil {
+		return nil, false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	meant := func(c *probing) bool { return c != nil && c.opened < d.at && !except[c] }
+	c := p.kept
+	if !meant(c) {
+		return nil, meant(p.out)
+	}
+	p.kept, p.out = nil, c
+	giveBack := func() { p.giveBack(c, c.sock == nil || c.sock.broken() == nil) }
+	return &witness{base: c.base, sock: c.sock, pid: c.pid, older: true, key: c, giveBack: giveBack}, true
 }
 
 // borrowFree takes a free connection out of the driver's own pool, under a permit, waiting for its turn for a moment.

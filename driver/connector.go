@@ -121,6 +121,7 @@ func NewConnector(cfg *Config) (*Connector, error) {
 		Logger:         cfg.logger,
 		Leaks:          c.leaks,
 		ReclaimAfter:   cfg.LeakReclaimAfter,
+		Prober:         c.router.prober,
 	}, c.router, endpoints...)
 	return c, nil
 }

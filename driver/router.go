@@ -74,6 +74,14 @@ func (r *router) Admit(ctx context.Context, s conn.Server) error {
 	return failover.Admit(ctx, observation(s))
 }
 
+// prober is an endpoint's, nil if it isn't probed.
+func (r *router) prober(endpoint int) *conn.Prober {
+	if endpoint >= len(r.probers) {
+		return nil
+	}
+	return r.probers[endpoint]
+}
+
 // close ends the monitor, and the connections that its probes have kept.
 func (r *router) close() {
 	r.Group.Close()

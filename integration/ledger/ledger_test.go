@@ -22,11 +22,12 @@ func TestMain(m *testing.M) {
 func TestLedger(t *testing.T) {
 	for i, name := range []string{"managedpg-pgx", "managedpg-pq-sql", "managedpg-pq", "managedpg-pgx-sql"} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			sys, err := systems(name)
 			if err != nil {
 				t.Fatal(err)
 			}
-			r, err := run(config{sys: sys, seed: uint64(2 + i), duration: 5 * time.Second, keep: os.TempDir()})
+			r, err := run(config{sys: sys, seed: uint64(2 + i), duration: 6 * time.Second, keep: os.TempDir()})
 			if err != nil {
 				t.Fatal(err)
 			}
