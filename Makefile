@@ -17,6 +17,7 @@ demo:
 	@go run ./examples/leak
 	@printf '\n== A failover: examples/failover\n'
 	@go run ./examples/failover
+	@printf '\nA page to watch all that on, with metrics beside it: go run ./examples/dashboard\n'
 
 test:
 	@.ci/prepare

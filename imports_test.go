@@ -1,0 +1,34 @@
+package managedpg_test
+
+import (
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// A program pays only for what it asks for: managedpg alone links no web server and no metrics library, and the metrics of
+// OpenTelemetry don't link its SDK.
+func TestImports(t *testing.T) {
+	const module = "github.com/managedpg/managedpg"
+	for of, never := range map[string][]string{
+		module: {"net/http", "expvar", "html/template", "github.com/prometheus", "go.opentelemetry.io",
+			module + "/stats/", module + "/internal/"},
+		module + "/stats/otelstats":   {"net/http", "go.opentelemetry.io/otel/sdk", "github.com/prometheus"},
+		module + "/stats/promstats":   {"go.opentelemetry.io", module + "/stats/web"},
+		module + "/stats/web":         {"go.opentelemetry.io", "github.com/prometheus"},
+		module + "/stats/expvarstats": {"go.opentelemetry.io", "github.com/prometheus", "html/template"},
+	} {
+		out, err := exec.Command("go", "list", "-deps", of).CombinedOutput()
+		if err != nil {
+			t.Fatalf("go list: %v\n%s", err, out)
+		}
+		for _, pkg := range strings.Fields(string(out)) {
+			if slices.ContainsFunc(never, func(n string) bool {
+				return pkg == n || strings.HasPrefix(pkg, strings.TrimSuffix(n, "/")+"/")
+			}) && pkg != of {
+				t.Errorf("%s links %s", of, pkg)
+			}
+		}
+	}
+}

@@ -1,0 +1,322 @@
+package web
+
+import (
+	"context"
+	"crypto/sha256"
+	"database/sql"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"regexp"
+	"runtime/pprof"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/managedpg/managedpg"
+	"github.com/managedpg/managedpg/internal/pgtest"
+)
+
+func TestMain(m *testing.M) {
+	managedpg.SetLogger(slog.New(slog.DiscardHandler))
+	goleak.VerifyTestMain(pgtest.Suite(m))
+}
+
+// nowhere is a database that isn't connected to.
+const nowhere = "postgres://app:hunter2@127.0.0.1:1/db?pool_size=3&max_overflow=1"
+
+func open(t *testing.T, dsn, name string) *sql.DB {
+	t.Helper()
+	cfg, err := managedpg.ParseDSN(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.PoolName = name
+	db, err := managedpg.OpenDB(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	return db
+}
+
+func do(t *testing.T, method, target, accept string) *http.Response {
+	t.Helper()
+	r := httptest.NewRequest(method, target, nil)
+	if accept != "" {
+		r.Header.Set("Accept", accept)
+	}
+	w := httptest.NewRecorder()
+	Handler().ServeHTTP(w, r)
+	return w.Result()
+}
+
+func get(t *testing.T, target, accept string) string {
+	t.Helper()
+	body, err := io.ReadAll(do(t, http.MethodGet, target, accept).Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(body)
+}
+
+func TestMethods(t *testing.T) {
+	for method, want := range map[string]int{
+		http.MethodGet: 200, http.MethodHead: 200, http.MethodPost: 405, http.MethodPut: 405, http.MethodDelete: 405,
+		http.MethodOptions: 405, http.MethodPatch: 405,
+	} {
+		r := do(t, method, "/", "")
+		if r.StatusCode != want {
+			t.Errorf("%s: %s, want %d", method, r.Status, want)
+		}
+		if want == 405 && r.Header.Get("Allow") != "GET, HEAD" {
+			t.Errorf("%s: Allow %q", method, r.Header.Get("Allow"))
+		}
+		body, _ := io.ReadAll(r.Body)
+		if method == http.MethodHead && (len(body) > 0 || r.ContentLength <= 0) {
+			t.Errorf("HEAD: %d bytes, content length %d", len(body), r.ContentLength)
+		}
+	}
+}
+
+func TestAccept(t *testing.T) {
+	for accept, want := range map[string]string{
+		"":                 "text/html",
+		"*/*":              "text/html",
+		"application/json": "application/json",
+		"text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8": "text/html",
+		"application/json, text/html;q=0.9":                               "application/json",
+		"application/json;q=0.1, */*;q=0.5":                               "text/html",
+		"Application/JSON; charset=utf-8":                                 "application/json",
+		"application/*":                                                   "application/json",
+		"application/json;q=0":                                            "text/html",
+		"application/json;q=nonsense":                                     "text/html",
+		"image/png":                                                       "text/html",
+	} {
+		r := do(t, http.MethodGet, "/", accept)
+		if got := r.Header.Get("Content-Type"); !strings.HasPrefix(got, want) || r.Header.Get("Vary") != "Accept" {
+			t.Errorf("Accept %q: %s, Vary %q; want %s", accept, got, r.Header.Get("Vary"), want)
+		}
+	}
+}
+
+// The policy allows exactly the style and the script that are in the page.
+func TestPolicy(t *testing.T) {
+	open(t, nowhere, "orders")
+	r := do(t, http.MethodGet, "/", "")
+	body, _ := io.ReadAll(r.Body)
+	policy := r.Header.Get("Content-Security-Policy")
+	for _, tag := range []string{"style", "script"} {
+		parts := regexp.MustCompile("(?s)<"+tag+">(.*?)</"+tag+">").FindAllSubmatch(body, -1)
+		if len(parts) != 1 {
+			t.Fatalf("%d times <%s>", len(parts), tag)
+		}
+		sum := sha256.Sum256(parts[0][1])
+		if want := tag + "-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"; !strings.Contains(policy, want) {
+			t.Errorf("%s isn't in %s", want, policy)
+		}
+	}
+	if strings.Contains(policy, "unsafe") || !strings.HasPrefix(policy, "default-src 'none'") {
+		t.Errorf("the policy is %s", policy)
+	}
+	if found := regexp.MustCompile(`(?i)\sstyle=|\son[a-z]+=|https?://|javascript:`).FindString(string(body)); found != "" {
+		t.Errorf("the page has %q", found)
+	}
+	for name, want := range map[string]string{"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store",
+		"Referrer-Policy": "no-referrer", "X-Frame-Options": "DENY"} {
+		if got := r.Header.Get(name); got != want {
+			t.Errorf("%s: %q", name, got)
+		}
+	}
+}
+
+// Everything from outside stays text, and no secret gets out.
+func TestHostile(t *testing.T) {
+	const hostile = `<script>alert(1)</script>"'&amp;<!-- </svg>{{.}}`
+	db := open(t, strings.Replace(pgtest.Database(t), "postgres@", "postgres:hunter2@", 1)+"&pool_size=3", hostile)
+	var rows *sql.Rows
+	var err error
+	pprof.Do(context.Background(), pprof.Labels("job", `</td><b id="x">`), func(ctx context.Context) {
+		rows, err = db.QueryContext(ctx, "SELECT 'a statement of mine' WHERE $1 = 'an argument'", "an argument")
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rows.Close()
+	for accept, format := range map[string]string{"text/html": "html", "application/json": "json"} {
+		body := get(t, "/", accept)
+		for _, never := range []string{"<script>alert", `<b id="x">`, "hunter2", "statement of mine", "an argument"} {
+			if strings.Contains(body, never) {
+				t.Errorf("%q is in the %s", never, format)
+			}
+		}
+		if !strings.Contains(body, "TestHostile") {
+			t.Errorf("the holder's function isn't in the %s", format)
+		}
+	}
+	html := get(t, "/", "")
+	for _, want := range []string{"&lt;script&gt;alert(1)&lt;/script&gt;&#34;&#39;&amp;amp;&lt;!-- &lt;/svg&gt;{{.}}</h2>", "job=&lt;/td&gt;"} {
+		if !strings.Contains(html, want) {
+			t.Errorf("%q isn't in the page", want)
+		}
+	}
+	html = get(t, `/?pool=%22%3E%3Cscript%3Ealert(1)%3C/script%3E`, "")
+	if strings.Contains(html, "<script>alert") || !strings.Contains(html, "no open pool with this name") {
+		t.Error("the name asked for isn't escaped")
+	}
+}
+
+func TestJSON(t *testing.T) {
+	db := open(t, pgtest.Database(t)+"&pool_size=3&leak_threshold=1ms", "orders")
+	conn, err := db.Conn(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	time.Sleep(2 * time.Millisecond)
+	type document struct {
+		Pools []struct {
+			Stats    struct{ Name, Endpoint string }
+			Health   struct{ Healthy bool }
+			Failover struct{ Current string }
+			Holders  []struct{ Caller string }
+			Leaks    []struct{ Stack []string }
+		}
+	}
+	var d document
+	if err := json.Unmarshal([]byte(get(t, "/", "application/json")), &d); err != nil {
+		t.Fatal(err)
+	}
+	if len(d.Pools) != 1 {
+		t.Fatalf("%+v", d)
+	}
+	p := d.Pools[0]
+	if p.Stats.Name != "orders" || p.Stats.Endpoint == "" || p.Failover.Current != p.Stats.Endpoint || !p.Health.Healthy ||
+		len(p.Holders) != 1 || !strings.Contains(p.Holders[0].Caller, "TestJSON") || len(p.Leaks) != 1 || len(p.Leaks[0].Stack) == 0 {
+		t.Errorf("%+v", p)
+	}
+	db.Close()
+	if got := strings.TrimSpace(get(t, "/", "application/json")); got != `{"pools":[]}` {
+		t.Errorf("without a pool: %s", got)
+	}
+}
+
+// Few pools are all on the page; of many there is an overview that leads to each.
+func TestManyPools(t *testing.T) {
+	if html := get(t, "/", ""); !strings.Contains(html, "No pool is open") {
+		t.Error("the page doesn't say that there is no pool")
+	}
+	for i := range mostInFull + 1 {
+		if i > 1 && i <= mostInFull {
+			html := get(t, "/", "")
+			if n := strings.Count(html, `<section class="pool"`); n != i {
+				t.Errorf("%d of %d pools in full", n, i)
+			}
+			if !strings.Contains(html, `href="#`+id("p", "pool 1")+`"`) {
+				t.Error("the overview leads nowhere")
+			}
+		}
+		open(t, nowhere, fmt.Sprintf("pool %d", i))
+	}
+	html := get(t, "/", "")
+	if strings.Contains(html, `<section class="pool"`) || !strings.Contains(html, `href="?pool=pool&#43;3"`) && !strings.Contains(html, `href="?pool=pool+3"`) {
+		t.Error("the overview of many pools is none")
+	}
+	html = get(t, "/?pool=pool+3", "")
+	if strings.Count(html, `<section class="pool"`) != 1 || !strings.Contains(html, ">pool 3</h2>") {
+		t.Error("?pool= doesn't show one")
+	}
+	if r := do(t, http.MethodGet, "/?pool=none", ""); r.StatusCode != http.StatusNotFound {
+		t.Errorf("a pool that isn't there: %s", r.Status)
+	}
+}
+
+// Samples are taken while somebody looks, and for five minutes after; then nothing is left.
+func TestSampling(t *testing.T) {
+	db := open(t, nowhere, "orders")
+	pool, _ := managedpg.PoolOf(db)
+	synctest.Test(t, func(t *testing.T) {
+		var s sampler
+		s.look(time.Now())
+		for range 10 {
+			time.Sleep(30 * time.Second)
+			s.look(time.Now())
+		}
+		synctest.Wait()
+		if n := len(s.of(pool, sample{})) - 1; n < 295 || n > 303 {
+			t.Errorf("%d samples after five minutes", n)
+		}
+		time.Sleep(window - interval)
+		synctest.Wait()
+		if n := len(s.of(pool, sample{})) - 1; n < 295 || n > 303 {
+			t.Errorf("%d samples, five minutes after the last look", n)
+		}
+		time.Sleep(2 * interval)
+		synctest.Wait()
+		if n := len(s.of(pool, sample{})) - 1; n != 0 || s.running {
+			t.Errorf("%d samples later, and sampling: %v", n, s.running)
+		}
+		s.look(time.Now())
+		time.Sleep(3*interval + interval/2)
+		synctest.Wait()
+		if n := len(s.of(pool, sample{})) - 1; n != 4 {
+			t.Errorf("%d samples 3 seconds after a new look, want 4", n)
+		}
+		time.Sleep(window + 2*interval) // a timer that's left would be a goroutine of this bubble
+		synctest.Wait()
+	})
+	db.Close()
+	var s sampler
+	s.take(time.Now())
+	if len(s.samples) > 0 {
+		t.Error("a closed pool is sampled")
+	}
+}
+
+func TestChart(t *testing.T) {
+	now := time.Now()
+	at := func(ago int, open, used, waiting int64) sample {
+		return sample{now.Add(-time.Duration(ago) * time.Second), open, used, waiting}
+	}
+	c := draw([]sample{at(3, 4, 2, 0), at(2, 4, 4, 2), at(1, 4, 4, 0), at(0, 4, 1, 0)}, now, 4)
+	// 136 pixels are 6 connections; a value holds until the next sample.
+	for name, pair := range map[string][2]string{
+		"used":    {c.Used, "M297 104.67H298V59.33H300V127.33L300 150V150L297 150Z"},
+		"waiting": {c.Waiting, "M297 104.67H298V14H299V59.33H300V127.33L300 127.33V59.33L299 59.33V59.33L298 59.33V104.67L297 104.67Z"},
+		"open":    {c.Open, "M297 59.33H300V59.33"},
+		"limit":   {c.LimitY, "59.33"},
+	} {
+		if pair[0] != pair[1] {
+			t.Errorf("%s: %s\nwant %s", name, pair[0], pair[1])
+		}
+	}
+	if c.Since != "3s" || c.Label != "1 in use, 4 open, 0 waiting now" {
+		t.Errorf("%q, %q", c.Since, c.Label)
+	}
+	// A long queue doesn't press the pool flat.
+	if c = draw([]sample{at(0, 4, 4, 4000)}, now, 4); c.Top != "12" || strings.Contains(c.Waiting, "-") {
+		t.Errorf("up to %s: %s", c.Top, c.Waiting)
+	}
+	if c = draw([]sample{at(0, 0, 0, 0)}, now, -1); c.Limit || c.Top != "1" {
+		t.Errorf("without a limit: %+v", c)
+	}
+}
+
+func TestShort(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		0: "0s", 512: "512ns", 1234: "1.23µs", 12345 * time.Microsecond: "12.3ms", 123456 * time.Microsecond: "123ms",
+		4567 * time.Millisecond: "4.57s", 12345 * time.Millisecond: "12.3s", 75 * time.Second: "1m15s", 90 * time.Minute: "1h30m",
+		50 * time.Hour: "50h0m",
+	} {
+		if got := short(d); got != want {
+			t.Errorf("%d: %s, want %s", d, got, want)
+		}
+	}
+}
