@@ -32,6 +32,7 @@ type config struct {
 	count    int
 	keep     string // folder for histories; "" for none
 	always   bool   // keep it even if nothing failed
+	verbose  bool   // print each fault
 }
 
 func main() {
@@ -42,6 +43,7 @@ func main() {
 	count := flag.Int("count", 0, "so many faults for each driver, in place of -duration")
 	keep := flag.String("keep", ".", "where to keep the histories of runs that failed")
 	always := flag.Bool("history", false, "keep the others too")
+	verbose := flag.Bool("v", false, "print each fault")
 	flag.Parse()
 	slog.SetDefault(slog.New(slog.DiscardHandler))
 
@@ -62,7 +64,7 @@ func main() {
 	good := true
 	var reports []*report
 	for _, sys := range all {
-		r, err := run(config{sys, *seed, each, *only, *count, *keep, *always})
+		r, err := run(config{sys, *seed, each, *only, *count, *keep, *always, *verbose})
 		if err != nil {
 			fmt.Fprintf(os.Stderr, "ledger: %s: %v\n", sys.name, err)
 			os.Exit(1)
@@ -100,7 +102,7 @@ func runOn(s *servers, c config) (*report, error) {
 	defer db.Close()
 	h := &history{began: time.Now()}
 	w := &work{history: h, sys: c.sys, db: db, seed: c.seed, stop: make(chan struct{})}
-	n := &nemesis{history: h, servers: s, random: rand.New(rand.NewPCG(c.seed, 1<<32)), only: c.faults}
+	n := &nemesis{history: h, servers: s, random: rand.New(rand.NewPCG(c.seed, 1<<32)), only: c.faults, verbose: c.verbose}
 	w.start()
 	failure := n.run(c.duration, c.count)
 	if failure == nil {

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"strings"
 	"time"
 
@@ -139,6 +140,7 @@ type nemesis struct {
 	servers *servers
 	random  *rand.Rand
 	only    string // faults whose name has this in it
+	verbose bool
 }
 
 // run goes on until a time, or until so many faults if most > 0.
@@ -160,6 +162,9 @@ func (n *nemesis) run(until time.Duration, most int) error {
 		n.mu.Lock()
 		n.events[at].End = n.now()
 		n.mu.Unlock()
+		if n.verbose {
+			fmt.Fprintf(os.Stderr, "%d. %s, %v to %v\n", done+1, f.kind, e.Start.Round(time.Millisecond), n.now().Round(time.Millisecond))
+		}
 		if err != nil {
 			return fmt.Errorf("%s at %v: %w", f.kind, e.Start, err)
 		}
