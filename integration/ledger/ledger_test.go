@@ -27,7 +27,7 @@ func TestLedger(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			r, err := run(config{sys: sys, seed: uint64(2 + i), duration: 6 * time.Second, keep: os.TempDir()})
+			r, err := run(t.Context(), config{sys: sys, seed: uint64(2 + i), duration: 6 * time.Second, keep: os.TempDir()})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -49,7 +49,7 @@ func TestCheckerCatches(t *testing.T) {
 	}
 	defer s.close()
 	run := func(sys *system) *report {
-		r, err := runOn(s, config{sys: sys, seed: 1, duration: time.Minute, faults: "reset after COMMIT", count: 3})
+		r, err := runOn(t.Context(), s, config{sys: sys, seed: 1, duration: time.Minute, faults: "reset after COMMIT", count: 3})
 		if err != nil {
 			t.Fatal(err)
 		}

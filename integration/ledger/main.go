@@ -7,7 +7,8 @@
 //	go run ./ledger -seed 42 -drivers managedpg-pgx -duration 1m
 //	go run ./ledger -faults kill -count 200      200 failovers for each driver, whatever time that takes
 //
-// A seed gives the same faults in the same order, for the same times. The history of a run that failed is kept.
+// A seed gives the same faults in the same order, for the same times. The history of a run that failed is kept. An interrupt
+// ends the faults; what happened until then is checked.
 package main
 
 import (
@@ -18,8 +19,10 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -61,10 +64,16 @@ func main() {
 	if *count > 0 {
 		each = 24 * time.Hour
 	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
 	good := true
 	var reports []*report
-	for _, sys := range all {
-		r, err := run(config{sys, *seed, each, *only, *count, *keep, *always, *verbose})
+	for i, sys := range all {
+		if ctx.Err() != nil {
+			all = all[:i]
+			break
+		}
+		r, err := run(ctx, config{sys, *seed, each, *only, *count, *keep, *always, *verbose})
 		if err != nil {
 			fmt.Fprintf(os.Stderr, "ledger: %s: %v\n", sys.name, err)
 			os.Exit(1)
@@ -82,16 +91,16 @@ func main() {
 }
 
 // run is one driver's.
-func run(c config) (*report, error) {
+func run(ctx context.Context, c config) (*report, error) {
 	s, err := startServers()
 	if err != nil {
 		return nil, err
 	}
 	defer s.close()
-	return runOn(s, c)
+	return runOn(ctx, s, c)
 }
 
-func runOn(s *servers, c config) (*report, error) {
+func runOn(ctx context.Context, s *servers, c config) (*report, error) {
 	if err := s.first().Exec(schema...); err != nil {
 		return nil, err
 	}
@@ -104,7 +113,7 @@ func runOn(s *servers, c config) (*report, error) {
 	w := &work{history: h, sys: c.sys, db: db, seed: c.seed, stop: make(chan struct{})}
 	n := &nemesis{history: h, servers: s, random: rand.New(rand.NewPCG(c.seed, 1<<32)), only: c.faults, verbose: c.verbose}
 	w.start()
-	failure := n.run(c.duration, c.count)
+	failure := n.run(ctx, c.duration, c.count)
 	if failure == nil {
 		failure = n.recovered()
 	}
@@ -122,9 +131,9 @@ func runOn(s *servers, c config) (*report, error) {
 	if _, err := s.first().TerminateBackends(); err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	reading, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	st, err := readState(ctx, s.first().DSN())
+	st, err := readState(reading, s.first().DSN())
 	if err != nil {
 		return nil, err
 	}

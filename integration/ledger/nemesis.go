@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -144,8 +145,8 @@ type nemesis struct {
 }
 
 // run goes on until a time, or until so many faults if most > 0.
-func (n *nemesis) run(until time.Duration, most int) error {
-	for done := 0; n.now() < until && (most == 0 || done < most); done++ {
+func (n *nemesis) run(ctx context.Context, until time.Duration, most int) error {
+	for done := 0; ctx.Err() == nil && n.now() < until && (most == 0 || done < most); done++ {
 		pause := moment(n.random, 50*time.Millisecond, 500*time.Millisecond)
 		f := n.pick()
 		if f.kind == failbackKind && n.servers.primary == 0 {
