@@ -76,6 +76,17 @@ func (f insertForm) lost() lostCall {
 		run: func(ctx context.Context, l *lossy) error { return f.run(ctx, l, l.db) }}
 }
 
+// lostInTx is the call with a sql.Tx.
+func (f insertForm) lostInTx() lostCall {
+	return lostCall{name: f.name + " in a transaction", on: onInsert, want: managedpg.ErrTxLost, inserted: f.rows,
+		run: func(ctx context.Context, l *lossy) error {
+			tx := l.begin(nil)
+			err := f.run(ctx, l, tx)
+			l.wantError(tx.Commit(), managedpg.ErrTxLost)
+			return err
+		}}
+}
+
 var insertForms = []insertForm{
 	{"exec", 1, func(ctx context.Context, l *lossy, q querier) error {
 		_, err := q.ExecContext(ctx, insert)
@@ -104,20 +115,14 @@ var insertForms = []insertForm{
 	}},
 }
 
-// lostCalls is every call with every place where it can be made.
+// lostCalls are all of them.
 func lostCalls(base string) []lostCall {
 	var calls []lostCall
-	for _, f := range insertForms {
-		calls = append(calls,
-			f.lost(),
-			lostCall{name: f.name + " in a transaction", on: onInsert, want: managedpg.ErrTxLost, inserted: f.rows,
-				run: func(ctx context.Context, l *lossy) error {
-					tx := l.begin(nil)
-					err := f.run(ctx, l, tx)
-					l.wantError(tx.Commit(), managedpg.ErrTxLost)
-					return err
-				}},
-		)
+	for i, f := range insertForms {
+		calls = append(calls, f.lost())
+		if i%2 == 0 {
+			calls = append(calls, f.lostInTx())
+		}
 	}
 	calls = append(calls, lostBetween...)
 	calls = append(calls, lostEnds...)
