@@ -7,9 +7,12 @@ import (
 	"io"
 	"net"
 	"net/url"
+	"os"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/managedpg/managedpg/internal/pgtest"
 )
@@ -109,6 +112,48 @@ func TestConnectObeysContext(t *testing.T) {
 				t.Errorf("connect: %v, want context.Canceled", err)
 			}
 		})
+	}
+}
+
+// A socket's deadline may pass before the context notices that it is its own. Then too it is the context that has ended.
+func TestDeadlineBeforeItsContext(t *testing.T) {
+	late := &lateContext{Context: t.Context(), done: make(chan struct{})}
+	dials := 0
+	e, err := Pgx("db", "postgres://u@127.0.0.1/d?sslmode=disable", &Dialer{}, func(c *pgx.ConnConfig) error {
+		c.DialFunc = func(context.Context, string, string) (net.Conn, error) {
+			if dials++; dials == 1 {
+				time.AfterFunc(20*time.Millisecond, func() { close(late.done) })
+			}
+			return nil, &net.OpError{Op: "dial", Net: "tcp", Err: os.ErrDeadlineExceeded}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := e.connect(late); err != context.DeadlineExceeded {
+		t.Errorf("connect: %v, want context.DeadlineExceeded", err)
+	}
+	if _, _, err := e.connect(t.Context()); !errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("connect: %v, want the dial's own timeout", err)
+	}
+}
+
+// lateContext has a deadline that has passed, and ends only when done is closed.
+type lateContext struct {
+	context.Context
+	done chan struct{}
+}
+
+func (*lateContext) Deadline() (time.Time, bool) { return Started, true }
+func (c *lateContext) Done() <-chan struct{}     { return c.done }
+
+func (c *lateContext) Err() error {
+	select {
+	case <-c.done:
+		return context.DeadlineExceeded
+	default:
+		return nil
 	}
 }
 

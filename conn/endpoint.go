@@ -123,6 +123,11 @@ func (e *Endpoint) connect(ctx context.Context) (driver.Conn, *socket, error) {
 		err = ctx.Err()
 	}
 	if err != nil {
+		// A dial watches its context's deadline by itself, and may know of its end before the context does. That is the
+		// caller's time that has passed, and tells nothing of the server.
+		if deadline, ok := ctx.Deadline(); ok && !time.Now().Before(deadline) {
+			<-ctx.Done()
+		}
 		// pgx's stdlib forgets the connection when an AfterConnect of the user's fails.
 		d.abort(err)
 		if ctxErr := ctx.Err(); ctxErr != nil && !errors.Is(err, ctxErr) {
