@@ -23,7 +23,7 @@ test:
 	@.ci/prepare
 	@set -e; for module in $(MODULES); do \
 		echo "== $$module"; \
-		(cd $$module && go vet ./... && go test -race -timeout 10m ./...); \
+		(cd $$module && go vet ./... && go test -race -timeout 20m ./...); \
 	done
 
 bench:

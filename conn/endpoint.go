@@ -110,6 +110,18 @@ func (p pqDialer) DialTimeout(network, address string, timeout time.Duration) (n
 	return p.DialContext(ctx, network, address)
 }
 
+// ended is the context's error, also in the moment in which its deadline has passed and it doesn't know yet: a dial that
+// was given the same deadline may know first.
+func ended(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if deadline, ok := ctx.Deadline(); ok && !time.Now().Before(deadline) {
+		return context.DeadlineExceeded
+	}
+	return nil
+}
+
 // connect opens a base connection, and finds its socket. The context holds for all of it, with either base.
 func (e *Endpoint) connect(ctx context.Context) (driver.Conn, *socket, error) {
 	var d dialing
@@ -130,7 +142,7 @@ func (e *Endpoint) connect(ctx context.Context) (driver.Conn, *socket, error) {
 		}
 		// pgx's stdlib forgets the connection when an AfterConnect of the user's fails.
 		d.abort(err)
-		if ctxErr := ctx.Err(); ctxErr != nil && !errors.Is(err, ctxErr) {
+		if ctxErr := ended(ctx); ctxErr != nil && !errors.Is(err, ctxErr) {
 			err = ctxErr
 		}
 		return nil, nil, err

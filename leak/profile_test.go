@@ -66,7 +66,7 @@ func TestProfileIsReadByPprof(t *testing.T) {
 	}
 	// The longest holder first, as the leaf of its stack, although it holds fewer connections.
 	out := goToolPprof(t, "-top", path)
-	wantMatch(t, out, `Type: held\n(?s).*flat%.*?\n +3600s .*leak_test\.leakyReport\n +1800.* 1800.*leak_test\.busyHandler\n`)
+	wantMatch(t, out, `Type: held\n(?s).*flat%.*?\n +3600(\.\d+)?s .*leak_test\.leakyReport\n +1800.* 1800.*leak_test\.busyHandler\n`)
 	out = goToolPprof(t, "-raw", path)
 	wantMatch(t, out, `checkouts/count held/nanoseconds\[dflt\]`)
 	wantMatch(t, out, `\n +1 36000\d+: 1 2 (?s).*\n +endpoint:\[db:5432/app\] pool:\[app\] route:\[/users\]\n +3 1800\d+: `)
