@@ -154,6 +154,8 @@ type endpoint struct {
 	silentSince time.Time     // when the first of those began
 	stuckAt     int           // how many they were when Stuck was last called
 	dialFailed  chan struct{} // closed, and replaced, when a dial finds it down
+	scout       chan struct{} // closed when a dial ends; nil while none has its head start
+	scoutAt     time.Time     // when that began
 	dialErr     error         // what that dial met
 
 	checks, resetChecks checks // ever, and at the last ResetCounts

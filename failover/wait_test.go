@@ -247,3 +247,33 @@ func TestQueueForADial(t *testing.T) {
 		want(r.t, "all fail within", took(checkouts.Wait), time.Second)
 	})
 }
+
+// After a failover the first dial has the new server to itself for a moment, so that it doesn't come last.
+func TestFirstDialHasAHeadStart(t *testing.T) {
+	scene(t, func(o *failover.Options) { o.DialLimit = 8 }, two, func(r *rig) {
+		r.warmUp(0)
+		r.servers[0].die()
+		r.servers[1].set(func(s *server) { s.latency = 10 * time.Millisecond })
+		start := time.Now()
+		var checkouts sync.WaitGroup
+		for range 8 {
+			checkouts.Go(func() { r.reaches(1) })
+		}
+		r.pass(5 * time.Millisecond)
+		_, dials := r.servers[1].counts()
+		want(r.t, "dials at first", dials, 1)
+		checkouts.Wait()
+		want(r.t, "all take", time.Since(start), 20*time.Millisecond)
+	})
+	// A server that is slow to answer is dialled by all soon.
+	scene(t, func(o *failover.Options) { o.DialLimit = 8 }, two, func(r *rig) {
+		r.warmUp(0)
+		r.servers[0].die()
+		r.servers[1].set(func(s *server) { s.latency = time.Second })
+		var checkouts sync.WaitGroup
+		for range 8 {
+			checkouts.Go(func() { r.reaches(1) })
+		}
+		want(r.t, "all take", took(checkouts.Wait), time.Second+25*time.Millisecond)
+	})
+}
