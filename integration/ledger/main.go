@@ -111,11 +111,12 @@ func runOn(ctx context.Context, s *servers, c config) (*report, error) {
 	defer db.Close()
 	h := &history{began: time.Now()}
 	w := &work{history: h, sys: c.sys, db: db, seed: c.seed, stop: make(chan struct{})}
-	n := &nemesis{history: h, servers: s, random: rand.New(rand.NewPCG(c.seed, 1<<32)), only: c.faults, verbose: c.verbose}
+	n := &nemesis{history: h, servers: s, random: rand.New(rand.NewPCG(c.seed, 1<<32)), only: c.faults, verbose: c.verbose,
+		strict: c.sys.resolves}
 	w.start()
 	failure := n.run(ctx, c.duration, c.count)
-	if failure == nil {
-		failure = n.recovered()
+	if err := n.recovered(context.WithoutCancel(ctx)); failure == nil && n.strict {
+		failure = err
 	}
 	w.finish()
 	if err := db.Close(); err != nil {

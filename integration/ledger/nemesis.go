@@ -142,6 +142,7 @@ type nemesis struct {
 	random  *rand.Rand
 	only    string // faults whose name has this in it
 	verbose bool
+	strict  bool // a driver that doesn't recover ends the run
 }
 
 // run goes on until a time, or until so many faults if most > 0.
@@ -152,7 +153,7 @@ func (n *nemesis) run(ctx context.Context, until time.Duration, most int) error 
 		if f.kind == failbackKind && n.servers.primary == 0 {
 			f = faults[0] // there is nothing to return from yet
 		}
-		if err := n.recovered(); err != nil {
+		if err := n.recovered(ctx); err != nil && n.strict {
 			return fmt.Errorf("before %s: %w", f.kind, err)
 		}
 		time.Sleep(pause)
@@ -175,9 +176,12 @@ func (n *nemesis) run(ctx context.Context, until time.Duration, most int) error 
 
 // recovered waits until every worker has succeeded once more since the last fault: by then the pool has connections again,
 // and what goes wrong next is the next fault's doing.
-func (n *nemesis) recovered() error {
+func (n *nemesis) recovered(ctx context.Context) error {
 	since := n.now()
 	return within(time.Minute, func() error {
+		if ctx.Err() != nil {
+			return nil
+		}
 		n.mu.Lock()
 		defer n.mu.Unlock()
 		var seen [workers]bool
