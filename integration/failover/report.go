@@ -11,7 +11,8 @@ import (
 const legend = `- errors/in flight: errors that the application saw, and workers with a call in progress during the fault; most in one repetition
 - per worker: the most errors that one worker saw
 - lost, doubled, false: told success and not there; there twice; told that nothing was sent, and there
-- first: from the fault (where a standby is promoted: from its accepting writes) to the first success on the other server
+- first: from the fault (1: from when the standby accepts writes; 2: from the first connection that breaks) to the first
+  success on the other server
 - stuck: the longest that a call took which was in progress during the fault
 - slow: later calls that took longer than usual (the slowest percent before the fault) by 50 ms, of how many; in brackets
   those that were not a worker's first on the other server, which has a connection to open`

@@ -115,7 +115,14 @@ func independentKill(p *pair, with setup) ([]outcome, error) {
 	if err := p.a.Restart(); err != nil {
 		return nil, err
 	}
-	o, err := p.judge("independent", calls, fault, killed, fault, p.a, p.b)
+	// To kill takes some 20 ms on a busy machine; the first connection that breaks says when it happened.
+	dead := killed
+	for _, c := range calls {
+		if c.err != nil && c.end.After(fault) && c.end.Before(dead) {
+			dead = c.end
+		}
+	}
+	o, err := p.judge("independent", calls, fault, killed, dead, p.a, p.b)
 	if err != nil {
 		return nil, err
 	}
