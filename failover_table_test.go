@@ -1,0 +1,352 @@
+package managedpg_test
+
+import (
+	"context"
+	"database/sql"
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/managedpg/managedpg"
+	"github.com/managedpg/managedpg/failover"
+	"github.com/managedpg/managedpg/internal/pgtest"
+)
+
+// What an error says about the server it came from, row by row, met on real servers where they can be made to say so.
+
+// eachBase runs a test with both base drivers, governed by turns.
+func eachBase(t *testing.T, test func(t *testing.T, c combination)) {
+	t.Helper()
+	for _, c := range []combination{{"pgx", true}, {"pq", false}, {"pgx", false}, {"pq", true}} {
+		t.Run(c.String(), func(t *testing.T) { test(t, c) })
+	}
+}
+
+func stays(t *testing.T, db *sql.DB) {
+	t.Helper()
+	if s := poolOf(t, db).Failover(); s.FailoverCount != 0 || !s.IsPrimary {
+		t.Errorf("it moved: %+v", s)
+	}
+}
+
+func stateOf(t *testing.T, db *sql.DB, endpoint int) failover.State {
+	t.Helper()
+	return poolOf(t, db).Health().Endpoints[endpoint].State
+}
+
+// One terminated session (57P01) is no dead server: it is probed, and used on.
+func TestTerminatedSessionIsNoDeadServer(t *testing.T) {
+	t.Parallel()
+	a, b := twoServers(t)
+	eachBase(t, func(t *testing.T, c combination) {
+		db := quietly(t, c.dsn(a.DSN(), "target_session_attrs=any", to(b)))
+		warm(t, db, 2)
+		victim, err := db.Conn(t.Context())
+		do(t, err)
+		defer victim.Close()
+		pid := value[int](t, victim, "SELECT pg_backend_pid()")
+		ended := make(chan error, 1)
+		go func() {
+			_, err := victim.ExecContext(context.Background(), "SELECT pg_sleep(60)")
+			ended <- err
+		}()
+		eventually(t, "it sleeps", func() bool {
+			return value[bool](t, db, "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1 AND state = 'active')", pid)
+		})
+		mustExec(t, db, "SELECT pg_terminate_backend($1)", pid)
+		if err := <-ended; !errors.Is(err, managedpg.ErrOutcomeUnknown) {
+			t.Errorf("the terminated call: %v", err)
+		}
+		for range 20 {
+			mustExec(t, db, "SELECT 1")
+		}
+		eventually(t, "it is cleared", func() bool { return stateOf(t, db, 0) == failover.Up })
+		stays(t, db)
+	})
+}
+
+// refusing is a server that answers whoever comes with a FATAL error of one SQLSTATE.
+func refusing(t *testing.T, sqlstate string) (addr string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	do(t, err)
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				var length [4]byte
+				if _, err := io.ReadFull(c, length[:]); err != nil {
+					return
+				}
+				if _, err := io.CopyN(io.Discard, c, int64(binary.BigEndian.Uint32(length[:]))-4); err != nil {
+					return
+				}
+				fields := "SFATAL\x00VFATAL\x00C" + sqlstate + "\x00Mnot now\x00\x00"
+				answer := append([]byte{'E'}, binary.BigEndian.AppendUint32(nil, uint32(len(fields)+4))...)
+				_, _ = c.Write(append(answer, fields...))
+			}()
+		}
+	}()
+	return l.Addr().String()
+}
+
+// A server that starts up or is shutting down (57P03), crashes (57P02) or has a broken disk (58xxx) is down.
+func TestServerThatCannotServeIsDown(t *testing.T) {
+	t.Parallel()
+	b := pgtest.Start(t)
+	for _, sqlstate := range []string{"57P03", "57P02", "08006", "58030"} {
+		addr := refusing(t, sqlstate)
+		for _, c := range combinations[1:3] {
+			t.Run(sqlstate+","+c.String(), func(t *testing.T) {
+				db := quietly(t, c.dsn("postgres://postgres@"+addr+"/postgres?sslmode=disable", "target_session_attrs=any", to(b)))
+				mustExec(t, db, "SELECT 1")
+				if state := stateOf(t, db, 0); state != failover.Down {
+					t.Errorf("it is %s", state)
+				}
+				if s := poolOf(t, db).Failover(); s.Current != b.Addr()+"/postgres" {
+					t.Errorf("%+v", s)
+				}
+			})
+		}
+	}
+}
+
+// The same from a real server, that is started again under those who wait for it.
+func TestRestartOfTheOnlyServerOfTwo(t *testing.T) {
+	t.Parallel()
+	a := pgtest.Start(t)
+	eachBase(t, func(t *testing.T, c combination) {
+		db := quietly(t, c.dsn(a.DSN(), "target_session_attrs=any", "failover_urls="+
+			url.QueryEscape("postgres://postgres@"+refusing(t, "57P03")+"/postgres?sslmode=disable")))
+		warm(t, db, 2)
+		do(t, a.Kill())
+		answered := make(chan error, 1)
+		go func() {
+			_, err := db.Exec("SELECT 1")
+			answered <- err
+		}()
+		time.Sleep(200 * time.Millisecond)
+		do(t, a.Restart()) // which answers 57P03 for a while
+		if err := <-answered; err != nil {
+			t.Errorf("the call that waited: %v", err)
+		}
+	})
+}
+
+// A server without room (53300) is alive: the checkout waits for room there, and goes nowhere else.
+func TestServerWithoutRoomIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	a := pgtest.Start(t, pgtest.Conf("max_connections=10", "superuser_reserved_connections=3"))
+	b := pgtest.Start(t, pgtest.OwnSystem())
+	for _, s := range []*pgtest.Cluster{a, b} {
+		do(t, s.Exec("CREATE ROLE app LOGIN"))
+	}
+	asApp := func(c *pgtest.Cluster) string { return strings.Replace(c.DSN(), "postgres@", "app@", 1) }
+	eachBase(t, func(t *testing.T, c combination) {
+		db := quietly(t, c.dsn(asApp(a), "target_session_attrs=any", "failover_urls="+url.QueryEscape(asApp(b))))
+		mustExec(t, db, "SELECT 1")
+		taken := opened(t, "pgx", asApp(a))
+		var held []*sql.Conn
+		for {
+			conn, err := taken.Conn(t.Context())
+			if err != nil {
+				break // no room
+			}
+			held = append(held, conn)
+		}
+		first, err := db.Conn(t.Context()) // the pool's own, or one that waits
+		do(t, err)
+		defer first.Close()
+		time.AfterFunc(400*time.Millisecond, func() {
+			for _, conn := range held {
+				conn.Close()
+			}
+			taken.Close()
+		})
+		start := time.Now()
+		second, err := db.Conn(t.Context())
+		if err != nil {
+			t.Fatalf("after %v: %v", time.Since(start), err)
+		}
+		defer second.Close()
+		if took := time.Since(start); took < 300*time.Millisecond {
+			t.Errorf("it had room after %v", took)
+		}
+		if port := value[int](t, second, "SELECT inet_server_port()"); port != a.Port() {
+			t.Errorf("it went to the other server")
+		}
+		stays(t, db)
+	})
+}
+
+// A server that won't have us is misconfigured: the next one is used; without one, the checkout fails at once and says so.
+func TestServerThatWontHaveUsIsMisconfigured(t *testing.T) {
+	t.Parallel()
+	methods := map[string]string{"scram": "scram-sha-256", "md5": "md5", "plain": "password"}
+	var hba []string
+	for user, method := range methods {
+		hba = append(hba, "host all "+user+" 127.0.0.1/32 "+method)
+	}
+	a := pgtest.Start(t, pgtest.HBA(append(hba, "host all all 127.0.0.1/32 trust")...))
+	b := pgtest.Start(t)
+	for user := range methods {
+		encryption := "scram-sha-256"
+		if user == "md5" {
+			encryption = "md5"
+		}
+		do(t, a.Exec("SET password_encryption = '"+encryption+"'; CREATE ROLE "+user+" LOGIN PASSWORD 'right'"))
+	}
+	refusals := map[string]string{"no database": "3D000"}
+	dsns := map[string]string{"no database": a.DSNFor("nowhere")}
+	for user := range methods {
+		refusals["wrong password, "+user] = "28P01"
+		dsns["wrong password, "+user] = strings.Replace(a.DSN(), "postgres@", user+":wrong@", 1)
+	}
+	for name, dsn := range dsns {
+		for _, c := range combinations[1:3] {
+			t.Run(name+","+c.String(), func(t *testing.T) {
+				db := quietly(t, c.dsn(dsn, "target_session_attrs=any", to(b)))
+				mustExec(t, db, "SELECT 1")
+				if h := poolOf(t, db).Health().Endpoints[0]; h.State != failover.Misconfigured || h.LastError == "" || strings.Contains(h.LastError, "wrong@") {
+					t.Errorf("%+v", h)
+				}
+
+				other := "postgres://postgres@" + refusing(t, refusals[name]) + "/postgres?sslmode=disable"
+				start := time.Now()
+				_, err := quietly(t, c.dsn(dsn, "failover_urls="+url.QueryEscape(other))).Exec("SELECT 1")
+				wantSQLState(t, c, err, refusals[name])
+				if !errors.Is(err, managedpg.ErrNoEndpoint) {
+					t.Errorf("got %v", err)
+				}
+				if took := time.Since(start); took > 5*time.Second {
+					t.Errorf("it took %v to say %v", took, err)
+				}
+			})
+		}
+	}
+}
+
+// A caller who changes its mind says nothing about the server.
+func TestCallersCancelIsNoEvidence(t *testing.T) {
+	t.Parallel()
+	a, b := twoServers(t)
+	eachBase(t, func(t *testing.T, c combination) {
+		db := quietly(t, c.dsn(a.DSN(), "target_session_attrs=any", "health_check_interval=1h", to(b)))
+		warm(t, db, 4)
+		pool := poolOf(t, db)
+		checks := pool.CheckNow(t.Context()).TotalChecks
+		var calls sync.WaitGroup
+		for range 8 {
+			calls.Go(func() {
+				ctx, cancel := context.WithCancel(t.Context())
+				time.AfterFunc(50*time.Millisecond, cancel)
+				if _, err := db.ExecContext(ctx, "SELECT pg_sleep(10)"); !errors.Is(err, context.Canceled) {
+					t.Errorf("got %v", err)
+				}
+			})
+		}
+		calls.Wait()
+		mustExec(t, db, "SELECT 1")
+		if h := pool.Health(); h.TotalChecks != checks || h.Endpoints[0].State != failover.Up {
+			t.Errorf("%d checks, then %d; the server is %s", checks, h.TotalChecks, h.Endpoints[0].State)
+		}
+		stays(t, db)
+	})
+}
+
+// The caller's deadline makes a server suspect, and the probe clears it.
+func TestCallersDeadlineIsOnlyASuspicion(t *testing.T) {
+	t.Parallel()
+	a, b := twoServers(t)
+	eachBase(t, func(t *testing.T, c combination) {
+		db := quietly(t, c.dsn(a.DSN(), "target_session_attrs=any", "health_check_interval=1h", to(b)))
+		warm(t, db, 2)
+		pool := poolOf(t, db)
+		checks := pool.CheckNow(t.Context()).TotalChecks
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		if _, err := db.ExecContext(ctx, "SELECT pg_sleep(10)"); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v", err)
+		}
+		eventually(t, "it is probed", func() bool { return pool.Health().TotalChecks > checks })
+		eventually(t, "it is cleared", func() bool { return stateOf(t, db, 0) == failover.Up })
+		mustExec(t, db, "SELECT 1")
+		stays(t, db)
+	})
+}
+
+// A statement that writes in a READ ONLY transaction (25006) is a bug of the application's, and drains nothing.
+func TestWriteInAReadOnlyTransactionDrainsNothing(t *testing.T) {
+	t.Parallel()
+	a := pgtest.Start(t)
+	b := standby(t, a)
+	createCalls(t, a)
+	const pids = "SELECT string_agg(pid::text, ' ' ORDER BY pid) FROM pg_stat_activity WHERE backend_type = 'client backend' AND application_name <> 'pgtest'"
+	eachBase(t, func(t *testing.T, c combination) {
+		db := quietly(t, c.dsn(a.DSN(), to(b)))
+		defer db.Close()
+		warm(t, db, 2)
+		before, err := a.QueryString(pids)
+		do(t, err)
+		for range 10 {
+			tx, err := db.BeginTx(t.Context(), &sql.TxOptions{ReadOnly: true})
+			do(t, err)
+			_, err = tx.Exec("INSERT INTO calls VALUES ('x', 1, 1)")
+			wantSQLState(t, c, err, "25006")
+			do(t, tx.Rollback())
+		}
+		poolOf(t, db).CheckNow(t.Context())
+		mustExec(t, db, "INSERT INTO calls VALUES ('x', 1, 1)")
+		stays(t, db)
+		if after, err := a.QueryString(pids); err != nil || after != before {
+			t.Errorf("the sessions were %s, are %s; %v", before, after, err)
+		}
+	})
+}
+
+// A primary that is made a standby, under a pool that wants to write, is left as soon as a write finds out (25006), without
+// waiting for the next probe.
+func TestLostRoleIsLeft(t *testing.T) {
+	t.Parallel()
+	a := pgtest.Start(t)
+	b := standby(t, a)
+	createCalls(t, a)
+	eventually(t, "the standby has the table", func() bool {
+		n, err := b.QueryString("SELECT count(*) FROM pg_class WHERE relname = 'calls'")
+		return err == nil && n == "1"
+	})
+	var dbs []*sql.DB
+	for _, c := range combinations {
+		db := quietly(t, c.dsn(a.DSN(), "health_check_interval=1h", to(b)))
+		warm(t, db, 2)
+		dbs = append(dbs, db)
+	}
+	do(t, a.Exec("ALTER SYSTEM SET default_transaction_read_only = on", "SELECT pg_reload_conf()"))
+	eventually(t, "it is read-only", func() bool {
+		v, err := a.QueryString("SHOW default_transaction_read_only")
+		return err == nil && v == "on"
+	})
+	do(t, b.Promote())
+	for i, db := range dbs {
+		failed := 0
+		eventually(t, combinations[i].String()+" writes on the new primary", func() bool {
+			_, err := db.Exec("INSERT INTO calls VALUES ('x', 1, current_setting('port')::int)")
+			if err != nil {
+				failed++
+			}
+			return err == nil
+		})
+		t.Logf("%v: %d errors", combinations[i], failed)
+	}
+}
