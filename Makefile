@@ -20,7 +20,7 @@ demo:
 	@printf '\nA page to watch all that on, with metrics beside it: go run ./examples/dashboard\n'
 
 test:
-	@.ci/prepare
+	@.ci/prepare chromium
 	@set -e; for module in $(MODULES); do \
 		echo "== $$module"; \
 		(cd $$module && go vet ./... && go test -race -timeout 20m ./...); \
