@@ -17,7 +17,7 @@ const (
 	mostGrace  = 50 * time.Millisecond
 	// headStart is how long the first dial to an endpoint without connections has it to itself: a server that eight dials
 	// reach at once answers the first of them several times later.
-	headStart = 25 * time.Millisecond
+	headStart = 50 * time.Millisecond
 	// A server with no room is asked again after firstBusy, then after ever longer, up to busyAtMost.
 	firstBusy  = 25 * time.Millisecond
 	busyAtMost = time.Second

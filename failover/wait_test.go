@@ -274,6 +274,6 @@ func TestFirstDialHasAHeadStart(t *testing.T) {
 		for range 8 {
 			checkouts.Go(func() { r.reaches(1) })
 		}
-		want(r.t, "all take", took(checkouts.Wait), time.Second+25*time.Millisecond)
+		want(r.t, "all take", took(checkouts.Wait), time.Second+50*time.Millisecond)
 	})
 }
