@@ -131,7 +131,7 @@ func TestDeadlineBeforeItsContext(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := e.connect(late); err != context.DeadlineExceeded {
+	if _, _, err := e.connect(late); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("connect: %v, want context.DeadlineExceeded", err)
 	}
 	if _, _, err := e.connect(t.Context()); !errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) {
