@@ -167,7 +167,7 @@ func (e *LostError) Resolve(ctx context.Context) (Outcome, error) {
 	case e.doubt.why != "":
 		return OutcomeUnknown, fmt.Errorf("managedpg: not asked: %s", e.doubt.why)
 	}
-	r := &resolving{doubt: e.doubt, passed: map[any]bool{e.doubt.lost: true}}
+	r := &resolving{doubt: e.doubt, passed: map[any]bool{e.doubt.lost: true}, began: now()}
 	defer r.end()
 	return r.run(ctx)
 }
@@ -175,10 +175,10 @@ func (e *LostError) Resolve(ctx context.Context) (Outcome, error) {
 // resolving is a search for the outcome.
 type resolving struct {
 	*doubt
-	passed  map[any]bool  // connections that can't tell: *physical, *probing
-	fresh   *witness      // of our own, opened when no older one was to be had
-	why     string        // what stood in the way last
-	waited  time.Duration // with the transaction in progress
+	passed  map[any]bool // connections that can't tell: *physical, *probing
+	fresh   *witness     // of our own, opened when no older one was to be had
+	why     string       // what stood in the way last
+	began   time.Duration
 	prodded bool
 
 	confirmed bool // by the synchronous standbys
@@ -199,9 +199,10 @@ const (
 const (
 	askAgain    = time.Millisecond
 	askSlowest  = 100 * time.Millisecond
-	askLimit    = time.Second // of one question
+	askLimit    = 3 * time.Second // of a dial or a question over a connection of our own
+	olderLimit  = 5 * time.Second // of one over an older one, which is not to be had again
 	prodAfter   = 100 * time.Millisecond
-	silentLimit = time.Second // how long nobody may be there to be asked
+	silentLimit = time.Second // how long there may be nobody to ask, or one attempt if that takes longer
 )
 
 func (r *resolving) run(ctx context.Context) (Outcome, error) {
@@ -230,7 +231,6 @@ func (r *resolving) run(ctx context.Context) (Outcome, error) {
 			return OutcomeUnknown, r.unresolved(ErrClosed)
 		case <-timer.C:
 		}
-		r.waited += wait
 	}
 }
 
@@ -275,11 +275,16 @@ func (r *resolving) round(ctx context.Context) (found finding, asked bool) {
 // askFresh asks over a connection that was opened for it.
 func (r *resolving) askFresh(ctx context.Context) (found finding, asked bool) {
 	if err := r.open(ctx); err != nil {
-		r.why = "no connection that is older than the COMMIT is left, and no new one to be had: " + err.Error()
+		if r.why == "" || ctx.Err() == nil {
+			r.why = "no connection that is older than the COMMIT is left, and no new one to be had: " + err.Error()
+		}
 		return nothingYet, false
 	}
 	found, err := r.question(ctx, r.fresh)
 	if err != nil {
+		if r.why == "" || ctx.Err() == nil {
+			r.why = "the server doesn't answer: " + err.Error()
+		}
 		r.end()
 		return nothingYet, false
 	}
@@ -322,7 +327,11 @@ type witness struct {
 
 // question asks a witness once. An error means that it didn't answer.
 func (r *resolving) question(ctx context.Context, w *witness) (finding, error) {
-	ctx, cancel := context.WithTimeout(ctx, askLimit)
+	limit := askLimit
+	if w.older {
+		limit = olderLimit
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	status := fmt.Sprintf(r.self.asksStatus, r.xid)
 	row, err := w.ask(ctx, "SELECT "+status+asksIdentity+asksStart)
@@ -396,7 +405,7 @@ func (r *resolving) confirm(ctx context.Context) error {
 // prod ends the session that the COMMIT never reached, once it has been waiting for a while: a server may not learn for
 // hours that a connection is gone, and keeps its locks until then. One that has begun to commit is left alone.
 func (r *resolving) prod(ctx context.Context, w *witness) error {
-	if r.waited < prodAfter || r.prodded {
+	if now()-r.began < prodAfter || r.prodded {
 		return nil
 	}
 	r.prodded = true
