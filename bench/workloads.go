@@ -15,9 +15,12 @@ func exec(text string) workload {
 	}}
 }
 
-// execCancellable is exec with a context that could be cancelled, as a request's can.
+type requestKey struct{}
+
+// execCancellable is exec with a context of the shape that net/http gives a request: it can be cancelled, and carries values.
 func execCancellable(text string) workload {
 	return workload{name: "Exec, cancellable", start: func(ctx context.Context, db *sql.DB) (func() error, func() error, error) {
+		ctx = context.WithValue(ctx, requestKey{}, "value")
 		return func() error {
 			ctx, cancel := context.WithCancel(ctx)
 			defer cancel()

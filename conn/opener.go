@@ -2,6 +2,7 @@ package conn
 
 import (
 	"context"
+	"reflect"
 	"runtime"
 	"strings"
 	"sync/atomic"
@@ -11,8 +12,8 @@ import (
 // when SetMaxOpenConns is in force. What it gets may be handed to anybody, or lie in sql.DB's free list without a hook
 // being called; so such a connection must hold nothing until its first call.
 //
-// The opener's context can be cancelled and has no deadline, and is always the same one. So only a context like that
-// costs a look at the stack, and the opener's only once.
+// The opener's context is always the same one, made by WithCancel from the background. So only a context like that costs a
+// look at the stack, and the opener's only once. A request's context comes from one with values.
 type openerDetector struct {
 	opener atomic.Pointer[context.Context]
 	places atomic.Pointer[map[uintptr]place] // what stands at a return address, copied on write
@@ -35,10 +36,7 @@ const (
 )
 
 func (d *openerDetector) is(ctx context.Context) bool {
-	if ctx.Done() == nil {
-		return false
-	}
-	if _, limited := ctx.Deadline(); limited {
+	if !mayBeOpeners(ctx) {
 		return false
 	}
 	if known := d.opener.Load(); known != nil && *known == ctx {
@@ -56,6 +54,35 @@ func (d *openerDetector) is(ctx context.Context) bool {
 	opener := ctx // ctx itself would be moved to the heap at every call
 	d.opener.Store(&opener)
 	return true
+}
+
+func mayBeOpeners(ctx context.Context) bool {
+	return reflect.TypeOf(ctx) == cancelCtx && (!parentKnown || parentOf(ctx) == any(context.Background()))
+}
+
+// cancelCtx is the type of the contexts that WithCancel makes. They embed their parent, which the package context doesn't
+// promise: where it can't be seen each of them costs a look at the stack.
+var (
+	cancelCtx   = reflect.TypeOf(withCancel(context.Background()))
+	parentKnown = embedsParent()
+)
+
+func embedsParent() bool {
+	if cancelCtx.Kind() != reflect.Pointer || cancelCtx.Elem().Kind() != reflect.Struct || cancelCtx.Elem().NumField() == 0 {
+		return false
+	}
+	first := cancelCtx.Elem().Field(0)
+	return first.IsExported() && first.Type == reflect.TypeFor[context.Context]() &&
+		parentOf(withCancel(context.Background())) == any(context.Background())
+}
+
+// parentOf is the first field of a context of the type cancelCtx.
+func parentOf(ctx context.Context) any { return reflect.ValueOf(ctx).Elem().Field(0).Interface() }
+
+func withCancel(parent context.Context) context.Context {
+	ctx, cancel := context.WithCancel(parent)
+	defer cancel()
+	return ctx
 }
 
 // first is the first of the return addresses that tells.

@@ -1,0 +1,29 @@
+package conn
+
+import (
+	"context"
+	"testing"
+	"time"
+)
+
+// What keeps the look at the stack from a request's context must not keep it from the opener's.
+func TestOpenersContextIsRecognisedByItsShape(t *testing.T) {
+	if !parentKnown {
+		t.Fatal("the parent of a context can't be seen any more: each context that can be cancelled costs a look at the stack")
+	}
+	background := context.Background()
+	withValue := context.WithValue(background, attemptKey{}, nil)
+	withLimit, cancel := context.WithTimeout(background, time.Hour)
+	defer cancel()
+	for name, ctx := range map[string]context.Context{
+		"background": background, "a value": withValue, "a limit": withLimit,
+		"below a value": withCancel(withValue), "below a limit": withCancel(withLimit), "below another": withCancel(withCancel(background)),
+	} {
+		if mayBeOpeners(ctx) {
+			t.Errorf("%s: costs a look at the stack", name)
+		}
+	}
+	if !mayBeOpeners(withCancel(background)) {
+		t.Error("the opener's isn't looked at")
+	}
+}
