@@ -19,17 +19,18 @@ import (
 // by the pool while it is free.
 type physical struct {
 	base     driver.Conn
-	features features      // set when opened
-	pgx      *stdlib.Conn  // base, if it is that; set when opened
-	sock     *socket       // nil if it wasn't dialled by us; set when opened
-	endpoint *Endpoint     // set when opened
-	route    int           // the endpoint's number with the Router; set when opened
-	epoch    uint64        // the endpoint's epoch then; set when opened
-	drains   uint64        // the pool's count of drains then; set when opened
-	id       uint64        // set when opened
-	server   Server        // as it was when opened
-	opened   time.Duration // when it was opened, by now(); set then
-	slot     *leak.Slot    // nil without leak detection; set when opened
+	features features       // set when opened
+	pgx      *stdlib.Conn   // base, if it is that; set when opened
+	sock     *socket        // nil if it wasn't dialled by us; set when opened
+	endpoint *Endpoint      // set when opened
+	route    int            // the endpoint's number with the Router; set when opened
+	epoch    uint64         // the endpoint's epoch then; set when opened
+	epochNow *atomic.Uint64 // what it is now; set when opened
+	drains   uint64         // the pool's count of drains then; set when opened
+	id       uint64         // set when opened
+	server   Server         // as it was when opened
+	opened   time.Duration  // when it was opened, by now(); set then
+	slot     *leak.Slot     // nil without leak detection; set when opened
 
 	expires    time.Duration        // when pool_recycle ends it, by now(); 0: never. Set when opened
 	checkedOut time.Duration        // when it was checked out, by now()
@@ -202,7 +203,7 @@ func (ph *physical) onStandby() bool {
 // stuck says whether somebody waits for the server, and it has said nothing since then. Of a socket that isn't ours one
 // can't tell.
 func (ph *physical) stuck(since time.Time) bool {
-	return ph.sock != nil && ph.sock.waiting.Load() > 0 && since.After(Started.Add(time.Duration(ph.sock.heard.Load())))
+	return ph.sock != nil && ph.sock.traffic.waiting() > 0 && since.After(Started.Add(time.Duration(ph.sock.heard.Load())))
 }
 
 // close ends the connection; then is called once its socket is closed, at most closeLimit later.

@@ -52,8 +52,9 @@ type Router interface {
 	Connect(ctx context.Context, open func(ctx context.Context, endpoint int) error) error
 	// Admit is asked, with open's context, whether the connection that was opened may be used.
 	Admit(ctx context.Context, s Server) error
-	// Epoch changes when connections made to the endpoint before are no longer to be used.
-	Epoch(endpoint int) uint64
+	// Epoch changes when connections made to the endpoint before are no longer to be used. It is looked at in every checkout
+	// and check-in.
+	Epoch(endpoint int) *atomic.Uint64
 	// CallFailed is evidence about the endpoint.
 	CallFailed(endpoint int, err error)
 }
@@ -332,7 +333,7 @@ func (p *Pool) unfit(ph *physical, at time.Duration) (why stats.Closed, unfit bo
 	switch {
 	case ph.drains != p.drains.Load():
 		return stats.ClosedDrain, true
-	case ph.epoch != p.router.Epoch(ph.route):
+	case ph.epoch != ph.epochNow.Load():
 		return stats.ClosedEndpoint, true
 	case ph.expires > 0 && at >= ph.expires:
 		return stats.ClosedRecycle, true
@@ -381,10 +382,11 @@ func (p *Pool) dial(ctx context.Context) (*physical, error) {
 	var ph *physical
 	drains := p.drains.Load()
 	err := p.router.Connect(ctx, func(ctx context.Context, i int) error {
-		epoch := p.router.Epoch(i)
+		epochNow := p.router.Epoch(i)
+		epoch := epochNow.Load()
 		opened, err := p.open(ctx, p.endpoints[i])
 		if err == nil {
-			opened.route, opened.epoch, opened.drains = i, epoch, drains
+			opened.route, opened.epoch, opened.epochNow, opened.drains = i, epoch, epochNow, drains
 			ph = opened
 		}
 		return err
@@ -405,7 +407,7 @@ func (p *Pool) dial(ctx context.Context) (*physical, error) {
 	case closed:
 		p.end(ph, stats.ClosedShutdown, nil)
 		return nil, ErrClosed
-	case ph.epoch != p.router.Epoch(ph.route):
+	case ph.epoch != ph.epochNow.Load():
 		// What closes an endpoint's connections may have passed before this one was on the books.
 		p.end(ph, stats.ClosedEndpoint, nil)
 		p.takePlace()

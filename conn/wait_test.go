@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -30,7 +31,7 @@ func (straight) Connect(ctx context.Context, open func(context.Context, int) err
 	return open(ctx, 0)
 }
 func (straight) Admit(context.Context, Server) error { return nil }
-func (straight) Epoch(int) uint64                    { return 0 }
+func (straight) Epoch(int) *atomic.Uint64            { return new(atomic.Uint64) }
 func (straight) CallFailed(int, error)               {}
 
 type fakeConnector struct{}

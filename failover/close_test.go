@@ -131,7 +131,7 @@ func TestEverythingAtOnce(t *testing.T) {
 		})
 		forever(90*time.Millisecond, func(int) { r.CheckNow(ctx) })
 		forever(110*time.Millisecond, func(int) { _ = r.Failback(ctx) })
-		forever(13*time.Millisecond, func(int) { _, _ = r.Health(), r.Status(); _ = r.Epoch(0); r.ResetCounts() })
+		forever(13*time.Millisecond, func(int) { _, _ = r.Health(), r.Status(); _ = r.Epoch(0).Load(); r.ResetCounts() })
 		all.Wait()
 	})
 }

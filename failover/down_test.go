@@ -14,13 +14,13 @@ import (
 func TestDownMovesOnAtOnce(t *testing.T) {
 	scene(t, nil, two, func(r *rig) {
 		r.warmUp(0)
-		epoch := r.Epoch(0)
+		epoch := r.Epoch(0).Load()
 		r.servers[0].die()
 		want(r.t, "takes", took(func() { r.reaches(1) }), 0)
 		r.pass(time.Millisecond)
 		want(r.t, "events", r.kinds(), "failover db0->db1")
 		want(r.t, "said", r.heard(), "drain 0")
-		if r.Epoch(0) == epoch {
+		if r.Epoch(0).Load() == epoch {
 			t.Error("connections made before are still used")
 		}
 		e := r.Status().History[0]

@@ -30,12 +30,12 @@ func TestFailbackNeedsGoodProbesInARow(t *testing.T) {
 			r.currentIs(1)
 		}
 		r.heard()
-		epoch := r.Epoch(1)
+		epoch := r.Epoch(1).Load()
 		r.CheckNow(context.Background())
 		r.currentIs(0)
 		// Connections drain: nothing is dropped.
 		want(r.t, "said", r.heard(), "drain 1")
-		if r.Epoch(1) == epoch {
+		if r.Epoch(1).Load() == epoch {
 			r.t.Error("connections to the worse one are still used")
 		}
 		want(r.t, "events", r.kinds(), "failover db0->db1, failback db1->db0")
@@ -112,7 +112,7 @@ func TestDialThatLandsAfterTheFailback(t *testing.T) {
 		r.servers[1].set(func(s *server) { s.latency = 100 * time.Millisecond })
 		landed := make(chan uint64)
 		go func() {
-			epoch := r.Epoch(1)
+			epoch := r.Epoch(1).Load()
 			r.reaches(1)
 			landed <- epoch
 		}()
@@ -120,7 +120,7 @@ func TestDialThatLandsAfterTheFailback(t *testing.T) {
 		if err := r.Failback(context.Background()); err != nil {
 			r.t.Fatal(err)
 		}
-		if epoch := <-landed; epoch == r.Epoch(1) {
+		if epoch := <-landed; epoch == r.Epoch(1).Load() {
 			r.t.Error("it is still used")
 		}
 	})

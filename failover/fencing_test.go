@@ -155,11 +155,11 @@ func TestDialThatReadsNothing(t *testing.T) {
 func TestMovedAddress(t *testing.T) {
 	scene(t, targeting("read-write"), []failover.Observation{writer(1)}, func(r *rig) {
 		r.warmUp(0)
-		epoch := r.Epoch(0)
+		epoch := r.Epoch(0).Load()
 		r.servers[0].back(writer(2))
 		r.reaches(0)
 		want(r.t, "said", r.heard(), "drop 0: moved")
-		if r.Epoch(0) == epoch {
+		if r.Epoch(0).Load() == epoch {
 			r.t.Error("connections to the old server are still used")
 		}
 		// A connection that still gets to the old server isn't handed out.

@@ -215,8 +215,9 @@ func orElse(d, otherwise time.Duration) time.Duration {
 }
 
 // Epoch changes when connections made to the endpoint before are no longer to be used: it went down, lost its role, was
-// fenced, or was left for a better one. Read it before the dial, keep it with the connection, and compare: an atomic load.
-func (g *Group) Epoch(endpoint int) uint64 { return g.endpoints[endpoint].epoch.Load() }
+// fenced, or was left for a better one. Load it before the dial, keep that with the connection, and compare. It is only to be
+// read.
+func (g *Group) Epoch(endpoint int) *atomic.Uint64 { return &g.endpoints[endpoint].epoch }
 
 // Current is the number of the endpoint that new connections go to; false when none is usable.
 func (g *Group) Current() (int, bool) {

@@ -30,10 +30,10 @@ func TestMisconfiguredIsPassedOver(t *testing.T) {
 func TestMisconfiguredLeavesConnectionsAlone(t *testing.T) {
 	scene(t, nil, two[:1], func(r *rig) {
 		r.warmUp(0)
-		epoch := r.Epoch(0)
+		epoch := r.Epoch(0).Load()
 		r.servers[0].set(func(s *server) { s.err = sqlState("28P01") })
 		r.CheckNow(context.Background())
-		want(r.t, "epoch", r.Epoch(0), epoch)
+		want(r.t, "epoch", r.Epoch(0).Load(), epoch)
 	})
 	scene(t, nil, two, func(r *rig) {
 		r.warmUp(0)

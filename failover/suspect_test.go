@@ -135,7 +135,7 @@ func TestSuspectThatIsSilentCostsLittle(t *testing.T) {
 		r.currentIs(1)
 		r.pass(time.Minute)
 		want(r.t, "events", r.kinds(), "failover db0->db1")
-		want(r.t, "1 is kept", r.Epoch(1), 0)
+		want(r.t, "1 is kept", r.Epoch(1).Load(), 0)
 	})
 }
 

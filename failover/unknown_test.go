@@ -2,6 +2,7 @@ package failover_test
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -68,7 +69,7 @@ func targeting(attrs string) func(*failover.Options) {
 // What a pool of connections asks of the one who routes them.
 var _ interface {
 	Connect(ctx context.Context, open func(ctx context.Context, endpoint int) error) error
-	Epoch(endpoint int) uint64
+	Epoch(endpoint int) *atomic.Uint64
 	CallFailed(endpoint int, err error)
 } = (*failover.Group)(nil)
 

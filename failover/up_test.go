@@ -79,14 +79,14 @@ func TestCheckNowWithoutHealthChecks(t *testing.T) {
 func TestRoleLost(t *testing.T) {
 	scene(t, targeting("read-write"), []failover.Observation{writer(1), standby(1)}, func(r *rig) {
 		r.warmUp(0)
-		epoch := r.Epoch(0)
+		epoch := r.Epoch(0).Load()
 		// A switchover: the second is promoted, the first comes back as its standby.
 		r.servers[0].back(standby(2))
 		r.servers[1].back(writer(2))
 		r.CallFailed(0, sqlState("25006"))
 		r.pass(40 * time.Millisecond)
 		want(r.t, "said", r.heard(), "drop 0: role lost")
-		if r.Epoch(0) == epoch {
+		if r.Epoch(0).Load() == epoch {
 			t.Error("connections made before are still used")
 		}
 		r.noneUsable()
@@ -100,7 +100,7 @@ func TestRoleLost(t *testing.T) {
 func Test25006ThatIsTheCallersOwn(t *testing.T) {
 	scene(t, targeting("read-write"), []failover.Observation{writer(1), standby(1)}, func(r *rig) {
 		r.warmUp(0)
-		epoch := r.Epoch(0)
+		epoch := r.Epoch(0).Load()
 		before, _ := r.servers[0].counts()
 		for range 1000 {
 			r.CallFailed(0, sqlState("25006"))
@@ -111,7 +111,7 @@ func Test25006ThatIsTheCallersOwn(t *testing.T) {
 			t.Errorf("%d probes in 10s", probes-before)
 		}
 		want(r.t, "said", r.heard(), "")
-		want(r.t, "epoch", r.Epoch(0), epoch)
+		want(r.t, "epoch", r.Epoch(0).Load(), epoch)
 		r.currentIs(0)
 		r.stateIs(0, failover.Up)
 	})
@@ -122,12 +122,12 @@ func Test25006ThatIsTheCallersOwn(t *testing.T) {
 func TestDialThatMeetsAnotherRole(t *testing.T) {
 	scene(t, targeting("read-write"), []failover.Observation{writer(1), independent("2")}, func(r *rig) {
 		r.warmUp(0)
-		epoch := r.Epoch(0)
+		epoch := r.Epoch(0).Load()
 		o := standby(1)
 		r.servers[0].set(func(s *server) { s.dialSees = &o })
 		r.reaches(1)
 		r.pass(100 * time.Millisecond)
-		want(r.t, "epoch", r.Epoch(0), epoch)
+		want(r.t, "epoch", r.Epoch(0).Load(), epoch)
 		r.currentIs(0)
 		// The connection made elsewhere meanwhile isn't kept.
 		want(r.t, "said", r.heard(), "drain 1")
