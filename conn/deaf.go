@@ -76,7 +76,7 @@ func (w *patience) lost() {
 	defer w.mu.Unlock()
 	switch {
 	case w.over:
-	case !w.rows || w.sock.waiting.Load() > 0:
+	case !w.rows || w.sock.traffic.waiting() > 0:
 		w.over = true
 		w.sock.closeFor(w.ctx.Err())
 	case now()-time.Duration(w.sock.heard.Load()) < w.limit:

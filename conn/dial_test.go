@@ -268,11 +268,11 @@ func wantSound(t *testing.T, c driver.Conn, s *socket) {
 	if s == nil {
 		t.Fatal("the connection's socket isn't known")
 	}
-	before := s.writes.Load()
+	before := s.traffic.writes()
 	if err := c.(driver.Pinger).Ping(t.Context()); err != nil {
 		t.Fatalf("ping: %v", err)
 	}
-	if s.writes.Load() == before {
+	if s.traffic.writes() == before {
 		t.Error("a ping went over another socket")
 	}
 	wantPeek(t, s, peekQuiet)

@@ -72,9 +72,9 @@ func (ph *physical) atWork(quiet time.Duration) bool {
 	if s == nil {
 		return false
 	}
-	waits := s.waiting.Load() > 0 && u.rows
+	waits := s.traffic.waiting() > 0 && u.rows
 	if s.throughCalls {
-		waits = s.reading.Load() > 0
+		waits = s.traffic.ofCalls() > 0
 	}
 	heard := s.heard.Load()
 	return waits || heard > u.heard && now()-time.Duration(heard) < quiet
@@ -89,8 +89,11 @@ type callReader struct {
 }
 
 func (r callReader) Read(b []byte) (int, error) {
-	r.sock.reading.Add(1)
-	defer r.sock.reading.Add(-1)
+	if r.Reader == io.Reader(r.sock) {
+		return r.sock.read(b, underWay|forCall)
+	}
+	r.sock.traffic.begin(forCall)
+	defer r.sock.traffic.end(forCall)
 	return r.Reader.Read(b)
 }
 

@@ -18,13 +18,11 @@ type socket struct {
 	net.Conn
 	raw syscall.RawConn // nil where the system's socket can't be had: then peek always answers unknown
 
-	writes  atomic.Int64 // writes that carried anything but a goodbye
+	traffic traffic
 	heard   atomic.Int64 // when the last read brought something, by now()
-	waiting atomic.Int32 // reads and writes under way
 	refused atomic.Bool  // refuse was called
 
-	throughCalls bool         // reading is kept up to date; set when opened. See callReader
-	reading      atomic.Int32 // reads under way that a call of pgx waits for
+	throughCalls bool // traffic tells the reads that calls wait for; set when opened. See callReader
 
 	over atomic.Bool // broken has something to say; without it broken takes no lock
 
@@ -37,6 +35,27 @@ type socket struct {
 	peekFd  func(fd uintptr) // s.peekAt, bound once so that a peek allocates nothing
 	peekNow peekResult       // what the last peekAt found; only touched inside peek
 }
+
+// traffic is what goes on at a socket. It is one word, as each read and each write has to keep it up to date.
+type traffic struct{ word atomic.Uint64 }
+
+const (
+	underWay = 1 << 0  // a read or write under way: a byte of them
+	forCall  = 1 << 8  // a read under way that a call of pgx waits for: a byte of them
+	written  = 1 << 16 // a write that carried anything but a goodbye
+)
+
+func (t *traffic) begin(what uint64) { t.word.Add(what) }
+func (t *traffic) end(what uint64)   { t.word.Add(-what) }
+
+// waiting is the number of reads and writes under way.
+func (t *traffic) waiting() uint64 { return t.word.Load() & (forCall - 1) }
+
+// ofCalls is the number of reads under way that calls of pgx wait for.
+func (t *traffic) ofCalls() uint64 { return t.word.Load() & (written - forCall) }
+
+// writes is the number of writes so far that carried anything but a goodbye.
+func (t *traffic) writes() int64 { return int64(t.word.Load() / written) }
 
 func newSocket(c net.Conn) *socket {
 	s := &socket{Conn: c}
@@ -63,13 +82,15 @@ func rawConn(c net.Conn) syscall.RawConn {
 	}
 }
 
-func (s *socket) Read(b []byte) (int, error) {
+func (s *socket) Read(b []byte) (int, error) { return s.read(b, underWay) }
+
+func (s *socket) read(b []byte, what uint64) (int, error) {
 	if s.refused.Load() {
 		return 0, s.failed(net.ErrClosed)
 	}
-	s.waiting.Add(1)
+	s.traffic.begin(what)
 	n, err := s.Conn.Read(b)
-	s.waiting.Add(-1)
+	s.traffic.end(what)
 	if n > 0 {
 		s.heard.Store(int64(now()))
 	}
@@ -83,11 +104,12 @@ func (s *socket) Write(b []byte) (int, error) {
 	if s.refused.Load() {
 		return 0, s.failed(net.ErrClosed)
 	}
-	s.waiting.Add(1)
+	s.traffic.begin(underWay)
 	n, err := s.Conn.Write(b)
-	s.waiting.Add(-1)
 	if n > 0 && !goodbye(b) {
-		s.writes.Add(1)
+		s.traffic.word.Add(written - underWay)
+	} else {
+		s.traffic.end(underWay)
 	}
 	if err != nil {
 		err = s.failed(err)

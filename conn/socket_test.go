@@ -58,18 +58,18 @@ func TestWritesUnderTLS(t *testing.T) {
 			if err := c.Handshake(); err != nil {
 				t.Fatal(err)
 			}
-			before := s.writes.Load()
+			before := s.traffic.writes()
 			write(t, c, []byte("Q\x00\x00\x00\x05\x00"))
-			if sent := s.writes.Load() - before; sent != 1 {
+			if sent := s.traffic.writes() - before; sent != 1 {
 				t.Errorf("a Query counts as %d writes, want 1", sent)
 			}
-			before = s.writes.Load()
+			before = s.traffic.writes()
 			write(t, c, []byte("X\x00\x00\x00\x04"))
 			want := int64(0)
 			if version == tls.VersionTLS12 {
 				want = 1 // can't be told, and counts
 			}
-			if sent := s.writes.Load() - before; sent != want {
+			if sent := s.traffic.writes() - before; sent != want {
 				t.Errorf("a Terminate counts as %d writes, want %d", sent, want)
 			}
 		})
@@ -168,7 +168,7 @@ func TestCloseFor(t *testing.T) {
 	if err := s.broken(); !errors.Is(err, reason) {
 		t.Errorf("broken = %v", err)
 	}
-	if n := s.writes.Load(); n != 0 {
+	if n := s.traffic.writes(); n != 0 {
 		t.Errorf("%d writes counted where none went out", n)
 	}
 }

@@ -21,7 +21,7 @@ const (
 func (ph *physical) mark() int64 {
 	switch {
 	case ph.sock != nil:
-		return ph.sock.writes.Load()
+		return ph.sock.traffic.writes()
 	case ph.pgx != nil && ph.pgx.Conn().IsClosed():
 		return -1
 	default:
@@ -33,7 +33,7 @@ func (ph *physical) mark() int64 {
 // a pgx connection that isn't ours, whether it was open when the call began.
 func (ph *physical) sent(mark int64) bool {
 	if ph.sock != nil {
-		return ph.sock.writes.Load() != mark
+		return ph.sock.traffic.writes() != mark
 	}
 	return ph.pgx != nil && mark == 0
 }
