@@ -28,7 +28,10 @@ type Histogram struct {
 
 // Record counts one duration; a negative one counts as 0.
 func (h *Histogram) Record(d time.Duration) {
-	d = max(d, 0)
+	if d <= 0 { // most waits
+		h.counts[0].Add(1)
+		return
+	}
 	h.counts[bucket(d)].Add(1)
 	h.sum.Add(int64(d))
 	for {
