@@ -408,8 +408,9 @@ func TestHungServer(t *testing.T) {
 			patient := underLoad(t, a, b, 0, append(keys, "health_check_interval=1s")...)
 			fault := time.Now()
 			do(t, a.Freeze())
+			empty := func() {}
 			if unreachable {
-				fillQueue(t, a)
+				empty = fillQueue(t, a)
 			}
 			for _, l := range timed {
 				// 2 s for the deadline, 1 s more for lib/pq to give up.
@@ -426,26 +427,38 @@ func TestHungServer(t *testing.T) {
 				l.finish()
 				do(t, l.db.Close())
 			}
+			empty()
 			do(t, a.Thaw())
-			time.Sleep(200 * time.Millisecond) // what hung goes on
+			eventually(t, "what hung is over", func() bool {
+				sessions, err := a.QueryString("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'")
+				return err == nil && sessions == "1"
+			})
 			nothingLostOrDoubled(t, all, rows(t, false, a, b))
 		})
 	}
 }
 
-// fillQueue makes SYNs to a frozen server go unanswered.
-func fillQueue(t *testing.T, c *pgtest.Cluster) {
+// fillQueue makes SYNs to a frozen server go unanswered, until empty is called.
+func fillQueue(t *testing.T, c *pgtest.Cluster) (empty func()) {
 	t.Helper()
+	var queue []net.Conn
+	empty = func() {
+		for _, conn := range queue {
+			conn.Close()
+		}
+	}
 	for range 1000 {
 		conn, err := net.DialTimeout("tcp", c.Addr(), 50*time.Millisecond)
 		var netErr net.Error
 		if errors.As(err, &netErr) && netErr.Timeout() {
-			return
+			return empty
 		}
 		do(t, err)
-		t.Cleanup(func() { conn.Close() })
+		queue = append(queue, conn)
 	}
+	empty()
 	t.Fatal("the queue of connections is never full")
+	return nil
 }
 
 // The first server is up and down every 300 ms: it is left once, and not gone back to before it has answered long enough.
