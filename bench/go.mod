@@ -6,6 +6,7 @@ require (
 	github.com/jackc/pgx/v5 v5.12.0
 	github.com/lib/pq v1.12.3
 	github.com/managedpg/managedpg v0.0.0
+	golang.org/x/sys v0.47.0
 )
 
 require (
