@@ -368,6 +368,22 @@ func messagesInCode(t *testing.T) map[string][]string {
 				}
 			case *ast.CallExpr:
 				found[path] = append(found[path], said(n)...)
+				if f, ok := n.Fun.(*ast.SelectorExpr); ok && f.Sel.Name == "Sprintf" && strings.HasPrefix(path, "failover") {
+					found[path] = append(found[path], literals(n.Args[0])...) // reasons
+				}
+			case *ast.AssignStmt:
+				if to, ok := n.Lhs[0].(*ast.SelectorExpr); ok && to.Sel.Name == "why" {
+					found[path] = append(found[path], literals(n.Rhs[0])...) // of an outcome that stays unknown
+				}
+			case *ast.ValueSpec:
+				kind, _ := n.Type.(*ast.Ident)
+				switch {
+				case kind == nil:
+				case kind.Name == "DropKind":
+					found[path] = append(found[path], "closed, "+literals(n.Values[0])[0])
+				case kind.Name == "EventKind":
+					found[path] = append(found[path], "managedpg: "+literals(n.Values[0])[0])
+				}
 			case *ast.BasicLit:
 				if text, err := strconv.Unquote(n.Value); err == nil && strings.HasPrefix(text, "managedpg: ") {
 					found[path] = append(found[path], text)
