@@ -5,7 +5,7 @@
 # make failover  what losing a server costs the application, 20 times in each way; takes an hour, FLAGS=-quick minutes
 # make ledger every promise about lost and doubled writes, under fire, for 10 minutes
 
-MODULES := $(sort $(dir $(wildcard go.mod */go.mod)))
+MODULES := $(sort $(dir $(wildcard go.mod */go.mod */*/go.mod)))
 
 .PHONY: demo test bench fuzz failover ledger
 
