@@ -4,6 +4,7 @@ package clients
 
 import (
 	"log/slog"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -23,13 +24,13 @@ func TestMain(m *testing.M) {
 type servers struct {
 	*testing.T
 	primary, standby *pgtest.Cluster
-	dsn              string // names both, and the base driver
+	dsn              string // names both
 }
 
 // eachBase runs a test over both base drivers: over pgx with a pool that the driver governs, over lib/pq with database/sql's.
 func eachBase(t *testing.T, test func(*servers)) {
 	for _, keys := range []string{"base_driver=pgx&pool_size=4", "base_driver=pq"} {
-		t.Run(keys, func(t *testing.T) { test(start(t, keys)) })
+		t.Run(keys, func(t *testing.T) { test(start(t, keys+"&leak_threshold=10s")) })
 	}
 }
 
@@ -41,8 +42,9 @@ func start(t *testing.T, keys string) *servers {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { standby.Close() })
-	dsn := "postgres://postgres@" + primary.Addr() + "," + standby.Addr() + "/postgres?sslmode=disable&pool_name=" + t.Name()
-	return &servers{t, primary, standby, dsn + "&leak_threshold=10s&" + keys}
+	dsn := "postgres://postgres@" + primary.Addr() + "," + standby.Addr() + "/postgres?sslmode=disable&" + keys +
+		"&pool_name=" + url.QueryEscape(t.Name())
+	return &servers{t, primary, standby, dsn}
 }
 
 // pool is the one that the test has opened.
