@@ -9,10 +9,31 @@ import (
 	"time"
 )
 
-// subject is a way to reach a database. Every open is a new sql.DB.
+// subject is a way to reach a database.
 type subject struct {
-	name string
-	open func() (*sql.DB, error)
+	name   string
+	open   func() (*sql.DB, error) // a new one each time
+	limits limits
+}
+
+// limits are what a program sets on its sql.DB; 0 leaves it as it comes.
+type limits struct{ open, idle int }
+
+// sized are limits as large as pool_size of the subjects that the driver governs.
+var sized = limits{idle: poolSize}
+
+func (s *subject) db() (*sql.DB, error) {
+	db, err := s.open()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", s.name, err)
+	}
+	if s.limits.open > 0 {
+		db.SetMaxOpenConns(s.limits.open)
+	}
+	if s.limits.idle > 0 {
+		db.SetMaxIdleConns(s.limits.idle)
+	}
+	return db, nil
 }
 
 // workload is something to do with a sql.DB. Its start gives the call to be measured, and what is to be closed after it.
@@ -38,15 +59,11 @@ var started = time.Now()
 // wall is what a user waits.
 func wall() time.Duration { return time.Since(started) }
 
-// idle is SetMaxIdleConns of every subject.
-const idle = 8
-
 func (s *subject) bench(w *workload, now clock) (*bench, error) {
-	db, err := s.open()
+	db, err := s.db()
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", s.name, err)
+		return nil, err
 	}
-	db.SetMaxIdleConns(idle)
 	call, stop, err := w.start(context.Background(), db)
 	if err != nil {
 		db.Close()

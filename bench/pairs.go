@@ -3,6 +3,8 @@ package main
 import (
 	"math"
 	"slices"
+
+	"github.com/managedpg/managedpg/bench/internal/quantile"
 )
 
 // pair is one block of each of two subjects, run back to back, in ns per call.
@@ -28,35 +30,20 @@ func summarize(rounds [][]pair) summary {
 			deltas = append(deltas, p.subject-p.base)
 			ratios = append(ratios, p.subject/p.base)
 		}
-		roundDeltas = append(roundDeltas, median(deltas[first:]))
-		roundRatios = append(roundRatios, median(ratios[first:]))
+		roundDeltas = append(roundDeltas, quantile.Median(deltas[first:]))
+		roundRatios = append(roundRatios, quantile.Median(ratios[first:]))
 	}
 	sorted := slices.Sorted(slices.Values(ratios))
 	return summary{
 		pairs:      len(ratios),
-		base:       median(base),
-		delta:      median(deltas),
-		ratio:      median(ratios),
-		q1:         quantile(sorted, 0.25),
-		q3:         quantile(sorted, 0.75),
+		base:       quantile.Median(base),
+		delta:      quantile.Median(deltas),
+		ratio:      quantile.Median(ratios),
+		q1:         quantile.Of(sorted, 0.25),
+		q3:         quantile.Of(sorted, 0.75),
 		ratioError: spread(roundRatios),
 		deltaError: spread(roundDeltas),
 	}
-}
-
-func median(values []float64) float64 { return quantile(slices.Sorted(slices.Values(values)), 0.5) }
-
-// quantile interpolates between the two values around q. The values are sorted; of none it is NaN.
-func quantile(sorted []float64, q float64) float64 {
-	if len(sorted) == 0 {
-		return math.NaN()
-	}
-	at := q * float64(len(sorted)-1)
-	i := int(at)
-	if i+1 == len(sorted) {
-		return sorted[i]
-	}
-	return sorted[i] + (at-float64(i))*(sorted[i+1]-sorted[i])
 }
 
 // spread is twice the standard error of the rounds' mean. Pairs of one round share connections, backends and a machine's

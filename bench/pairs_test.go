@@ -6,29 +6,6 @@ import (
 	"testing"
 )
 
-func TestQuantile(t *testing.T) {
-	for _, c := range []struct {
-		sorted []float64
-		q      float64
-		want   float64
-	}{
-		{[]float64{7}, 0.5, 7},
-		{[]float64{1, 3}, 0.5, 2},
-		{[]float64{1, 2, 9}, 0.5, 2},
-		{[]float64{1, 2, 3, 4, 5}, 0.25, 2},
-		{[]float64{1, 2, 3, 4}, 0.75, 3.25},
-		{[]float64{1, 2, 3, 4}, 1, 4},
-		{[]float64{1, 2, 3, 4}, 0, 1},
-	} {
-		if got := quantile(c.sorted, c.q); got != c.want {
-			t.Errorf("quantile(%v, %v) = %v, want %v", c.sorted, c.q, got, c.want)
-		}
-	}
-	if got := quantile(nil, 0.5); !math.IsNaN(got) {
-		t.Errorf("quantile of nothing = %v", got)
-	}
-}
-
 // A machine that is twice as slow for a while slows both blocks of a pair: the medians of ratios don't see it.
 func TestSummarizePairs(t *testing.T) {
 	var rounds [][]pair

@@ -3,10 +3,8 @@ package main
 import (
 	"fmt"
 	"io"
-	"math"
 	"regexp"
 	"runtime"
-	"strings"
 )
 
 // section is a table: workloads by comparisons.
@@ -18,71 +16,20 @@ type section struct {
 	workloads   []workload
 	comparisons []comparison
 	full, quick effort
-	close       func()
+	stop        func()
 }
 
 // comparison is a subject beside another one, and what it may cost.
 type comparison struct {
 	subject, against *subject
-	budget           func(w *workload) budget
+	budget           func(w *workload) budget // nil: nothing is said
+	rival            *subject                 // of a peer: who is to be quicker, from a comparison before this one
+	rough            bool                     // a quarter of the rounds will do
 }
 
-// budget is what a subject may cost above the one it is compared with. The zero value allows everything.
-type budget struct {
-	ns      float64 // 0: no limit
-	ratio   float64 // 0: no limit
-	allocs  float64 // a limit only if counted
-	counted bool
-}
+const rowFormat = "| %-17s | %-26s | %-15s | %7s | %7s | %-21s | %6s | %12s | %-17s | %-5s |\n"
 
-func noBudget(*workload) budget { return budget{} }
-
-func (b budget) String() string {
-	var parts []string
-	if b.ns > 0 {
-		parts = append(parts, fmt.Sprintf("%.0f ns", b.ns))
-	}
-	if b.ratio > 0 {
-		parts = append(parts, fmt.Sprintf("%.2f", b.ratio))
-	}
-	if b.counted {
-		parts = append(parts, fmt.Sprintf("%.0f allocs", b.allocs))
-	}
-	return strings.Join(parts, ", ")
-}
-
-// verdict holds a result against the budget: PASS or FAIL, and a question mark when the measurement is too coarse to
-// tell.
-func (b budget) verdict(r result) string {
-	over, near := false, false
-	check := func(got, limit, spread float64) {
-		over = over || got > limit
-		near = near || math.Abs(got-limit) <= spread
-	}
-	if b.ns > 0 {
-		check(r.delta, b.ns, r.deltaError)
-	}
-	if b.ratio > 0 {
-		check(r.ratio, b.ratio, r.ratioError)
-	}
-	if b.counted {
-		const stray = 0.1 // what another goroutine may have allocated meanwhile, in a call
-		check(r.allocs-r.baseAllocs, b.allocs+stray, 0)
-	}
-	verdict := "PASS"
-	switch {
-	case b == budget{}:
-		return ""
-	case over:
-		verdict = "FAIL"
-	}
-	if near {
-		verdict += "?"
-	}
-	return verdict
-}
-
-const rowFormat = "| %-17s | %-26s | %-15s | %7s | %7s | %-21s | %6s | %11s | %-17s | %-5s |\n"
+func (s *section) close() { s.stop() }
 
 func (s *section) run(out io.Writer, quick bool, pick *regexp.Regexp) error {
 	e := s.full
@@ -100,24 +47,43 @@ func (s *section) run(out io.Writer, quick bool, pick *regexp.Regexp) error {
 	fmt.Fprintf(out, rowFormat, "workload", "subject", "against", "ns/call", "+ns", "ratio (quartiles)", "±", "allocs", "budget", "")
 	fmt.Fprintf(out, rowFormat, "---", "---", "---", "--:", "--:", "---", "--:", "--:", "---", "---")
 	for i := range s.workloads {
-		w := &s.workloads[i]
-		for _, c := range s.comparisons {
-			if !pick.MatchString(s.row(w, &c)) {
-				continue
-			}
-			r, err := compare(c.against, c.subject, w, e)
-			if err != nil {
-				return err
-			}
-			b := c.budget(w)
-			fmt.Fprintf(out, rowFormat, w.name, c.subject.name, c.against.name,
-				fmt.Sprintf("%.0f", r.base+r.delta),
-				fmt.Sprintf("%+.0f", r.delta),
-				fmt.Sprintf("%.3f (%.3f-%.3f)", r.ratio, r.q1, r.q3),
-				fmt.Sprintf("%.3f", r.ratioError),
-				fmt.Sprintf("%.1f (%+.1f)", r.allocs, r.allocs-r.baseAllocs),
-				b, b.verdict(r))
+		if err := s.measure(out, &s.workloads[i], e, pick); err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+// measure is a workload's rows.
+func (s *section) measure(out io.Writer, w *workload, e effort, pick *regexp.Regexp) error {
+	measured := map[*subject]summary{}
+	for _, c := range s.comparisons {
+		if !pick.MatchString(s.row(w, &c)) {
+			continue
+		}
+		with := e
+		if c.rough {
+			with.rounds = max(2, e.rounds/4)
+		}
+		r, err := compare(c.against, c.subject, w, with)
+		if err != nil {
+			return err
+		}
+		measured[c.subject] = r.summary
+		text, verdict := "", ""
+		if c.budget != nil {
+			b := c.budget(w)
+			text, verdict = b.String(), b.verdict(r)
+		} else if rival, ok := measured[c.rival]; ok {
+			text, verdict = "> "+c.rival.name, ahead(rival, r.summary)
+		}
+		fmt.Fprintf(out, rowFormat, w.name, c.subject.name, c.against.name,
+			fmt.Sprintf("%.0f", r.base+r.delta),
+			fmt.Sprintf("%+.0f", r.delta),
+			fmt.Sprintf("%.3f (%.3f-%.3f)", r.ratio, r.q1, r.q3),
+			fmt.Sprintf("%.3f", r.ratioError),
+			fmt.Sprintf("%.1f (%+.1f)", r.allocs, r.allocs-r.baseAllocs),
+			text, verdict)
 	}
 	return nil
 }

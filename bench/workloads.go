@@ -31,8 +31,8 @@ func execCancellable(text string) workload {
 }
 
 // query reads all rows of a text without arguments.
-func query(text string) workload {
-	return workload{name: "Query", start: func(ctx context.Context, db *sql.DB) (func() error, func() error, error) {
+func query(name, text string) workload {
+	return workload{name: name, start: func(ctx context.Context, db *sql.DB) (func() error, func() error, error) {
 		return func() error {
 			rows, err := db.QueryContext(ctx, text)
 			if err != nil {

@@ -1,0 +1,50 @@
+package main
+
+import (
+	"database/sql"
+	"time"
+
+	"github.com/managedpg/managedpg"
+)
+
+func fakeSection() *section {
+	var (
+		bare      = &subject{name: "bare", open: bareFake, limits: sized}
+		unkept    = &subject{name: "bare, none kept", open: func() (*sql.DB, error) { return sql.OpenDB(&unkept{}), nil }}
+		bySQL     = overFake("by database/sql", func(c *managedpg.Config) { c.LeakDetection = false })
+		bySQLLeak = overFake("by database/sql, leaks", func(*managedpg.Config) {})
+		byUs      = overFake("by the driver", func(c *managedpg.Config) { c.PoolSize, c.LeakDetection = poolSize, false })
+		byUsLeak  = overFake("by the driver, leaks", func(c *managedpg.Config) { c.PoolSize = poolSize })
+	)
+	limit := func(ns, allocs float64) func(*workload) budget {
+		return func(*workload) budget { return budget{ns: ns, allocs: allocs, counted: true} }
+	}
+	return &section{
+		name: "fake",
+		about: "A base driver that does nothing, serial; a call is one checkout. \"by\" says who governs the pool (pool_size absent " +
+			"or present);\nleak detection is off unless \"leaks\" stands there, with the default depth. \"none kept\" is a driver " +
+			"whose connections\ndatabase/sql may not keep, and always the same one: what database/sql itself spends when the " +
+			"driver governs.\nns are of CPU time, the garbage collector's included, with GOMAXPROCS=1: nothing waits here, and " +
+			"others on the machine don't count.",
+		now:   cpu,
+		procs: 1,
+		workloads: []workload{
+			exec("SELECT 1"), execCancellable("SELECT 1"), query("Query", "SELECT 1"), queryRow("SELECT $1"),
+			preparedExec("SELECT $1"), preparedQueryRow("SELECT $1"), tx("SELECT 1"),
+		},
+		comparisons: []comparison{
+			{subject: limited("bare", bare, sized), against: bare},
+			{subject: unkept, against: bare},
+			{subject: bySQL, against: bare, budget: limit(100, 0)},
+			{subject: byUs, against: bare, budget: limit(700, 6)},
+			{subject: byUs, against: unkept},
+			{subject: bySQLLeak, against: bySQL, budget: limit(1000, 0)},
+			{subject: byUsLeak, against: byUs, budget: limit(1000, 0)},
+		},
+		full:  effort{rounds: 12, each: 150 * time.Millisecond, block: time.Millisecond, count: 5000},
+		quick: effort{rounds: 3, each: 50 * time.Millisecond, block: time.Millisecond, count: 2000},
+		stop:  func() {},
+	}
+}
+
+func bareFake() (*sql.DB, error) { return sql.OpenDB(fake{}), nil }
