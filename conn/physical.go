@@ -195,9 +195,9 @@ func (ph *physical) inTx() txState {
 }
 
 // onStandby says whether the server told that it is one, where nothing can be written. It may have been promoted since
-// the connection was opened; pgx hears of that.
+// the connection was opened; pgx hears of that with the next answer.
 func (ph *physical) onStandby() bool {
-	return ph.pgx != nil && answer(ph.pgx.Conn().PgConn().ParameterStatus("in_hot_standby")) == Yes
+	return ph.pgx != nil && ph.server.Standby == Yes && answer(ph.pgx.Conn().PgConn().ParameterStatus("in_hot_standby")) == Yes
 }
 
 // stuck says whether somebody waits for the server, and it has said nothing since then. Of a socket that isn't ours one

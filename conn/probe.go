@@ -150,7 +150,8 @@ func (s *Server) read(row []string) {
 }
 
 // identify finds out about the server behind a new connection. pgx knows it from what the server reported by itself, since
-// PostgreSQL 14; lib/pq has to ask, which is one round trip for each connection opened.
+// PostgreSQL 14. A report of a standby may be that of a pooler between, which PgBouncer repeats long after the promotion, so
+// that is asked for, as lib/pq has to each time: one round trip for the connection opened.
 func (e *Endpoint) identify(ctx context.Context, base driver.Conn, sock *socket, role bool) (Server, error) {
 	if e.watchSync == nil {
 		return Server{}, nil // not a base driver of ours
@@ -161,10 +162,7 @@ func (e *Endpoint) identify(ctx context.Context, base driver.Conn, sock *socket,
 		s.PID = pg.PID()
 		s.Standby = answer(pg.ParameterStatus("in_hot_standby"))
 		s.ReadOnly = answer(pg.ParameterStatus("default_transaction_read_only"))
-		if s.Standby == Yes {
-			s.ReadOnly = Yes
-		}
-		if s.Standby != NoAnswer || !role {
+		if s.Standby == No || s.Standby == NoAnswer && !role {
 			return s, nil
 		}
 	}
