@@ -662,16 +662,16 @@ func TestReclaimOfAnUnknownDriversConnection(t *testing.T) {
 	l.gone(pid)
 }
 
-// A pool of five, of which three connections leak a second, and eight clients who want to go on.
+// A pool of five, of which two connections leak a second, and eight clients who want to go on, for a minute.
 func TestExhaustionHeals(t *testing.T) {
 	for _, base := range []string{"pgx", "pq"} {
 		t.Run(base, func(t *testing.T) {
 			t.Parallel()
 			dsn := pgtest.Database(t)
 			l := newLeaky(t, withKeys(dsn, "base_driver="+base, "application_name=leaky", "pool_size=5", "max_overflow=0",
-				"leak_reclaim_after=1"))
+				"leak_reclaim_after=2", "health_check=false")) // a probe has a connection of its own
 			mustExec(t, l.db, "CREATE TABLE t (n int)")
-			ctx, cancel := context.WithTimeout(context.Background(), 8*time.Second)
+			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 			defer cancel()
 			var group sync.WaitGroup
 
@@ -685,7 +685,7 @@ func TestExhaustionHeals(t *testing.T) {
 						return
 					}
 					held = append(held, free)
-					time.Sleep(330 * time.Millisecond)
+					time.Sleep(450 * time.Millisecond) // all five are leaked at times
 				}
 			})
 			var calls atomic.Int64
@@ -703,10 +703,10 @@ func TestExhaustionHeals(t *testing.T) {
 			}
 			group.Go(func() { // they go on
 				for last := int64(0); ctx.Err() == nil; {
-					time.Sleep(2 * time.Second)
+					time.Sleep(3 * time.Second)
 					now := calls.Load()
 					if now == last {
-						t.Error("nobody got a connection within 2 s")
+						t.Error("nobody got a connection within 3 s")
 					}
 					last = now
 				}

@@ -278,7 +278,9 @@ func ofPage(t *testing.T) map[string]float64 {
 	r.Header.Set("Accept", "application/json")
 	w := httptest.NewRecorder()
 	web.Handler().ServeHTTP(w, r)
-	var page struct{ Pools []struct{ Stats map[string]any } }
+	var page struct {
+		Pools []struct{ Stats map[string]any }
+	}
 	if err := json.Unmarshal(w.Body.Bytes(), &page); err != nil {
 		t.Fatal(err)
 	}
@@ -316,4 +318,3 @@ func ofJSON(s map[string]any) map[string]float64 {
 		"waits": in("checkout_time", "count"), "uses": in("use_time", "count"), "dials": in("create_time", "count"),
 	}
 }
-
