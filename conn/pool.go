@@ -184,9 +184,8 @@ func (p *Pool) checkout(ctx context.Context, c *Conn) error {
 		p.lend(ctx, c, ph, at)
 		return nil
 	}
-	ph, err := p.dial(ctx)
+	ph, err := p.dialUnderPermit(ctx)
 	if err != nil {
-		p.release()
 		p.failed(ctx, err)
 		return err
 	}
@@ -377,9 +376,24 @@ func (p *Pool) putFree(ph *physical) (why stats.Closed, kept bool) {
 	return 0, true
 }
 
+// dialUnderPermit is dial, and gives the permit back unless it succeeds; also when OnConnect or a dialer of the user's panics.
+func (p *Pool) dialUnderPermit(ctx context.Context) (ph *physical, err error) {
+	defer func() {
+		if ph == nil {
+			p.release()
+		}
+	}()
+	return p.dial(ctx)
+}
+
 // dial opens a connection to the endpoint that the router chooses, in a place that was taken for it.
 func (p *Pool) dial(ctx context.Context) (*physical, error) {
 	var ph *physical
+	defer func() {
+		if ph == nil {
+			p.givePlace()
+		}
+	}()
 	drains := p.drains.Load()
 	err := p.router.Connect(ctx, func(ctx context.Context, i int) error {
 		epochNow := p.router.Epoch(i)
@@ -392,7 +406,6 @@ func (p *Pool) dial(ctx context.Context) (*physical, error) {
 		return err
 	})
 	if err != nil {
-		p.givePlace()
 		return nil, err
 	}
 	if p.opts.Leaks != nil {

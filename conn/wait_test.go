@@ -296,3 +296,29 @@ func TestPermitsSurviveCancellations(t *testing.T) {
 		t.Errorf("%d open (%d places), %d checked out, %d waiting", open, p.places, out, waiting)
 	}
 }
+
+// A panic in OnConnect goes on, and costs the pool neither a permit nor a place.
+func TestPanicInADialLeavesThePoolWhole(t *testing.T) {
+	angry := true
+	p := newFakePool(t, Options{Size: 1, OnConnect: func(context.Context, driver.Conn) error {
+		if angry {
+			panic("no")
+		}
+		return nil
+	}})
+	for range 3 {
+		func() {
+			defer func() {
+				if recover() != "no" {
+					t.Error("the panic didn't go on")
+				}
+			}()
+			_, _ = p.Connect(t.Context())
+		}()
+	}
+	angry = false
+	giveBack(hold(t, p))
+	if p.places != 1 {
+		t.Errorf("%d places for one connection", p.places)
+	}
+}

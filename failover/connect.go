@@ -379,6 +379,15 @@ func (c *checkout) stands(in *endpoint) bool {
 	return false
 }
 
+// over is called when a dial has ended. It needs the lock.
+func (c *checkout) over(a *attempt) {
+	delete(c.dials, a)
+	if e := a.endpoint; e.scout != nil {
+		close(e.scout)
+		e.scout = nil
+	}
+}
+
 // try dials, with a slot in hand that it gives back.
 func (c *checkout) try(e *endpoint, limit time.Duration, means error) (outcome, error) {
 	ctx, cancel := context.WithCancelCause(c.ctx)
@@ -395,6 +404,15 @@ func (c *checkout) try(e *endpoint, limit time.Duration, means error) (outcome, 
 	c.dials[a] = struct{}{}
 	c.mu.Unlock()
 
+	panicked := true
+	defer func() {
+		if panicked {
+			c.mu.Lock()
+			c.over(a)
+			c.unlock()
+		}
+		<-e.slots // what was learnt is known before the next in the queue has its turn
+	}()
 	dialCtx := context.WithValue(ctx, attemptKey{}, a)
 	stop := func() {}
 	if limit > 0 {
@@ -404,16 +422,11 @@ func (c *checkout) try(e *endpoint, limit time.Duration, means error) (outcome, 
 	cause := context.Cause(dialCtx)
 	stop()
 	cancel(nil)
+	panicked = false
 
-	// What was learnt is known before the next in the queue has its turn.
-	defer func() { <-e.slots }()
 	c.mu.Lock()
 	defer c.unlock()
-	delete(c.dials, a)
-	if e.scout != nil {
-		close(e.scout)
-		e.scout = nil
-	}
+	c.over(a)
 	if err == nil {
 		c.succeeded(a)
 		return finished, nil

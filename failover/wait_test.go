@@ -277,3 +277,20 @@ func TestFirstDialHasAHeadStart(t *testing.T) {
 		want(r.t, "all take", took(checkouts.Wait), time.Second+50*time.Millisecond)
 	})
 }
+
+// A panic in a dial goes on, and its turn goes to the next.
+func TestPanicInADial(t *testing.T) {
+	scene(t, func(o *failover.Options) { o.DialLimit = 1 }, pair, func(r *rig) {
+		for range 3 {
+			func() {
+				defer func() {
+					if recover() != "no" {
+						r.t.Error("the panic didn't go on")
+					}
+				}()
+				_ = r.Connect(context.Background(), func(context.Context, int) error { panic("no") })
+			}()
+		}
+		r.reaches(0)
+	})
+}
