@@ -46,7 +46,8 @@ func run(out io.Writer, quick bool, pick *regexp.Regexp) error {
 	slog.SetDefault(slog.New(slog.DiscardHandler))
 	fmt.Fprintf(out, "%s\n%s", machine.Head("What managedpg costs", "go run ."), legend)
 	for _, open := range []func() (table, error){
-		func() (table, error) { return fakeSection(), nil }, postgresSection, tlsSection,
+		func() (table, error) { return fakeSection(), nil }, postgresSection, tlsSection, parallelSection,
+		func() (table, error) { return scale{}, nil },
 	} {
 		t, err := open()
 		if err != nil {
