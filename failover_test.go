@@ -323,40 +323,40 @@ func TestFencedServerGetsNothingMore(t *testing.T) {
 	a := pgtest.Start(t)
 	b := standby(t, a)
 	createCalls(t, a)
+	type user struct {
+		combination
+		db     *sql.DB
+		tx     *sql.Tx
+		sleeps chan error
+	}
+	var users []*user
 	for _, c := range combinations {
-		db := quietly(t, c.dsn(a.DSN(), "health_check_interval=100ms", to(b)))
-		t.Run(c.String(), func(t *testing.T) {
-			tx, err := db.Begin()
-			do(t, err)
-			mustExec(t, tx, "INSERT INTO calls VALUES ('tx', 1, 1)")
-			poolOf(t, db).CheckNow(t.Context())
-			sleeps := make(chan error, 1)
-			go func() {
-				_, err := db.Exec("SELECT pg_sleep(0.8)")
-				sleeps <- err
-			}()
-			if c == combinations[0] {
-				eventually(t, "it sleeps", func() bool {
-					n, err := a.QueryString("SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(0.8)%' AND state = 'active' AND application_name <> 'pgtest'")
-					return err == nil && n == "1"
-				})
-				do(t, b.Promote()) // with a still there, as an operator must not
-			}
-			eventually(t, "the other one is used", func() bool { return !poolOf(t, db).Failover().IsPrimary })
-			if c == combinations[0] {
-				if err := <-sleeps; err != nil {
-					t.Errorf("the statement under way: %v", err)
-				}
-			}
-			_, err = tx.Exec("INSERT INTO calls VALUES ('tx', 2, 1)")
-			if c == combinations[0] && !errors.Is(err, managedpg.ErrTxLost) {
-				t.Errorf("in the transaction: got %v, want ErrTxLost", err)
-			}
-			_ = tx.Rollback()
-			if c != combinations[0] {
-				<-sleeps
-			}
-		})
+		u := &user{combination: c, db: quietly(t, c.dsn(a.DSN(), "health_check_interval=100ms", to(b))), sleeps: make(chan error, 1)}
+		users = append(users, u)
+		var err error
+		u.tx, err = u.db.Begin()
+		do(t, err)
+		mustExec(t, u.tx, "INSERT INTO calls VALUES ('tx', 1, 1)")
+		poolOf(t, u.db).CheckNow(t.Context())
+		go func() {
+			_, err := u.db.Exec("SELECT pg_sleep(0.8)")
+			u.sleeps <- err
+		}()
+	}
+	eventually(t, "all sleep", func() bool {
+		n, err := a.QueryString("SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(0.8)%' AND state = 'active' AND application_name <> 'pgtest'")
+		return err == nil && n == fmt.Sprint(len(users))
+	})
+	do(t, b.Promote()) // with a still there, as an operator must not
+	for _, u := range users {
+		eventually(t, "the other one is used", func() bool { return !poolOf(t, u.db).Failover().IsPrimary })
+		if err := <-u.sleeps; err != nil {
+			t.Errorf("%v: the statement under way: %v", u, err)
+		}
+		if _, err := u.tx.Exec("INSERT INTO calls VALUES ('tx', 2, 1)"); !errors.Is(err, managedpg.ErrTxLost) {
+			t.Errorf("%v: in the transaction: got %v, want ErrTxLost", u, err)
+		}
+		_ = u.tx.Rollback()
 	}
 	if n, err := a.QueryString("SELECT count(*) FROM calls"); err != nil || n != "0" {
 		t.Errorf("%s rows on the fenced server, %v", n, err)
