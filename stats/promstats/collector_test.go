@@ -69,7 +69,7 @@ func value(families []*dto.MetricFamily, name, pool string, more ...string) (flo
 }
 
 func TestFigures(t *testing.T) {
-	db := open(t, pgtest.Database(t)+"&pool_name=orders&pool_size=2&max_overflow=1&pool_timeout=10ms&pool_min_idle=1&leak_threshold=1ms")
+	db := open(t, pgtest.Database(t)+"&pool_name=orders&pool_size=2&max_overflow=1&pool_timeout=500ms&pool_min_idle=1&leak_threshold=1ms")
 	managedpg.SetLogger(slog.New(slog.DiscardHandler))
 	defer managedpg.SetLogger(nil)
 	pool, _ := managedpg.PoolOf(db)
