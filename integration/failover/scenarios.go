@@ -182,11 +182,6 @@ func hang(freeze func(*pgtest.Cluster) error, hole func(*pair) error, deadline t
 	}
 }
 
-func thaw(p *pair) error {
-	p.unplug()
-	return p.a.Thaw()
-}
-
 func comeback(p *pair, with setup) ([]outcome, error) {
 	db, err := p.open(with, "health_check_interval=200ms", "failback_after=3")
 	if err != nil {

@@ -3,19 +3,17 @@ package main
 import (
 	"database/sql"
 	"fmt"
-	"net"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/managedpg/managedpg/internal/pgtest"
 )
 
 // pair is two servers: the one that is preferred, and the other.
 type pair struct {
-	a, b  *pgtest.Cluster
-	same  bool       // one replicates the other: what is on both is one row
-	plugs []net.Conn // what fills a's queue of connections
+	a, b *pgtest.Cluster
+	same bool         // one replicates the other: what is on both is one row
+	hole func() error // what ends a's black hole; nil: there is none
 }
 
 // A short queue of connections is soon full.
@@ -56,7 +54,6 @@ func (p *pair) synchronous() error {
 }
 
 func (p *pair) close() {
-	p.unplug()
 	for _, c := range []*pgtest.Cluster{p.a, p.b} {
 		if c != nil {
 			c.Close()
@@ -134,34 +131,18 @@ func (p *pair) inserted(cs ...*pgtest.Cluster) (map[int64]map[int]int, error) {
 	return rows, nil
 }
 
-// blackHole makes a server one whose address swallows SYNs, as a firewall does that drops: the server is frozen, so that it
-// accepts nothing, and its queue of connections filled, so that the system drops what else comes. Needs no root.
-func (p *pair) blackHole() error {
-	if err := p.a.Freeze(); err != nil {
-		return err
-	}
-	for {
-		c, err := net.DialTimeout("tcp", p.a.Addr(), 30*time.Millisecond)
-		if err != nil {
-			var timeout net.Error
-			if e, ok := err.(net.Error); ok {
-				timeout = e
-			}
-			if timeout != nil && timeout.Timeout() {
-				return nil
-			}
-			return err
-		}
-		p.plugs = append(p.plugs, c)
-		if len(p.plugs) > 1000 {
-			return fmt.Errorf("the queue of %v is never full", p.a)
-		}
-	}
+// blackHole makes the first server's address swallow SYNs.
+func (p *pair) blackHole() (err error) {
+	p.hole, err = p.a.BlackHole()
+	return err
 }
 
-func (p *pair) unplug() {
-	for _, c := range p.plugs {
-		c.Close()
+// thaw lets the first server go on.
+func thaw(p *pair) error {
+	undo := p.hole
+	if undo == nil {
+		return p.a.Thaw()
 	}
-	p.plugs = nil
+	p.hole = nil
+	return undo()
 }

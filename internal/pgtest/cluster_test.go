@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -172,6 +173,18 @@ func TestFreezeAndThaw(t *testing.T) {
 	if c.Freeze() == nil || c.Thaw() == nil {
 		t.Error("a stopped server froze or thawed")
 	}
+}
+
+func TestBlackHole(t *testing.T) {
+	c := pgtest.Start(t, pgtest.Conf("max_connections=20"))
+	undo, err := c.BlackHole()
+	must(t, err)
+	var timeout net.Error
+	if conn, err := net.DialTimeout("tcp", c.Addr(), 100*time.Millisecond); !errors.As(err, &timeout) || !timeout.Timeout() {
+		t.Errorf("a dial gives %v, %v", conn, err)
+	}
+	must(t, undo())
+	must(t, answers(c, 5*time.Second))
 }
 
 func TestFailoverAndRejoin(t *testing.T) {
