@@ -80,7 +80,7 @@ func (f insertForm) lost() lostCall {
 func (f insertForm) lostInTx() lostCall {
 	return lostCall{name: f.name + " in a transaction", on: onInsert, want: managedpg.ErrTxLost, inserted: f.rows,
 		run: func(ctx context.Context, l *lossy) error {
-			tx := l.begin(nil)
+			tx := l.begin(context.Background())
 			err := f.run(ctx, l, tx)
 			l.wantError(tx.Commit(), managedpg.ErrTxLost)
 			return err
@@ -179,12 +179,12 @@ var lostBetween = []lostCall{
 		}},
 	{name: "prepare in a transaction", on: pgtest.OnParse("INSERT"), want: managedpg.ErrTxLost,
 		run: func(ctx context.Context, l *lossy) error {
-			_, err := l.begin(nil).PrepareContext(ctx, neverSeen())
+			_, err := l.begin(context.Background()).PrepareContext(ctx, neverSeen())
 			return err
 		}},
 	{name: "query in a READ ONLY transaction", on: onSelect, want: managedpg.ErrTxLost,
 		run: func(ctx context.Context, l *lossy) error {
-			tx := l.beginReadOnly(nil)
+			tx := l.beginReadOnly(context.Background())
 			_, err := tx.ExecContext(ctx, "SELECT 1")
 			l.wantError(tx.Commit(), managedpg.ErrTxLost)
 			return err
@@ -211,12 +211,12 @@ var lostEnds = []lostCall{
 		}},
 	{name: "COMMIT behind an INSERT", on: onInsert, want: managedpg.ErrOutcomeUnknown, inserted: 1, kept: 1,
 		run: func(ctx context.Context, l *lossy) error {
-			_, err := l.begin(nil).ExecContext(ctx, insert+"; /* and now */ commit")
+			_, err := l.begin(context.Background()).ExecContext(ctx, insert+"; /* and now */ commit")
 			return err
 		}},
 	{name: "INSERT behind a ROLLBACK", on: onRollback, want: managedpg.ErrOutcomeUnknown, inserted: 1, kept: 1,
 		run: func(ctx context.Context, l *lossy) error {
-			_, err := l.begin(nil).ExecContext(ctx, "ROLLBACK; "+insert)
+			_, err := l.begin(context.Background()).ExecContext(ctx, "ROLLBACK; "+insert)
 			return err
 		}},
 	{name: "transaction in one text", on: onBegin, want: managedpg.ErrOutcomeUnknown, inserted: 1, kept: 1,
@@ -250,7 +250,7 @@ var lostEnds = []lostCall{
 		}},
 	{name: "INSERT behind the COMMIT of a READ ONLY transaction", on: onCommit, want: managedpg.ErrOutcomeUnknown, inserted: 1, kept: 1,
 		run: func(ctx context.Context, l *lossy) error {
-			_, err := l.beginReadOnly(nil).ExecContext(ctx, "COMMIT; "+insert)
+			_, err := l.beginReadOnly(context.Background()).ExecContext(ctx, "COMMIT; "+insert)
 			return err
 		}},
 }
@@ -259,15 +259,15 @@ var lostEnds = []lostCall{
 var lostCopies = []lostCall{
 	{name: "COPY", on: pgtest.OnQuery("COPY"), want: managedpg.ErrTxLost,
 		run: func(ctx context.Context, l *lossy) error {
-			tx := l.begin(nil)
-			_, err := tx.PrepareContext(ctx, pq.CopyIn("t", "k"))
+			tx := l.begin(context.Background())
+			_, err := tx.PrepareContext(ctx, "COPY t (k) FROM STDIN")
 			l.wantError(tx.Commit(), managedpg.ErrTxLost)
 			return err
 		}},
 	{name: "end of a COPY", on: onCopyData, noWait: true, want: managedpg.ErrTxLost, inserted: 1,
 		run: func(ctx context.Context, l *lossy) error {
-			tx := l.begin(nil)
-			st := l.prepare(tx, pq.CopyIn("t", "k"))
+			tx := l.begin(context.Background())
+			st := l.prepare(tx, "COPY t (k) FROM STDIN")
 			if _, err := st.Exec(1); err != nil {
 				l.Error(err)
 			}
@@ -393,12 +393,8 @@ func (l *lossy) beginReadOnly(ctx context.Context) *sql.Tx {
 	return l.beginTx(ctx, &sql.TxOptions{ReadOnly: true})
 }
 
-// beginTx begins a transaction with the context, or with one that doesn't end.
 func (l *lossy) beginTx(ctx context.Context, opts *sql.TxOptions) *sql.Tx {
 	l.Helper()
-	if ctx == nil {
-		ctx = context.Background()
-	}
 	tx, err := l.db.BeginTx(ctx, opts)
 	if err != nil {
 		l.Fatal(err)

@@ -158,7 +158,7 @@ func TestContextEndsAndTheServerSaysSo(t *testing.T) {
 				if place == "in a transaction" {
 					want = managedpg.ErrTxLost
 					c.run = func(ctx context.Context, l *lossy) error {
-						tx := l.begin(nil)
+						tx := l.begin(context.Background())
 						_, err := tx.ExecContext(ctx, slow)
 						l.wantError(tx.Commit(), managedpg.ErrTxLost)
 						return err
@@ -193,7 +193,7 @@ func TestContextEndedBeforeTheStatement(t *testing.T) {
 	eachPool(t, func(t *testing.T, l *lossy) {
 		st := l.prepare(l.db, insertArg)
 		c := l.conn()
-		tx := l.begin(nil)
+		tx := l.begin(context.Background())
 		ctx, end := deadline()
 		end()
 		for name, call := range map[string]func() error{
@@ -313,13 +313,13 @@ func TestServerErrorsAreNoLoss(t *testing.T) {
 			"prepared exec":                func() error { _, err := l.prepare(l.db, uniqueArg).Exec(7); return err },
 			"exec of a deferred violation": func() error { _, err := l.db.Exec(twice); return err },
 			"exec in a transaction": func() error {
-				tx := l.begin(nil)
+				tx := l.begin(context.Background())
 				_, err := tx.Exec(unique)
 				l.wantError(tx.Commit(), errBase)
 				return err
 			},
 			"COMMIT": func() error {
-				tx := l.begin(nil)
+				tx := l.begin(context.Background())
 				l.exec(tx, twice)
 				return tx.Commit()
 			},

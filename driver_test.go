@@ -419,7 +419,7 @@ func TestPqCopyIn(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			st, err := tx.Prepare(pq.CopyIn("c", "i", "s"))
+			st, err := tx.Prepare("COPY c (i, s) FROM STDIN")
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -309,7 +309,8 @@ func (c *Conn) PrepareContext(ctx context.Context, query string) (driver.Stmt, e
 		s = new(Stmt)
 	}
 	*s = Stmt{conn: c, cached: cached, generation: ph.generation}
-	if _, ok := cached.base.(driver.ColumnConverter); ok { //nolint:staticcheck // database/sql still calls it
+	//lint:ignore SA1019 database/sql still calls it
+	if _, ok := cached.base.(driver.ColumnConverter); ok {
 		return convertingStmt{s}, nil
 	}
 	return s, nil

@@ -43,15 +43,9 @@ const (
 	numConnShapes
 )
 
-// The optional interfaces of a statement.
-const (
-	stmtHasExecContext uint = 1 << iota
-	stmtHasQueryContext
-	stmtHasChecker
-	stmtHasConverter
-
-	numStmtShapes
-)
+// numStmtShapes is the number of ways to have or lack the four optional interfaces of a statement: StmtExecContext,
+// StmtQueryContext, NamedValueChecker, ColumnConverter.
+const numStmtShapes uint = 1 << 4
 
 func (b *fakeBase) Connect(context.Context) (driver.Conn, error) {
 	b.mu.Lock()
@@ -202,7 +196,7 @@ type beginner struct{ conn *fakeConn }
 
 func (x beginner) BeginTx(_ context.Context, opts driver.TxOptions) (driver.Tx, error) {
 	x.conn.note("begin %+v", opts)
-	return fakeTx{x.conn}, nil
+	return fakeTx(x), nil
 }
 
 type pinger struct{ conn *fakeConn }

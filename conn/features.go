@@ -10,10 +10,12 @@ import (
 // features are the optional interfaces that a base connection has, asserted once. Their methods do with them what
 // database/sql does (its ctxutil.go), so that a base that lacks one, or has an older form of it, behaves as without us.
 type features struct {
-	execer        driver.ExecerContext
-	queryer       driver.QueryerContext
-	legacyExecer  driver.Execer  //nolint:staticcheck // database/sql still calls it
-	legacyQueryer driver.Queryer //nolint:staticcheck // database/sql still calls it
+	execer  driver.ExecerContext
+	queryer driver.QueryerContext
+	//lint:ignore SA1019 database/sql still calls it
+	legacyExecer driver.Execer
+	//lint:ignore SA1019 database/sql still calls it
+	legacyQueryer driver.Queryer
 	preparer      driver.ConnPrepareContext
 	beginner      driver.ConnBeginTx
 	pinger        driver.Pinger
@@ -26,8 +28,10 @@ func featuresOf(base driver.Conn) features {
 	var f features
 	f.execer, _ = base.(driver.ExecerContext)
 	f.queryer, _ = base.(driver.QueryerContext)
-	f.legacyExecer, _ = base.(driver.Execer)   //nolint:staticcheck // see above
-	f.legacyQueryer, _ = base.(driver.Queryer) //nolint:staticcheck // see above
+	//lint:ignore SA1019 see above
+	f.legacyExecer, _ = base.(driver.Execer)
+	//lint:ignore SA1019 see above
+	f.legacyQueryer, _ = base.(driver.Queryer)
 	f.preparer, _ = base.(driver.ConnPrepareContext)
 	f.beginner, _ = base.(driver.ConnBeginTx)
 	f.pinger, _ = base.(driver.Pinger)
@@ -90,7 +94,8 @@ func (f *features) begin(ctx context.Context, base driver.Conn, opts driver.TxOp
 	if opts.ReadOnly {
 		return nil, errors.New("sql: driver does not support read-only transactions")
 	}
-	tx, err := base.Begin() //nolint:staticcheck // database/sql still calls it
+	//lint:ignore SA1019 database/sql still calls it
+	tx, err := base.Begin()
 	if err == nil && ctx.Err() != nil {
 		_ = tx.Rollback()
 		return nil, ctx.Err()
@@ -106,7 +111,8 @@ func stmtExec(ctx context.Context, st driver.Stmt, args []driver.NamedValue) (dr
 	if err != nil {
 		return nil, err
 	}
-	return st.Exec(values) //nolint:staticcheck // database/sql still calls it
+	//lint:ignore SA1019 database/sql still calls it
+	return st.Exec(values)
 }
 
 func stmtQuery(ctx context.Context, st driver.Stmt, args []driver.NamedValue) (driver.Rows, error) {
@@ -117,7 +123,8 @@ func stmtQuery(ctx context.Context, st driver.Stmt, args []driver.NamedValue) (d
 	if err != nil {
 		return nil, err
 	}
-	return st.Query(values) //nolint:staticcheck // database/sql still calls it
+	//lint:ignore SA1019 database/sql still calls it
+	return st.Query(values)
 }
 
 // unnamed turns arguments into what interfaces without a context take, if the context still holds.

@@ -571,5 +571,6 @@ func (c *Conn) lent() bool {
 // returned waits until a connection that was lent is back.
 func (c *Conn) returned() {
 	c.lending.Lock()
-	c.lending.Unlock() //nolint:staticcheck // the wait is all
+	//lint:ignore SA2001 the wait is all
+	c.lending.Unlock()
 }

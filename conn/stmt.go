@@ -144,12 +144,14 @@ type convertingStmt struct{ *Stmt }
 
 // ColumnConverter asks the base statement.
 func (s convertingStmt) ColumnConverter(i int) driver.ValueConverter {
-	return s.cached.base.(driver.ColumnConverter).ColumnConverter(i) //nolint:staticcheck // database/sql still calls it
+	//lint:ignore SA1019 database/sql still calls it
+	return s.cached.base.(driver.ColumnConverter).ColumnConverter(i)
 }
 
 var (
 	_ driver.StmtExecContext   = (*Stmt)(nil)
 	_ driver.StmtQueryContext  = (*Stmt)(nil)
 	_ driver.NamedValueChecker = (*Stmt)(nil)
-	_ driver.ColumnConverter   = convertingStmt{} //nolint:staticcheck // see above
+	//lint:ignore SA1019 see above
+	_ driver.ColumnConverter = convertingStmt{}
 )

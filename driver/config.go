@@ -195,6 +195,7 @@ func (c *Config) check(origin func(key string) string) error {
 	}
 	for i, e := range c.Endpoints {
 		if e == nil {
+			//lint:ignore ST1005 it is a field's name
 			return fmt.Errorf("Endpoints[%d] is nil", i)
 		}
 	}

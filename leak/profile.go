@@ -46,15 +46,15 @@ func openTrackers() []*Tracker {
 	return trackers
 }
 
-// listed says whether the profile could be made one of runtime/pprof's, so that net/http/pprof lists and serves it. It is
-// built when it is read. Profile.Add can't do that: it must be called at each checkout, costs more than all the rest of
-// one, and knows no time held. So the two functions are set that runtime/pprof has for its own profiles.
+// The profile is made one of runtime/pprof's, so that net/http/pprof lists and serves it. It is built when it is read.
+// Profile.Add can't do that: it must be called at each checkout, costs more than all the rest of one, and knows no time held.
+// So the two functions are set that runtime/pprof has for its own profiles.
 //
 // They aren't exported, and to set them goes round the type system, as unsafe does. It can't go wrong unseen: what is set
 // are a func() int named count and a func(io.Writer, int) error named write, or nothing; at no time but the start of the
 // program; and a panic is no more than a no. So should a Go version not have them any more, the profile isn't listed and
 // WriteProfile remains.
-var listed = list()
+var _ = list()
 
 func list() (done bool) {
 	defer func() {

@@ -150,7 +150,7 @@ func (t *timeline) health(pool *managedpg.Pool, wanted func(failover.EndpointHea
 			return nil
 		}
 		if ctx.Err() != nil {
-			return fmt.Errorf("A is seen as %+v", h.Endpoints[0])
+			return fmt.Errorf("server A is seen as %+v", h.Endpoints[0])
 		}
 		time.Sleep(20 * time.Millisecond)
 	}

@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/lib/pq"
+	_ "github.com/lib/pq"
 	"github.com/managedpg/managedpg/internal/pgtest"
 )
 
@@ -90,7 +90,7 @@ func TestProxyPassesCopy(t *testing.T) {
 	must(t, err)
 	tx, err := db.Begin()
 	must(t, err)
-	stmt, err := tx.Prepare(pq.CopyIn("t", "n"))
+	stmt, err := tx.Prepare("COPY t (n) FROM STDIN")
 	must(t, err)
 	for i := range 1000 {
 		_, err := stmt.Exec(i)
