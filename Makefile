@@ -24,7 +24,7 @@ demo:
 	@printf '\nA page to watch all that on, with metrics beside it: go run ./examples/dashboard\n'
 
 test:
-	@.ci/prepare chromium
+	@.ci/prepare chromium pgbouncer haproxy patroni etcd-server postgresql-18
 	@set -e; for module in $(MODULES); do \
 		echo "== $$module"; \
 		(cd $$module && go vet ./... && go test -race -timeout 20m ./...); \
