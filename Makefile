@@ -1,13 +1,14 @@
 # make demo   the main job, shown on throwaway PostgreSQL servers
 # make test   every test of every module, with the race detector
 # make bench  what it costs beside bare drivers, wrappers and pools, into bench/RESULTS.md; takes 20 minutes, FLAGS=-quick two
-# make fuzz   the DSN parser, for a minute
+# make check  what test leaves out: staticcheck, known vulnerabilities, and fuzz
+# make fuzz   the DSN parser and the reader of statements, for 30 seconds each
 # make failover  what losing a server costs the application, 20 times in each way; takes an hour, FLAGS=-quick minutes
 # make ledger every promise about lost and doubled writes, under fire, for 10 minutes
 
 MODULES := $(sort $(dir $(wildcard go.mod */go.mod */*/go.mod)))
 
-.PHONY: demo test bench fuzz failover ledger
+.PHONY: demo test check bench fuzz failover ledger
 
 # What fails isn't hidden by the tee after it.
 SHELL := bash
@@ -39,7 +40,15 @@ failover:
 	@cd integration && go run ./failover $(FLAGS)
 
 fuzz:
-	@go test -fuzz FuzzParseDSN -fuzztime 1m ./driver
+	@go test -run - -fuzz FuzzParseDSN -fuzztime 30s ./driver
+	@go test -run - -fuzz FuzzText -fuzztime 30s ./conn
+
+check: fuzz
+	@set -e; for module in $(MODULES); do \
+		echo "== $$module"; \
+		(cd $$module && go run honnef.co/go/tools/cmd/staticcheck@v0.7.0 ./...); \
+	done
+	@go run golang.org/x/vuln/cmd/govulncheck@latest ./...
 
 ledger:
 	@.ci/prepare

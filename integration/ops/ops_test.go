@@ -75,7 +75,7 @@ func checkExpression(t *testing.T, of, expression string) {
 				t.Errorf("%s: %s isn't published", of, n.Name)
 			}
 			for _, m := range n.LabelMatchers {
-				if m.Name != labels.MetricName {
+				if m.Name != model.MetricNameLabel {
 					check(m.Name)
 				}
 			}

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/rulefmt"
@@ -91,7 +92,7 @@ func firing(rules []rulefmt.Rule, input *memory, interval, at time.Duration, sel
 	defer engine.Close()
 	var found []string
 	for _, r := range rules {
-		alert := labels.FromStrings(labels.MetricName, "ALERTS", "alertname", r.Alert, "alertstate", "firing")
+		alert := labels.FromStrings(model.MetricNameLabel, "ALERTS", "alertname", r.Alert, "alertstate", "firing")
 		if !matches(alert, wanted.LabelMatchers) {
 			continue
 		}
