@@ -26,7 +26,7 @@ func TestPqCopyAndArrays(t *testing.T) {
 					return err
 				}
 				defer tx.Rollback()
-				stmt, err := tx.Prepare(pq.CopyIn("fruit", "name", "colours"))
+				stmt, err := tx.Prepare("COPY fruit (name, colours) FROM STDIN")
 				if err != nil {
 					return err
 				}
