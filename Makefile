@@ -2,6 +2,7 @@
 # make test   every test of every module, with the race detector
 # make bench  what it costs beside bare drivers, wrappers and pools, into bench/RESULTS.md; takes 20 minutes, FLAGS=-quick two
 # make check  what test leaves out: staticcheck, known vulnerabilities, and fuzz
+# make race   what it does beside them when a server dies, into bench/RACE.md; takes an hour, FLAGS=-quick some minutes
 # make fuzz   the DSN parser and the reader of statements, for 30 seconds each
 # make failover  what losing a server costs the application, 20 times in each way; takes an hour, FLAGS=-quick minutes
 # make ledger every promise about lost and doubled writes, under fire, for 10 minutes
@@ -34,6 +35,10 @@ test:
 bench:
 	@.ci/prepare
 	@cd bench && go run . $(FLAGS) | tee RESULTS.md
+
+race:
+	@.ci/prepare
+	@cd bench && go run ./race $(FLAGS) | tee RACE.md
 
 failover:
 	@.ci/prepare

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"math"
 	"slices"
 
 	"github.com/managedpg/managedpg/bench/internal/quantile"
@@ -17,7 +16,7 @@ type summary struct {
 	delta      float64 // median of the pairs' differences, ns
 	ratio      float64 // median of the pairs' ratios
 	q1, q3     float64 // the ratios' quartiles
-	ratioError float64 // of the median ratio: see spread
+	ratioError float64 // of the median ratio: see quantile.Spread
 	deltaError float64 // of the median difference, ns
 }
 
@@ -41,24 +40,7 @@ func summarize(rounds [][]pair) summary {
 		ratio:      quantile.Median(ratios),
 		q1:         quantile.Of(sorted, 0.25),
 		q3:         quantile.Of(sorted, 0.75),
-		ratioError: spread(roundRatios),
-		deltaError: spread(roundDeltas),
+		ratioError: quantile.Spread(roundRatios),
+		deltaError: quantile.Spread(roundDeltas),
 	}
-}
-
-// spread is twice the standard error of the rounds' mean. Pairs of one round share connections, backends and a machine's
-// mood, so it is the rounds that count as independent, not the pairs. Of fewer than two it is infinite.
-func spread(rounds []float64) float64 {
-	n := float64(len(rounds))
-	if n < 2 {
-		return math.Inf(1)
-	}
-	var mean, squares float64
-	for _, v := range rounds {
-		mean += v / n
-	}
-	for _, v := range rounds {
-		squares += (v - mean) * (v - mean)
-	}
-	return 2 * math.Sqrt(squares/(n-1)/n)
 }

@@ -39,18 +39,6 @@ func TestSummarizePairs(t *testing.T) {
 	}
 }
 
-func TestSpread(t *testing.T) {
-	if got := spread([]float64{1, 3}); math.Abs(got-2) > 1e-9 {
-		t.Errorf("spread of 1 and 3 = %v, want 2", got)
-	}
-	if got := spread([]float64{5, 5, 5}); got != 0 {
-		t.Errorf("spread of equal rounds = %v", got)
-	}
-	if got := spread([]float64{1}); !math.IsInf(got, 1) {
-		t.Errorf("spread of one round = %v", got)
-	}
-}
-
 func TestTakePairsUsesBothOrders(t *testing.T) {
 	var order []string
 	block := func(name string) func(int) (float64, error) {
