@@ -44,6 +44,7 @@ listen postgres
 // One address, whose server hangs. HAProxy ends its sessions and leads to the standby, where nothing can be written
 // until it is promoted.
 func TestHAProxy(t *testing.T) {
+	t.Parallel()
 	for _, base := range []string{"pgx", "pq"} {
 		for _, size := range []string{"&pool_size=4", "&pool_size=none"} {
 			t.Run(base+size, func(t *testing.T) {

@@ -79,6 +79,7 @@ var bouncerModes = []struct{ mode, keys string }{
 
 // Transactions that meet each other, in pool_mode=transaction on fewer server connections than there are clients.
 func TestPgBouncer(t *testing.T) {
+	t.Parallel()
 	for _, m := range bouncerModes {
 		c := pgtest.Start(t, pgtest.Conf("deadlock_timeout=10ms"))
 		b := newBouncer(t, m.mode, c)
@@ -158,6 +159,7 @@ func inSession(t *testing.T, db *sql.DB) {
 // A PgBouncer before each of two servers: the primary dies, and the standby is promoted, which its PgBouncer has known as a
 // standby.
 func TestPgBouncerFailover(t *testing.T) {
+	t.Parallel()
 	for _, m := range bouncerModes {
 		t.Run(m.mode+"&"+m.keys, func(t *testing.T) {
 			primary, standby := pair(t)
@@ -182,6 +184,7 @@ func TestPgBouncerFailover(t *testing.T) {
 
 // One PgBouncer, which is led to the promoted server: nothing to fail over to, and the same promises.
 func TestPgBouncerLedElsewhere(t *testing.T) {
+	t.Parallel()
 	for _, m := range bouncerModes {
 		t.Run(m.mode+"&"+m.keys, func(t *testing.T) {
 			primary, standby := pair(t)

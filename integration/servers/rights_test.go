@@ -12,6 +12,7 @@ import (
 // A role that may not call what the probes ask for: everything works that doesn't need the answers, and Health says what
 // that costs.
 func TestRoleWithoutRights(t *testing.T) {
+	t.Parallel()
 	const (
 		identity = "pg_control_system(), pg_control_checkpoint(), pg_walfile_name(pg_lsn), pg_current_wal_lsn()"
 		recovery = "pg_is_in_recovery()"
