@@ -53,8 +53,9 @@ type TxOptions struct {
 //   - BEGIN met no server, where there is only one to try. Where there are several, failover_timeout has passed by then.
 //
 // What counts is the error that fn returns, so it must wrap (%w) what the statement said. It is never run again when COMMIT
-// was sent and not answered (unless the transaction was READ ONLY, or was found not to be committed), when ctx has ended, nor when a context's error is in the error: a deadline of fn's own is for
-// fn to judge. When the tries are used up, the last one's error is returned.
+// was sent and not answered (unless the transaction was READ ONLY, or was found not to be committed), when ctx has ended, nor
+// when a context's error is in the error: a deadline of fn's own is for fn to judge. When the tries are used up, the last
+// one's error is returned.
 //
 // # When COMMIT is not answered
 //
