@@ -51,32 +51,39 @@ func faults(resetting time.Duration) []fault {
 		},
 		{
 			name:  "all backends terminated",
-			about: "pg_terminate_backend for every session of the primary, its standby as it was.",
+			about: fmt.Sprintf("Every session of the primary is terminated, every %v for 2 s; times are from the last time.", every),
 			start: replicated, watch: 2 * time.Second,
-			strike: func(p *pair) (since time.Time, err error) {
-				since = time.Now()
-				_, err = p.a.TerminateBackends()
-				return since, err
-			},
+			strike: repeatedly(2*time.Second, func(p *pair) error { return p.a.Exec(terminate) }),
 		},
 		{
 			name: fmt.Sprintf("%.0f s of resets", resetting.Seconds()),
-			about: fmt.Sprintf("Every %v all connections are reset by proxies before the primary and its standby; times are from the "+
-				"last reset.", resetEvery),
+			about: fmt.Sprintf("All connections are reset by proxies before the primary and its standby, every %v; times are from the "+
+				"last time.", every),
 			start: proxied, watch: 2 * time.Second,
-			strike: func(p *pair) (time.Time, error) {
-				for end := time.Now().Add(resetting); time.Now().Before(end); time.Sleep(resetEvery) {
-					for _, before := range p.proxies {
-						before.reset()
-					}
+			strike: repeatedly(resetting, func(p *pair) error {
+				for _, before := range p.proxies {
+					before.reset()
 				}
-				return time.Now(), nil
-			},
+				return nil
+			}),
 		},
 	}
 }
 
-const resetEvery = 200 * time.Millisecond
+// every is how often what is done repeatedly is done.
+const every = 200 * time.Millisecond
+
+func repeatedly(length time.Duration, do func(*pair) error) func(*pair) (time.Time, error) {
+	return func(p *pair) (last time.Time, err error) {
+		for end := time.Now().Add(length); err == nil && time.Now().Before(end); time.Sleep(every) {
+			last, err = time.Now(), do(p)
+		}
+		return last, err
+	}
+}
+
+// terminate ends all sessions at once, and waits for none.
+const terminate = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
 
 // race is one subject's run through a fault.
 func (f *fault) race(p *pair, s *subject) (outcome, error) {

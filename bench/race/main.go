@@ -93,5 +93,6 @@ every 2 ms within a deadline of 2 s. Nothing else is set: connect timeouts, heal
 - calls over 1 s: median
 
 "best" and "not" say whether managedpg is at least as good as every peer in that column, and "?" that the repetitions differ
-by more. Times within a tenth and 10 ms count as equal. A statement that ran twice counts as the error that it hid.
+by more. Times within a tenth and 10 ms count as equal. Errors are compared with peers that ran nothing twice in that table:
+who sends again whatever was lost has few errors, and doubles.
 `

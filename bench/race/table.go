@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 
 	"github.com/managedpg/managedpg/bench/internal/quantile"
 )
@@ -12,13 +13,13 @@ import (
 type column struct {
 	name, unit string
 	of         func(outcome) float64
-	judged     func(outcome) float64 // what is compared, where it isn't what is shown
-	summed     bool                  // over the repetitions; else the median
-	slack      float64               // what may be added to the best and count as equal; times have a tenth of the best besides
+	summed     bool    // over the repetitions; else the median
+	honest     bool    // compared with peers that have doubled nothing
+	slack      float64 // what may be added to the best and count as equal; times have a tenth of the best besides
 }
 
 var columns = []column{
-	{name: "errors", of: func(o outcome) float64 { return o.errors }, judged: func(o outcome) float64 { return o.errors + o.doubled }},
+	{name: "errors", of: func(o outcome) float64 { return o.errors }, honest: true},
 	{name: "doubled", of: func(o outcome) float64 { return o.doubled }, summed: true},
 	{name: "first success", unit: " ms", of: func(o outcome) float64 { return o.first }, slack: 10},
 	{name: "steady", unit: " ms", of: func(o outcome) float64 { return o.steady }, slack: 10},
@@ -26,12 +27,12 @@ var columns = []column{
 }
 
 // value is the figure of all repetitions.
-func (c column) value(all []outcome, of func(outcome) float64) (value, spread float64) {
+func (c column) value(all []outcome) (value, spread float64) {
 	var values []float64
 	sum := 0.0
 	for _, o := range all {
-		values = append(values, of(o))
-		sum += of(o)
+		values = append(values, c.of(o))
+		sum += c.of(o)
 	}
 	if c.summed {
 		return sum, 0
@@ -39,19 +40,14 @@ func (c column) value(all []outcome, of func(outcome) float64) (value, spread fl
 	return quantile.Median(values), quantile.Spread(values)
 }
 
-// compared is what counts when subjects are compared.
-func (c column) compared(all []outcome) (value, spread float64) {
-	if c.judged != nil {
-		return c.value(all, c.judged)
-	}
-	return c.value(all, c.of)
-}
-
-// best is what the best of the peers has.
+// best is what the best of the peers has, infinite if there is none to compare with.
 func (c column) best(all map[*subject][]outcome) (best, spread float64) {
 	best = math.Inf(1)
 	for s, outcomes := range all {
-		if v, around := c.compared(outcomes); !s.managed && v < best {
+		if s.managed || c.honest && slices.ContainsFunc(outcomes, func(o outcome) bool { return o.doubled > 0 }) {
+			continue
+		}
+		if v, around := c.value(outcomes); v < best {
 			best, spread = v, around
 		}
 	}
@@ -60,7 +56,7 @@ func (c column) best(all map[*subject][]outcome) (best, spread float64) {
 
 // verdict says whether outcomes are as good as the peers' best, with a question mark when the repetitions differ by more.
 func (c column) verdict(outcomes []outcome, best, bestSpread float64) string {
-	value, spread := c.compared(outcomes)
+	value, spread := c.value(outcomes)
 	limit := best + c.slack
 	if c.slack > 0 {
 		limit += best / 10
@@ -76,7 +72,7 @@ func (c column) verdict(outcomes []outcome, best, bestSpread float64) string {
 }
 
 func (c column) cell(outcomes []outcome) string {
-	value, _ := c.value(outcomes, c.of)
+	value, _ := c.value(outcomes)
 	if math.IsInf(value, 1) {
 		return "never"
 	}
