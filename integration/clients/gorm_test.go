@@ -23,10 +23,12 @@ type book struct {
 	AuthorID uint
 }
 
-// GORM by the driver's name, and on a sql.DB of the program's own.
+// GORM by the driver's name, with statements that it prepares, and on a sql.DB of the program's own.
 func TestGORM(t *testing.T) {
+	byName := func(s *servers) postgres.Config { return postgres.Config{DriverName: "managedpg", DSN: s.dsn} }
 	for how, config := range map[string]func(*servers) postgres.Config{
-		"DriverName": func(s *servers) postgres.Config { return postgres.Config{DriverName: "managedpg", DSN: s.dsn} },
+		"DriverName":  byName,
+		"PrepareStmt": byName,
 		"Conn": func(s *servers) postgres.Config {
 			db, err := sql.Open("managedpg", s.dsn)
 			s.must(err)
@@ -39,7 +41,9 @@ func TestGORM(t *testing.T) {
 	} {
 		t.Run(how, func(t *testing.T) {
 			eachBase(t, func(s *servers) {
-				db, err := gorm.Open(postgres.New(config(s)), &gorm.Config{Logger: logger.Discard, TranslateError: true})
+				db, err := gorm.Open(postgres.New(config(s)), &gorm.Config{
+					Logger: logger.Discard, TranslateError: true, PrepareStmt: how == "PrepareStmt",
+				})
 				s.must(err)
 				pool, err := db.DB()
 				s.must(err)
@@ -65,7 +69,7 @@ func TestGORM(t *testing.T) {
 
 				s.must(db.Transaction(func(tx *gorm.DB) error { return tx.Create(&author{Name: "Zoe"}).Error }))
 				var all []author
-				s.must(db.Session(&gorm.Session{PrepareStmt: true}).Preload("Books").Order("name").Find(&all).Error)
+				s.must(db.Preload("Books").Order("name").Find(&all).Error)
 				if len(all) != 2 || len(all[0].Books) != 2 || all[1].Name != "Zoe" {
 					t.Errorf("found %+v", all)
 				}

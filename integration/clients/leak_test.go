@@ -13,6 +13,10 @@ import (
 	"entgo.io/ent/dialect"
 	entsql "entgo.io/ent/dialect/sql"
 	"github.com/jmoiron/sqlx"
+	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/dialect/pgdialect"
+	"gorm.io/driver/postgres"
+	"gorm.io/gorm"
 
 	"github.com/managedpg/managedpg"
 	_ "github.com/managedpg/managedpg/driver/sqlxbind"
@@ -79,6 +83,36 @@ var waysToLeak = []struct {
 		err := drv.Query(ctx, "SELECT name FROM users", []any{}, rows)
 		return at, func() error { return rows.Close() }, err
 	}},
+	{"GORM: Rows", func(ctx context.Context, db *sql.DB) (string, func() error, error) {
+		g, err := gorm.Open(postgres.New(postgres.Config{Conn: db, DriverName: "managedpg"}), &gorm.Config{DisableAutomaticPing: true})
+		if err != nil {
+			return "", nil, err
+		}
+		at := nextLine()
+		rows, err := g.WithContext(ctx).Table("users").Where("name <> ?", "nobody").Rows()
+		return at, func() error { return rows.Close() }, err
+	}},
+	{"GORM: Begin", func(ctx context.Context, db *sql.DB) (string, func() error, error) {
+		g, err := gorm.Open(postgres.New(postgres.Config{Conn: db, DriverName: "managedpg"}), &gorm.Config{DisableAutomaticPing: true})
+		if err != nil {
+			return "", nil, err
+		}
+		at := nextLine()
+		tx := g.WithContext(ctx).Begin()
+		return at, func() error { return tx.Rollback().Error }, tx.Error
+	}},
+	{"bun: Rows", func(ctx context.Context, db *sql.DB) (string, func() error, error) {
+		b := bun.NewDB(db, pgdialect.New())
+		at := nextLine()
+		rows, err := b.NewSelect().Table("users").Column("name").Rows(ctx)
+		return at, func() error { return rows.Close() }, err
+	}},
+	{"bun: BeginTx", func(ctx context.Context, db *sql.DB) (string, func() error, error) {
+		b := bun.NewDB(db, pgdialect.New())
+		at := nextLine()
+		tx, err := b.BeginTx(ctx, nil)
+		return at, func() error { return tx.Rollback() }, err
+	}},
 	{"ent: blocked in an interceptor", func(ctx context.Context, db *sql.DB) (string, func() error, error) {
 		client := ent.NewClient(ent.Driver(entsql.OpenDB(dialect.Postgres, db)))
 		held, release, result := make(chan struct{}), make(chan struct{}), make(chan error)
@@ -109,7 +143,7 @@ var waysToLeak = []struct {
 
 // A leak through a library names the line that called the library.
 func TestLeakThroughALibraryNamesTheLine(t *testing.T) {
-	for _, keys := range []string{"base_driver=pgx", "base_driver=pgx&pool_size=10", "base_driver=pq", "base_driver=pq&pool_size=10"} {
+	for _, keys := range []string{"base_driver=pgx", "base_driver=pgx&pool_size=20", "base_driver=pq", "base_driver=pq&pool_size=20"} {
 		t.Run(keys, func(t *testing.T) {
 			ctx, dsn := context.Background(), pgtest.Database(t)
 			makeUsers(t, dsn)

@@ -3,6 +3,7 @@ package clients
 import (
 	"context"
 	"database/sql/driver"
+	"strings"
 	"testing"
 
 	"github.com/XSAM/otelsql"
@@ -16,6 +17,7 @@ import (
 	"github.com/managedpg/managedpg"
 	"github.com/managedpg/managedpg/failover"
 	"github.com/managedpg/managedpg/internal/pgtest"
+	"github.com/managedpg/managedpg/leak"
 )
 
 // traced is where otelsql's spans go.
@@ -88,6 +90,37 @@ func TestOtelsqlAroundManagedpg(t *testing.T) {
 		}
 		s.check()
 	})
+}
+
+// A leak through otelsql names the line that called database/sql.
+func TestLeakThroughOtelsql(t *testing.T) {
+	for _, keys := range []string{"base_driver=pgx", "base_driver=pgx&pool_size=4", "base_driver=pq", "base_driver=pq&pool_size=4"} {
+		t.Run(keys, func(t *testing.T) {
+			db, err := otelsql.Open("managedpg", pgtest.Database(t)+"&leak_threshold=0.1&pool_name=otelsql&"+keys)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer db.Close()
+			at := nextLine()
+			rows, err := db.QueryContext(context.Background(), "SELECT 1")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer rows.Close()
+			var leaks []leak.Report
+			eventually(t, "a leak reported", func() bool {
+				for _, p := range managedpg.Pools() {
+					if p.Name() == "otelsql" {
+						leaks = p.Leaks()
+					}
+				}
+				return len(leaks) > 0
+			})
+			if !strings.HasPrefix(leaks[0].Caller, at) {
+				t.Errorf("the leak is at %s, and is reported at %s", at, leaks[0].Caller)
+			}
+		})
+	}
 }
 
 // managedpg around connectors of the program's own, one for each server: lib/pq's, and otelsql's around pgx. Their sockets are not

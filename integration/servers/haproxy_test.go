@@ -42,7 +42,7 @@ listen postgres
 }
 
 // One address, whose server hangs. HAProxy ends its sessions and leads to the standby, where nothing can be written
-// until it is promoted.
+// until it is promoted; and back to the old primary.
 func TestHAProxy(t *testing.T) {
 	t.Parallel()
 	for _, base := range []string{"pgx", "pq"} {
@@ -66,6 +66,18 @@ func TestHAProxy(t *testing.T) {
 					t.Errorf("health behind HAProxy: %+v", h)
 				}
 				w.checkOn(standby)
+
+				// The old primary comes back as it was, and HAProxy leads to it again. Once that was seen it is not written to.
+				must(t, primary.Restart())
+				must(t, primary.Exec("ALTER SYSTEM SET synchronous_standby_names = ''", "SELECT pg_reload_conf()"))
+				eventually(t, "the old primary is fenced", func() bool { return pool.CheckNow(ctx).Endpoints[0].Fenced })
+				_, err := db.ExecContext(ctx, "INSERT INTO written VALUES (-1)")
+				if !errors.Is(err, managedpg.ErrNoEndpoint) || !strings.Contains(err.Error(), "on timeline 1, while") {
+					t.Errorf("a write to the old primary: %v", err)
+				}
+				if n, err := primary.QueryString("SELECT count(*) FROM written WHERE id = -1"); n != "0" || err != nil {
+					t.Errorf("the old primary was written to %s times, %v", n, err)
+				}
 			})
 		}
 	}
