@@ -23,7 +23,7 @@ func TestRoleWithoutRights(t *testing.T) {
 		note    string
 		role    failover.Role // of a primary
 	}{
-		"timeline":                {identity, "it can't be fenced", failover.ReadWrite},
+		"timeline":                {identity, "its timeline and system identifier: it can't be fenced", failover.ReadWrite},
 		"timeline, standby":       {identity + ", " + recovery, "its role is that of its transactions, and it can't be fenced", failover.ReadWrite},
 		"timeline, standby, role": {identity + ", " + recovery + ", " + settings, "it counts as fit for any target_session_attrs, and can't be fenced", failover.RoleUnknown},
 	} {
