@@ -60,7 +60,7 @@ func systems(name string) (*system, error) {
 func bare(name, driver string) *system {
 	s := &system{name: name}
 	s.open = func(on *servers) (*sql.DB, error) {
-		db, err := sql.Open(driver, on.url("target_session_attrs=read-write", "connect_timeout=2"))
+		db, err := sql.Open(driver, on.keys("target_session_attrs=read-write", "connect_timeout=2"))
 		if err == nil {
 			db.SetMaxIdleConns(8)
 		}

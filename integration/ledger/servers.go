@@ -129,3 +129,14 @@ func (s *servers) ready() error {
 func (s *servers) url(params ...string) string {
 	return "postgres://postgres@" + strings.Join(s.hosts(), ",") + "/postgres?sslmode=disable&" + strings.Join(params, "&")
 }
+
+// keys is the same as key=value pairs: lib/pq takes no several hosts in a URL.
+func (s *servers) keys(params ...string) string {
+	var hosts, ports []string
+	for _, at := range s.hosts() {
+		host, port, _ := strings.Cut(at, ":")
+		hosts, ports = append(hosts, host), append(ports, port)
+	}
+	return fmt.Sprintf("host=%s port=%s user=postgres dbname=postgres sslmode=disable %s",
+		strings.Join(hosts, ","), strings.Join(ports, ","), strings.Join(params, " "))
+}
