@@ -1,6 +1,6 @@
 # make demo   the main job, shown on throwaway PostgreSQL servers
 # make test   every test of every module, with the race detector
-# make bench  what it costs beside bare drivers, wrappers and pools, into bench/RESULTS.md; takes 20 minutes, FLAGS=-quick two
+# make bench  what it costs beside bare drivers, wrappers and pools, into bench/RESULTS.md; takes a quarter of an hour, FLAGS=-quick two minutes
 # make check  what test leaves out: staticcheck, known vulnerabilities, and fuzz
 # make race   what it does beside them when a server dies, into bench/RACE.md; takes an hour, FLAGS=-quick some minutes
 # make fuzz   the DSN parser and the reader of statements, for 30 seconds each

@@ -1,14 +1,15 @@
 // Bench measures what managedpg costs, on a base driver that does nothing and on a real PostgreSQL, beside bare drivers,
 // wrappers and pools, and holds it against the project's budgets.
 //
-//	go run .          some 20 minutes
+//	go run .          a quarter of an hour
 //	go run . -quick   two minutes, for a first look
 //	go run . -only 'fake: Exec'
+//	go run . -only '^(parallel|scale)'
 //
 // Every figure of a single call comes from pairs: a short block of calls through one subject and one through the other,
 // back to back, the order drawn by lot. What the machine does meanwhile hits both, so it is the pairs' medians that are
-// printed, and a comparison of a subject with itself is the first row of each table: the noise floor. Nothing here fails for
-// being slow.
+// printed, and a comparison of a subject with itself is the first row of each table: the noise floor. Crowds of goroutines are
+// measured in rounds, in the same way. Nothing here fails for being slow.
 package main
 
 import (
@@ -24,7 +25,7 @@ import (
 
 func main() {
 	quick := flag.Bool("quick", false, "a short run, whose figures are rough")
-	only := flag.String("only", "", "measure only the rows whose \"section: workload: subject\" matches this regular expression")
+	only := flag.String("only", "", "measure only the rows whose \"section: workload: subject\", \"parallel: goroutines\" or \"scale: connections\" matches this regular expression")
 	flag.Parse()
 	pick, err := regexp.Compile(*only)
 	if err == nil {
@@ -46,7 +47,10 @@ func run(out io.Writer, quick bool, pick *regexp.Regexp) error {
 	slog.SetDefault(slog.New(slog.DiscardHandler))
 	fmt.Fprintf(out, "%s\n%s", machine.Head("What managedpg costs", "go run ."), legend)
 	for _, open := range []func() (table, error){
-		func() (table, error) { return fakeSection(), nil }, postgresSection, tlsSection, parallelSection,
+		func() (table, error) { return fakeSection(), nil },
+		postgresSection,
+		tlsSection,
+		func() (table, error) { return parallelSection() },
 		func() (table, error) { return scale{}, nil },
 	} {
 		t, err := open()

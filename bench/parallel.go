@@ -54,7 +54,7 @@ func (c claim) String() string {
 	return fmt.Sprintf("%s %s %.2f times %s's", c.figure.name, sign, c.times, c.of.name)
 }
 
-func parallelSection() (table, error) {
+func parallelSection() (*parallel, error) {
 	cluster, err := pgtest.New(pgtest.Conf("max_connections=300")) // closed ones linger
 	if err != nil {
 		return nil, err
@@ -137,9 +137,10 @@ const parallelAbout = `
 ## PostgreSQL, parallel
 
 Goroutines that each execute SELECT 1 again and again; client and server are left to the system. The time to think is between
-two calls. Waits are for the answer, but with 64 on 8 for the connection, and in µs. Each subject has 8 connections, but
-for "bare pgx", which is left at database/sql's defaults, and those with "8 idle", which keep that many. Leak detection is on;
-"by the driver" is pool_size=8&max_overflow=0. Ratios of calls/s are to the first subject's, round by round, medians of all.
+two calls. Waits are for the answer, but with 64 on 8 for the connection, and in µs. pgxpool and "by the driver", which is
+pool_size=8&max_overflow=0, have 8 connections; "8 open" has them too, by SetMaxOpenConns and SetMaxIdleConns; "8 idle" opens
+as many as are asked for and keeps 8; "bare pgx" keeps 2, as database/sql does by itself. Leak detection is on. Ratios of
+calls/s are to the first subject's, round by round; medians of all.
 
 `
 
