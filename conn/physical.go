@@ -251,7 +251,7 @@ func (ph *physical) kill(reason error) {
 }
 
 // open dials the endpoint and makes a physical connection of what it gets, if the router admits it.
-func (p *Pool) open(ctx context.Context, e *Endpoint) (*physical, error) {
+func (p *Pool) open(ctx context.Context, e *Endpoint, moves bool) (*physical, error) {
 	start := now()
 	base, sock, err := e.connect(ctx)
 	if err != nil {
@@ -268,7 +268,7 @@ func (p *Pool) open(ctx context.Context, e *Endpoint) (*physical, error) {
 			ph.close(func() {})
 		}
 	}()
-	if err := p.prepare(ctx, ph); err != nil {
+	if err := p.prepare(ctx, ph, moves); err != nil {
 		return nil, err
 	}
 	ready = true
@@ -289,9 +289,9 @@ func (p *Pool) open(ctx context.Context, e *Endpoint) (*physical, error) {
 }
 
 // prepare makes a new connection ready for its first user.
-func (p *Pool) prepare(ctx context.Context, ph *physical) error {
+func (p *Pool) prepare(ctx context.Context, ph *physical, moves bool) error {
 	var err error
-	if ph.server, err = ph.endpoint.identify(ctx, ph.base, ph.sock, p.opts.Role); err != nil {
+	if ph.server, err = ph.endpoint.identify(ctx, ph.base, ph.sock, p.opts.Role, moves); err != nil {
 		return err
 	}
 	if err := p.router.Admit(ctx, ph.server); err != nil {

@@ -55,6 +55,8 @@ type Router interface {
 	// Epoch changes when connections made to the endpoint before are no longer to be used. It is looked at in every checkout
 	// and check-in.
 	Epoch(endpoint int) *atomic.Uint64
+	// Moves says that Admit needs to know the timeline of the server that a new connection leads to.
+	Moves(endpoint int) bool
 	// CallFailed is evidence about the endpoint.
 	CallFailed(endpoint int, err error)
 }
@@ -398,7 +400,7 @@ func (p *Pool) dial(ctx context.Context) (*physical, error) {
 	err := p.router.Connect(ctx, func(ctx context.Context, i int) error {
 		epochNow := p.router.Epoch(i)
 		epoch := epochNow.Load()
-		opened, err := p.open(ctx, p.endpoints[i])
+		opened, err := p.open(ctx, p.endpoints[i], p.router.Moves(i))
 		if err == nil {
 			opened.route, opened.epoch, opened.epochNow, opened.drains = i, epoch, epochNow, drains
 			ph = opened

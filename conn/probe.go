@@ -62,7 +62,7 @@ var questions = []struct{ query, note string }{
 		"the server tells neither its role nor its timeline: it counts as fit for any target_session_attrs, and can't be fenced"},
 }
 
-// firstBrief is the question of which a dial asks what lib/pq can't tell; a dial needs no timeline.
+// firstBrief is the question of which a dial asks what lib/pq can't tell; few dials need a timeline.
 const firstBrief = 1
 
 // ask gets one answer, and remembers in from which question on the server has answers.
@@ -151,8 +151,8 @@ func (s *Server) read(row []string) {
 
 // identify finds out about the server behind a new connection. pgx knows it from what the server reported by itself, since
 // PostgreSQL 14. A report of a standby may be that of a pooler between, which PgBouncer repeats long after the promotion, so
-// that is asked for, as lib/pq has to each time: one round trip for the connection opened.
-func (e *Endpoint) identify(ctx context.Context, base driver.Conn, sock *socket, role bool) (Server, error) {
+// that is asked for, as lib/pq has to each time: one round trip for the connection opened. So is a timeline.
+func (e *Endpoint) identify(ctx context.Context, base driver.Conn, sock *socket, role, timeline bool) (Server, error) {
 	if e.watchSync == nil {
 		return Server{}, nil // not a base driver of ours
 	}
@@ -162,11 +162,14 @@ func (e *Endpoint) identify(ctx context.Context, base driver.Conn, sock *socket,
 		s.PID = pg.PID()
 		s.Standby = answer(pg.ParameterStatus("in_hot_standby"))
 		s.ReadOnly = answer(pg.ParameterStatus("default_transaction_read_only"))
-		if s.Standby == No || s.Standby == NoAnswer && !role {
+		if !timeline && (s.Standby == No || s.Standby == NoAnswer && !role) {
 			return s, nil
 		}
 	}
 	from := firstBrief
+	if timeline {
+		from = 0
+	}
 	found, err := ask(ctx, base, sock, &from)
 	if err != nil {
 		return Server{}, err
@@ -174,7 +177,7 @@ func (e *Endpoint) identify(ctx context.Context, base driver.Conn, sock *socket,
 	if s.PID == 0 {
 		s.PID = found.PID
 	}
-	s.Standby, s.ReadOnly = found.Standby, found.ReadOnly
+	s.Standby, s.ReadOnly, s.Timeline, s.SystemID = found.Standby, found.ReadOnly, found.Timeline, found.SystemID
 	return s, nil
 }
 

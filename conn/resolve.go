@@ -432,7 +432,7 @@ func (e *Endpoint) witness(ctx context.Context) (*witness, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := e.identify(ctx, base, sock, false)
+	s, err := e.identify(ctx, base, sock, false, false)
 	if err != nil {
 		end(base, sock)
 		return nil, err

@@ -32,6 +32,7 @@ func (straight) Connect(ctx context.Context, open func(context.Context, int) err
 }
 func (straight) Admit(context.Context, Server) error { return nil }
 func (straight) Epoch(int) *atomic.Uint64            { return new(atomic.Uint64) }
+func (straight) Moves(int) bool                      { return false }
 func (straight) CallFailed(int, error)               {}
 
 type fakeConnector struct{}

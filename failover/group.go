@@ -129,6 +129,7 @@ type endpoint struct {
 	watched bool // the monitor probes it
 
 	epoch   atomic.Uint64
+	moves   atomic.Bool   // see Moves
 	slots   chan struct{} // one for each dial under way
 	probing chan struct{} // holds one while a probe is under way
 	poked   chan struct{} // tells the monitor that due has changed
@@ -219,6 +220,10 @@ func orElse(d, otherwise time.Duration) time.Duration {
 // read.
 func (g *Group) Epoch(endpoint int) *atomic.Uint64 { return &g.endpoints[endpoint].epoch }
 
+// Moves says that the endpoint has shown servers of one system on different timelines: its address may lead to the older
+// one again, so each connection must tell Admit which it leads to.
+func (g *Group) Moves(endpoint int) bool { return g.endpoints[endpoint].moves.Load() }
+
 // Current is the number of the endpoint that new connections go to; false when none is usable.
 func (g *Group) Current() (int, bool) {
 	g.mu.Lock()
@@ -284,6 +289,9 @@ func (g *Group) observe(e *endpoint, o Observation) {
 	g.fence.see(e.number, o)
 	before := e.Observation
 	e.Observation, e.seen = o, true
+	if g.fence.on && before.known() && o.known() && before.SystemID == o.SystemID && before.Timeline != o.Timeline {
+		e.moves.Store(true)
+	}
 	// No server writes two timelines without a restart, so this is another one than before at the same address.
 	if g.fence.on && before.known() && o.known() && before.writes() && o.writes() &&
 		before.SystemID == o.SystemID && before.Timeline < o.Timeline {

@@ -70,6 +70,7 @@ func targeting(attrs string) func(*failover.Options) {
 var _ interface {
 	Connect(ctx context.Context, open func(ctx context.Context, endpoint int) error) error
 	Epoch(endpoint int) *atomic.Uint64
+	Moves(endpoint int) bool
 	CallFailed(endpoint int, err error)
 } = (*failover.Group)(nil)
 
