@@ -25,7 +25,8 @@ import (
 
 func main() {
 	quick := flag.Bool("quick", false, "a short run, whose figures are rough")
-	only := flag.String("only", "", "measure only the rows whose \"section: workload: subject\", \"parallel: goroutines\" or \"scale: connections\" matches this regular expression")
+	only := flag.String("only", "", "measure only the rows whose \"section: workload: subject\", \"parallel: goroutines\" or "+
+		"\"scale: connections\" matches this regular expression")
 	flag.Parse()
 	pick, err := regexp.Compile(*only)
 	if err == nil {

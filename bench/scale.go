@@ -78,25 +78,21 @@ func printPools(out io.Writer, n int, length time.Duration) error {
 	kept := limits{open: n, idle: n}
 	bare := &subject{"bare", bareFake, kept}
 	bySQL := limited("by database/sql", overFake("", func(*managedpg.Config) {}), kept)
-	byUs := governed(n)
-	databaseSQL := 0.0 // its own bytes
-	for _, s := range []*subject{bare, bySQL, byUs} {
-		p, err := s.grow(n, length)
+	bytes := map[*subject]float64{}
+	for _, r := range []struct{ subject, above *subject }{{bare, nil}, {bySQL, bare}, {governed(n), nil}} {
+		p, err := r.subject.grow(n, length)
 		if err != nil {
-			return fmt.Errorf("%s: %w", s.name, err)
+			return fmt.Errorf("%s: %w", r.subject.name, err)
 		}
+		bytes[r.subject] = p.bytes
 		own, budget, verdictText := "", "", ""
-		if s == bare {
-			databaseSQL = p.bytes
-		} else {
-			if s == byUs {
-				databaseSQL = 0
-			}
+		if r.subject != bare {
+			ours := p.bytes - bytes[r.above]
 			var v verdict
-			v.atMost(p.bytes-databaseSQL, idleBytes, 0)
-			own, budget, verdictText = fmt.Sprintf("%.0f", p.bytes-databaseSQL), fmt.Sprint(idleBytes), v.String()
+			v.atMost(ours, idleBytes, 0)
+			own, budget, verdictText = fmt.Sprintf("%.0f", ours), fmt.Sprint(idleBytes), v.String()
 		}
-		fmt.Fprintf(out, poolFormat, fmt.Sprint(n), s.name, fmt.Sprintf("%.0f", p.bytes), own, budget, verdictText,
+		fmt.Fprintf(out, poolFormat, fmt.Sprint(n), r.subject.name, fmt.Sprintf("%.0f", p.bytes), own, budget, verdictText,
 			fmt.Sprintf("%.0f", 1e9/p.queued.perSecond), fmt.Sprintf("%.2f", p.queued.p99/1e6))
 	}
 	return nil

@@ -11,43 +11,42 @@ type fault struct {
 	name, about string
 	start       func() (*pair, error)
 	moves       bool // to the other server
-	// strike does it, and says since when all could be well again.
-	strike func(*pair) (since time.Time, err error)
+	// strike does it, and says since when all could be well again, and what makes a server that hangs go on.
+	strike func(*pair) (since time.Time, revive func() error, err error)
 	watch  time.Duration     // how long the load goes on from then on
-	revive func(*pair) error // makes what hangs go on, before rows are counted; nil: nothing hangs
 	mend   func(*pair) error // makes the servers fit for the next subject; nil: they are
 }
 
+// nothing hangs.
+func nothing() error { return nil }
+
 // faults are all of them; connections are reset for a time.
 func faults(resetting time.Duration) []fault {
-	hole := func() error { return nil }
 	return []fault{
 		{
 			name:  "kill and promotion",
 			about: "kill -9 of the primary, then its synchronous standby is promoted; times are from when that accepts writes.",
 			start: replicated, moves: true, watch: 2 * time.Second, mend: (*pair).swap,
-			strike: func(p *pair) (time.Time, error) {
+			strike: func(p *pair) (time.Time, func() error, error) {
 				err := errors.Join(p.a.Kill(), p.b.Promote())
-				return time.Now(), err
+				return time.Now(), nothing, err
 			},
 		},
 		{
 			name:  "freeze",
 			about: "SIGSTOP of the first of two independent servers, target_session_attrs=any.",
 			start: independent, moves: true, watch: 7 * time.Second,
-			strike: func(p *pair) (time.Time, error) { return time.Now(), p.a.Freeze() },
-			revive: func(p *pair) error { return p.a.Thaw() },
+			strike: func(p *pair) (time.Time, func() error, error) { return time.Now(), p.a.Thaw, p.a.Freeze() },
 		},
 		{
 			name:  "SYN black hole",
 			about: "The first of two independent servers falls silent, and what is sent to its address is dropped, new connections too.",
 			start: independent, moves: true, watch: 7 * time.Second,
-			strike: func(p *pair) (since time.Time, err error) {
+			strike: func(p *pair) (since time.Time, revive func() error, err error) {
 				since = time.Now()
-				hole, err = p.a.BlackHole()
-				return since, err
+				revive, err = p.a.BlackHole()
+				return since, revive, err
 			},
-			revive: func(*pair) error { return hole() },
 		},
 		{
 			name:  "all backends terminated",
@@ -73,12 +72,12 @@ func faults(resetting time.Duration) []fault {
 // every is how often what is done repeatedly is done.
 const every = 200 * time.Millisecond
 
-func repeatedly(length time.Duration, do func(*pair) error) func(*pair) (time.Time, error) {
-	return func(p *pair) (last time.Time, err error) {
+func repeatedly(length time.Duration, do func(*pair) error) func(*pair) (time.Time, func() error, error) {
+	return func(p *pair) (last time.Time, _ func() error, err error) {
 		for end := time.Now().Add(length); err == nil && time.Now().Before(end); time.Sleep(every) {
 			last, err = time.Now(), do(p)
 		}
-		return last, err
+		return last, nothing, err
 	}
 }
 
@@ -100,16 +99,15 @@ func (f *fault) race(p *pair, s *subject) (outcome, error) {
 		return outcome{}, err
 	}
 	e := event{struck: time.Now()}
-	if e.since, err = f.strike(p); err != nil {
+	since, revive, err := f.strike(p)
+	if err != nil {
 		return outcome{}, err
 	}
 	time.Sleep(f.watch)
-	e.end = time.Now()
+	e.since, e.end = since, time.Now()
 	close(l.stop)
-	if f.revive != nil {
-		if err := f.revive(p); err != nil {
-			return outcome{}, err
-		}
+	if err := revive(); err != nil {
+		return outcome{}, err
 	}
 	calls := l.finish()
 	if f.moves {
