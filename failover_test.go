@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgproto3"
 	"go.uber.org/goleak"
 
 	"github.com/managedpg/managedpg"
@@ -359,6 +360,42 @@ func TestFencedServerGetsNothingMore(t *testing.T) {
 		_ = u.tx.Rollback()
 	}
 	if n, err := a.QueryString("SELECT count(*) FROM calls"); err != nil || n != "0" {
+		t.Errorf("%s rows on the fenced server, %v", n, err)
+	}
+}
+
+// A probe that is cancelled (by a statement_timeout, say) takes nothing from what is known: a fenced server stays fenced.
+func TestCancelledProbe(t *testing.T) {
+	t.Parallel()
+	old := pgtest.Start(t)
+	promoted := standby(t, old)
+	createCalls(t, old)
+	proxy := pgtest.NewProxy(t, old.Addr())
+	db := quietly(t, withKeys(proxy.DSN(old.DSN()), "health_check_interval=100ms", "failback_after=1", to(promoted)))
+	mustExec(t, db, "INSERT INTO calls VALUES ('a', 1, 1)")
+	do(t, promoted.Promote())
+	health := func() failover.EndpointHealth { return poolOf(t, db).Health().Endpoints[0] }
+	eventually(t, "the old one is fenced", func() bool { return health().Fenced })
+	var answer []byte
+	for _, m := range []pgproto3.Message{
+		&pgproto3.ErrorResponse{Severity: "ERROR", SeverityUnlocalized: "ERROR", Code: "57014", Message: "canceled"},
+		&pgproto3.ReadyForQuery{TxStatus: 'I'},
+	} {
+		var err error
+		answer, err = m.Encode(answer)
+		do(t, err)
+	}
+	for range 3 {
+		proxy.Arm(pgtest.Fault{On: pgtest.OnQuery("pg_control_system"), Do: pgtest.Answer(answer)})
+		<-proxy.Fired()
+		seen := health().TotalChecks
+		eventually(t, "it is probed again", func() bool { return health().TotalChecks > seen+1 })
+		if h := health(); !h.Fenced || h.Timeline != 1 {
+			t.Errorf("after a cancelled probe: %+v", h)
+		}
+	}
+	mustExec(t, db, "INSERT INTO calls VALUES ('a', 2, 1)")
+	if n, err := old.QueryString("SELECT count(*) FROM calls"); err != nil || n != "1" {
 		t.Errorf("%s rows on the fenced server, %v", n, err)
 	}
 }

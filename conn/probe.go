@@ -71,6 +71,7 @@ func ask(ctx context.Context, base driver.Conn, sock *socket, from *int) (Server
 	if sock != nil {
 		defer context.AfterFunc(ctx, func() { sock.closeFor(ctx.Err()) })()
 	}
+	again := true
 	for {
 		q := questions[*from]
 		row, err := askOne(ctx, base, q.query)
@@ -81,10 +82,23 @@ func ask(ctx context.Context, base driver.Conn, sock *socket, from *int) (Server
 			return s, nil
 		case ctx.Err() != nil:
 			return Server{}, ctx.Err()
-		case severity(err) != "ERROR" || *from == len(questions)-1:
+		case severity(err) == "ERROR" && lacks(sqlState(err)) && *from < len(questions)-1:
+			*from++
+		case severity(err) == "ERROR" && again: // a statement_timeout, a recovery conflict
+			again = false
+		default:
 			return Server{}, err
 		}
-		*from++
+	}
+}
+
+// lacks says of a SQLSTATE that the server has no such function, or not for us: that will not change.
+func lacks(code string) bool {
+	switch code[:min(2, len(code))] {
+	case "42", "0A", "3F": // syntax error or access rule violation, feature not supported, invalid schema name
+		return true
+	default:
+		return false
 	}
 }
 

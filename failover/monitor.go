@@ -232,7 +232,7 @@ func (g *Group) checked(e *endpoint, p *probing, o Observation, err error) {
 	if err == nil {
 		e.up()
 		e.good++
-		g.observe(e, o)
+		g.observe(e, o.identifiedBy(e.Observation))
 	} else {
 		e.good, e.calm = 0, 0
 		g.probeFailed(e, p.began, err)

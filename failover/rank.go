@@ -46,11 +46,16 @@ func (o Observation) over(before Observation) Observation {
 	if o.Role == "" || o.Role == RoleUnknown && o.Recovery == RecoveryUnknown {
 		o.Role, o.Recovery = before.Role, before.Recovery
 	}
-	if o.SystemID == "" && o.Timeline == 0 && o.writes() == before.writes() {
-		o.SystemID, o.Timeline = before.SystemID, before.Timeline
-	}
 	if o.Note == "" {
 		o.Note = before.Note
+	}
+	return o.identifiedBy(before)
+}
+
+// identifiedBy is o with the identity that the server told before, if it doesn't tell it any more.
+func (o Observation) identifiedBy(before Observation) Observation {
+	if o.SystemID == "" && o.Timeline == 0 && o.writes() == before.writes() {
+		o.SystemID, o.Timeline = before.SystemID, before.Timeline
 	}
 	return o
 }
