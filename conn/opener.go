@@ -12,10 +12,10 @@ import (
 // when SetMaxOpenConns is in force. What it gets may be handed to anybody, or lie in sql.DB's free list without a hook
 // being called; so such a connection must hold nothing until its first call.
 //
-// The opener's context is always the same one, made by WithCancel from the background. So only a context like that costs a
-// look at the stack, and the opener's only once. A request's context comes from one with values.
+// The opener's context is always the same one, made by WithCancel from the background; a tracer may have put values around it.
+// So only a context like that costs a look at the stack, and the opener's only once. A request's is made from one with values.
 type openerDetector struct {
-	opener atomic.Pointer[context.Context]
+	opener atomic.Pointer[<-chan struct{}]   // Done of its context
 	places atomic.Pointer[map[uintptr]place] // what stands at a return address, copied on write
 }
 
@@ -39,7 +39,7 @@ func (d *openerDetector) is(ctx context.Context) bool {
 	if !mayBeOpeners(ctx) {
 		return false
 	}
-	if known := d.opener.Load(); known != nil && *known == ctx {
+	if known := d.opener.Load(); known != nil && *known == ctx.Done() {
 		return true
 	}
 	var pcs [manyFrames]uintptr
@@ -51,33 +51,51 @@ func (d *openerDetector) is(ctx context.Context) bool {
 	if found != forOpener {
 		return false
 	}
-	opener := ctx // ctx itself would be moved to the heap at every call
-	d.opener.Store(&opener)
+	done := ctx.Done()
+	d.opener.Store(&done)
 	return true
 }
 
 func mayBeOpeners(ctx context.Context) bool {
-	return reflect.TypeOf(ctx) == cancelCtx && (!parentKnown || parentOf(ctx) == any(context.Background()))
-}
-
-// cancelCtx is the type of the contexts that WithCancel makes. They embed their parent, which the package context doesn't
-// promise: where it can't be seen each of them costs a look at the stack.
-var (
-	cancelCtx   = reflect.TypeOf(withCancel(context.Background()))
-	parentKnown = embedsParent()
-)
-
-func embedsParent() bool {
-	if cancelCtx.Kind() != reflect.Pointer || cancelCtx.Elem().Kind() != reflect.Struct || cancelCtx.Elem().NumField() == 0 {
+	if ctx.Done() == nil {
 		return false
 	}
-	first := cancelCtx.Elem().Field(0)
-	return first.IsExported() && first.Type == reflect.TypeFor[context.Context]() &&
-		parentOf(withCancel(context.Background())) == any(context.Background())
+	for parentsKnown {
+		switch reflect.TypeOf(ctx) {
+		case valueCtx:
+			ctx = parentOf(ctx)
+		case cancelCtx:
+			return parentOf(ctx) == context.Background()
+		default:
+			_, limited := ctx.Deadline()
+			return !limited
+		}
+	}
+	_, limited := ctx.Deadline()
+	return !limited
 }
 
-// parentOf is the first field of a context of the type cancelCtx.
-func parentOf(ctx context.Context) any { return reflect.ValueOf(ctx).Elem().Field(0).Interface() }
+// The types of the contexts that WithCancel and WithValue make. They embed their parent, which the package context doesn't
+// promise: where it can't be seen each context that can be cancelled costs a look at the stack.
+var (
+	cancelCtx    = reflect.TypeOf(withCancel(context.Background()))
+	valueCtx     = reflect.TypeOf(context.WithValue(context.Background(), attemptKey{}, nil))
+	parentsKnown = embedsParent(cancelCtx) && embedsParent(valueCtx)
+)
+
+func embedsParent(t reflect.Type) bool {
+	if t.Kind() != reflect.Pointer || t.Elem().Kind() != reflect.Struct || t.Elem().NumField() == 0 {
+		return false
+	}
+	first := t.Elem().Field(0)
+	return first.Anonymous && first.IsExported() && first.Type == reflect.TypeFor[context.Context]()
+}
+
+// parentOf is the first field of a context of one of these types.
+func parentOf(ctx context.Context) context.Context {
+	parent, _ := reflect.ValueOf(ctx).Elem().Field(0).Interface().(context.Context)
+	return parent
+}
 
 func withCancel(parent context.Context) context.Context {
 	ctx, cancel := context.WithCancel(parent)

@@ -8,7 +8,7 @@ import (
 
 // What keeps the look at the stack from a request's context must not keep it from the opener's.
 func TestOpenersContextIsRecognisedByItsShape(t *testing.T) {
-	if !parentKnown {
+	if !parentsKnown {
 		t.Fatal("the parent of a context can't be seen any more: each context that can be cancelled costs a look at the stack")
 	}
 	background := context.Background()
@@ -23,7 +23,13 @@ func TestOpenersContextIsRecognisedByItsShape(t *testing.T) {
 			t.Errorf("%s: costs a look at the stack", name)
 		}
 	}
-	if !mayBeOpeners(withCancel(background)) {
-		t.Error("the opener's isn't looked at")
+	opener := withCancel(background)
+	for _, ctx := range []context.Context{opener, context.WithValue(opener, attemptKey{}, nil), custom{opener}} {
+		if !mayBeOpeners(ctx) {
+			t.Errorf("%v isn't looked at", ctx)
+		}
 	}
 }
+
+// custom is a context of somebody's own.
+type custom struct{ context.Context }
