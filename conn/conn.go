@@ -205,7 +205,7 @@ func (c *Conn) IsValid() bool {
 // Close ends the checkout, and the physical connection with it when database/sql governs or the session isn't sound.
 func (c *Conn) Close() error {
 	held := c.move(connHeld, connGone)
-	for !held && !c.move(connParked, connGone) {
+	for ; !held && !c.move(connParked, connGone); held = c.move(connHeld, connGone) {
 		if c.state.CompareAndSwap(connLent, connGone) {
 			return nil // it is ended when it comes back
 		}

@@ -41,6 +41,14 @@ func Pgx(name, dsn string, d *Dialer, configure func(*pgx.ConnConfig) error, opt
 	cfg.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
 		return dial(ctx, network, address, under)
 	}
+	lookup := cfg.LookupFunc
+	cfg.LookupFunc = func(ctx context.Context, host string) ([]string, error) {
+		addresses, err := lookup(ctx, host)
+		if d, ok := ctx.Value(dialingKey{}).(*dialing); ok {
+			d.found(len(addresses))
+		}
+		return addresses, err
+	}
 	cfg.BuildFrontend = readsOfCalls(cfg.BuildFrontend)
 	theirs := cfg.OnNotice
 	cfg.OnNotice = func(c *pgconn.PgConn, n *pgconn.Notice) {

@@ -304,6 +304,7 @@ func (p *Pool) prepare(ctx context.Context, ph *physical, moves bool) error {
 		ph.stmts = newStmtCache(p.opts.StatementCache)
 	}
 	if p.opts.OnConnect != nil {
+		defer ph.bear(ctx, 0).stop() // nothing can be lost
 		return p.opts.OnConnect(ctx, ph.base)
 	}
 	return nil

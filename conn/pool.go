@@ -171,7 +171,7 @@ func (p *Pool) checkout(ctx context.Context, c *Conn) error {
 			p.end(ph, why, nil)
 			continue
 		}
-		if err := ph.ready(ctx, p, at); err != nil {
+		if err := p.makeReady(ctx, ph, at); err != nil {
 			p.callFailed(ctx, ph, err)
 			ph.kill(err) // pgx may go on in the background, and what comes next needs the place
 			p.end(ph, stats.ClosedBroken, nil)
@@ -194,6 +194,19 @@ func (p *Pool) checkout(ctx context.Context, c *Conn) error {
 	p.Recorder.CheckedOutAfter(ph.freeSince - start)
 	p.lend(ctx, c, ph, ph.freeSince)
 	return nil
+}
+
+// makeReady is the connection's ready, and ends it when that panics: OnConnect is the user's.
+func (p *Pool) makeReady(ctx context.Context, ph *physical, at time.Duration) error {
+	panicked := true
+	defer func() {
+		if panicked {
+			p.end(ph, stats.ClosedBroken, p.release)
+		}
+	}()
+	err := ph.ready(ctx, p, at)
+	panicked = false
+	return err
 }
 
 // lend gives a connection to c. It is called on the goroutine of whoever checks it out.

@@ -404,17 +404,19 @@ func (c *checkout) try(e *endpoint, limit time.Duration, means error) (outcome, 
 	c.dials[a] = struct{}{}
 	c.mu.Unlock()
 
+	dialCtx := context.WithValue(ctx, attemptKey{}, a)
+	stop := func() {}
 	panicked := true
 	defer func() {
 		if panicked {
+			stop()
+			cancel(nil)
 			c.mu.Lock()
 			c.over(a)
 			c.unlock()
 		}
 		<-e.slots // what was learnt is known before the next in the queue has its turn
 	}()
-	dialCtx := context.WithValue(ctx, attemptKey{}, a)
-	stop := func() {}
 	if limit > 0 {
 		dialCtx, stop = context.WithTimeoutCause(dialCtx, limit, means)
 	}
