@@ -16,8 +16,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sync/semaphore"
-
 	"github.com/managedpg/managedpg/leak"
 	"github.com/managedpg/managedpg/stats"
 )
@@ -65,8 +63,7 @@ type Router interface {
 //
 // When the driver governs (Options.Size > 0), a checkout takes a permit first, then a free connection, else dials. At
 // most Size + MaxOverflow permits are out, and a permit comes back only once its connection is free or its socket is
-// closed; a checkout dials only when none is free; so there are never more sockets than permits. x/sync's semaphore
-// serves first come first served.
+// closed; a checkout dials only when none is free; so there are never more sockets than permits.
 //
 // When database/sql governs, each physical connection belongs to one logical connection for life, and the pool only
 // opens, counts and closes.
@@ -78,7 +75,6 @@ type Pool struct {
 	reclaims  bool // checkouts may be taken back
 	endpoints []*Endpoint
 	router    Router
-	permits   *semaphore.Weighted // nil without a limit
 	opener    openerDetector
 
 	warnOfLimit sync.Once
@@ -95,11 +91,12 @@ type Pool struct {
 	tend tender
 
 	// mu guards what follows. Nothing that could block is done while it is held.
-	mu     sync.Mutex
-	closed bool
-	free   []*physical            // the most recently used last
-	places int                    // connections that are open, being opened, or being closed
-	all    map[*physical]struct{} // every open connection, free or not
+	mu      sync.Mutex
+	closed  bool
+	permits permits                // when the driver governs
+	free    []*physical            // the most recently used last
+	places  int                    // connections that are open, being opened, or being closed
+	all     map[*physical]struct{} // every open connection, free or not
 }
 
 // New makes a pool. The router numbers its endpoints as they are given here.
@@ -113,8 +110,9 @@ func New(opts Options, router Router, endpoints ...*Endpoint) *Pool {
 		all:       make(map[*physical]struct{}),
 	}
 	p.ctx, p.stop = context.WithCancel(context.Background())
-	if p.governed && opts.MaxOverflow >= 0 {
-		p.permits = semaphore.NewWeighted(int64(opts.Size + opts.MaxOverflow))
+	p.permits.limit = -1
+	if opts.MaxOverflow >= 0 {
+		p.permits.limit = opts.Size + opts.MaxOverflow
 	}
 	p.tend.init(p)
 	return p
@@ -158,15 +156,12 @@ func (p *Pool) Connect(ctx context.Context) (driver.Conn, error) {
 func (p *Pool) checkout(ctx context.Context, c *Conn) error {
 	start := now()
 	at := start
-	if err := p.permit(ctx, &at); err != nil {
+	ph, err := p.begin(ctx, &at)
+	if err != nil {
 		p.failed(ctx, err)
 		return err
 	}
-	for {
-		ph := p.takeFree()
-		if ph == nil {
-			break
-		}
+	for ; ph != nil; ph = p.takeFree() {
 		if why, ok := p.unfit(ph, at); ok {
 			p.end(ph, why, nil)
 			continue
@@ -186,7 +181,7 @@ func (p *Pool) checkout(ctx context.Context, c *Conn) error {
 		p.lend(ctx, c, ph, at)
 		return nil
 	}
-	ph, err := p.dialUnderPermit(ctx)
+	ph, err = p.dialUnderPermit(ctx)
 	if err != nil {
 		p.failed(ctx, err)
 		return err
@@ -234,55 +229,38 @@ func (p *Pool) takeBack(ph *physical, at time.Duration) {
 	p.event(context.Background(), "checkin", ph)
 }
 
-// permit takes a permit, and moves at to the time it had to wait for.
-func (p *Pool) permit(ctx context.Context, at *time.Duration) error {
-	if p.permits == nil {
-		if p.ctx.Err() != nil {
-			return ErrClosed
-		}
-		return nil
-	}
-	if !p.permits.TryAcquire(1) {
+// begin takes a permit and, as takeFree does, a free connection or the place of a new one. It moves at to the time it had to
+// wait for.
+func (p *Pool) begin(ctx context.Context, at *time.Duration) (*physical, error) {
+	p.mu.Lock()
+	if !p.permits.take() {
+		p.mu.Unlock()
 		if err := p.wait(ctx, *at); err != nil {
-			return err
+			return nil, err
 		}
 		*at = now()
+		p.mu.Lock()
 	}
-	if p.ctx.Err() != nil {
-		p.release()
-		return ErrClosed
+	defer p.mu.Unlock()
+	if p.closed {
+		p.permits.giveBack()
+		return nil, ErrClosed
 	}
-	return nil
+	return p.popFree(), nil
 }
 
 // wait queues for a permit, for as long as the context, pool_timeout and the pool last.
 func (p *Pool) wait(ctx context.Context, start time.Duration) error {
-	waitCtx := ctx
-	switch timeout := p.opts.Timeout; {
-	case timeout == 0:
+	if p.opts.Timeout == 0 {
 		return p.timeout(ErrPoolTimeout, 0)
-	case timeout > 0:
-		var cancel context.CancelFunc
-		waitCtx, cancel = context.WithTimeout(ctx, timeout)
-		defer cancel()
 	}
-	waitCtx, cancel := context.WithCancel(waitCtx)
-	defer cancel()
-	defer context.AfterFunc(p.ctx, cancel)()
-
 	p.Recorder.Waiting(1)
-	err := p.permits.Acquire(waitCtx, 1)
+	err := p.waitForPermit(ctx, p.opts.Timeout)
 	p.Recorder.Waiting(-1)
-	switch {
-	case err == nil:
-		return nil
-	case ctx.Err() != nil:
-		return p.timeout(ctx.Err(), now()-start)
-	case p.ctx.Err() != nil:
-		return ErrClosed
-	default:
-		return p.timeout(ErrPoolTimeout, now()-start)
+	if err == nil || err == ErrClosed {
+		return err
 	}
+	return p.timeout(err, now()-start)
 }
 
 func (p *Pool) timeout(err error, waited time.Duration) error {
@@ -296,12 +274,6 @@ func (p *Pool) timeout(err error, waited time.Duration) error {
 
 // longestHolders is how many checkouts a timeout names.
 const longestHolders = 3
-
-func (p *Pool) release() {
-	if p.permits != nil {
-		p.permits.Release(1)
-	}
-}
 
 // warn tells of the one setting of sql.DB's that works against a governed pool.
 func (p *Pool) warn() {
@@ -331,6 +303,11 @@ func (p *Pool) failed(ctx context.Context, err error) {
 func (p *Pool) takeFree() *physical {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	return p.popFree()
+}
+
+// popFree is takeFree, with mu held.
+func (p *Pool) popFree() *physical {
 	last := len(p.free) - 1
 	if last < 0 {
 		p.places++
@@ -370,14 +347,14 @@ func (p *Pool) giveBack(ph *physical, keep bool) {
 	default:
 		var kept bool
 		if why, kept = p.putFree(ph); kept {
-			p.release()
 			return
 		}
 	}
 	p.end(ph, why, p.release)
 }
 
-// putFree keeps a connection for the next checkout, unless the pool is closed or as many as pool_size are free already.
+// putFree keeps a connection for the next checkout and gives its permit back, unless the pool is closed or as many as pool_size
+// are free already.
 func (p *Pool) putFree(ph *physical) (why stats.Closed, kept bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -388,6 +365,7 @@ func (p *Pool) putFree(ph *physical) (why stats.Closed, kept bool) {
 		return stats.ClosedOverflow, false
 	}
 	p.free = append(p.free, ph)
+	p.permits.giveBack()
 	return 0, true
 }
 
@@ -509,32 +487,20 @@ func (p *Pool) sweepParked(at time.Duration) {
 // sweep closes the free connections that are unfit or have been free for too long. Each is closed under a permit, so
 // that its socket still counts; when there is none to be had the checkout that took the last one will find it.
 func (p *Pool) sweep(at time.Duration) {
-	for p.hasUnfit(at) {
-		if p.permits != nil && !p.permits.TryAcquire(1) {
-			return
-		}
+	for {
 		ph, why := p.takeUnfit(at)
 		if ph == nil {
-			p.release()
 			return
 		}
 		p.end(ph, why, p.release)
 	}
 }
 
-// hasUnfit is asked before a permit is taken, which a checkout might miss.
-func (p *Pool) hasUnfit(at time.Duration) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	i, _ := p.findUnfit(at)
-	return i >= 0
-}
-
 func (p *Pool) takeUnfit(at time.Duration) (*physical, stats.Closed) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	i, why := p.findUnfit(at)
-	if i < 0 {
+	if i < 0 || !p.permits.take() {
 		return nil, 0
 	}
 	ph := p.free[i]

@@ -498,12 +498,8 @@ func (p *Prober) witness(d *doubt, except map[any]bool) (w *witness, busy bool) 
 
 // borrowFree takes a free connection out of the driver's own pool, under a permit, waiting for its turn for a moment.
 func (p *Pool) borrowFree(ctx context.Context, meant func(*physical) bool) (ph *physical, giveBack func()) {
-	if p.permits != nil && !p.permits.TryAcquire(1) {
-		ctx, cancel := context.WithTimeout(ctx, askSlowest)
-		defer cancel()
-		if p.permits.Acquire(ctx, 1) != nil {
-			return nil, nil
-		}
+	if p.waitForPermit(ctx, askSlowest) != nil {
+		return nil, nil
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -513,7 +509,7 @@ func (p *Pool) borrowFree(ctx context.Context, meant func(*physical) bool) (ph *
 			return ph, func() { p.giveBackBorrowed(ph) }
 		}
 	}
-	p.release()
+	p.permits.giveBack()
 	return nil, nil
 }
 
@@ -525,7 +521,6 @@ func (p *Pool) giveBackBorrowed(ph *physical) {
 		} else {
 			var kept bool
 			if why, kept = p.putFree(ph); kept {
-				p.release()
 				return
 			}
 		}

@@ -97,14 +97,7 @@ func (t *tender) run(ctx context.Context, done chan struct{}) {
 
 // fill opens connections until pool_min_idle are free or pool_size are open.
 func (p *Pool) fill(ctx context.Context) {
-	for p.wantsMore() {
-		if p.permits != nil && !p.permits.TryAcquire(1) {
-			return
-		}
-		if !p.takeSpare() {
-			p.release()
-			return
-		}
+	for p.takeSpare() {
 		ph, err := p.dialAhead(ctx)
 		if err != nil {
 			p.release()
@@ -114,7 +107,6 @@ func (p *Pool) fill(ctx context.Context) {
 			p.end(ph, why, p.release)
 			return
 		}
-		p.release()
 	}
 }
 
@@ -125,18 +117,11 @@ func (p *Pool) dialAhead(ctx context.Context) (*physical, error) {
 	return p.dial(ctx)
 }
 
-// wantsMore is asked before a permit is taken, which a checkout might miss.
-func (p *Pool) wantsMore() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.wanting()
-}
-
-// takeSpare takes the place of a connection to be opened ahead, if one is wanted.
+// takeSpare takes a permit and the place of a connection to be opened ahead, if one is wanted.
 func (p *Pool) takeSpare() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.wanting() {
+	if p.wanting() && p.permits.take() {
 		p.places++
 		return true
 	}
