@@ -136,7 +136,7 @@ func TestRestartOfTheOnlyServerOfTwo(t *testing.T) {
 			_, err := db.Exec("SELECT 1")
 			answered <- err
 		}()
-		time.Sleep(200 * time.Millisecond)
+		eventually(t, "nobody is there", func() bool { return poolOf(t, db).Health().Endpoints[0].State == failover.Down })
 		do(t, a.Restart()) // which answers 57P03 for a while
 		if err := <-answered; err != nil {
 			t.Errorf("the call that waited: %v", err)

@@ -280,7 +280,7 @@ func TestFailoverToAPromotedStandbyAndBack(t *testing.T) {
 	do(t, a.Exec("ALTER SYSTEM RESET synchronous_standby_names", "SELECT pg_reload_conf()"))
 	start, err := a.QueryString("SELECT count(*) FROM calls")
 	do(t, err)
-	time.Sleep(time.Second) // five probes
+	probed(t, all, 5)
 	goesOn(t, all)
 	if end, err := a.QueryString("SELECT count(*) FROM calls"); err != nil || end != start {
 		t.Errorf("the old primary had %s rows when it came back, and has %s now; %v", start, end, err)
@@ -294,7 +294,7 @@ func TestFailoverToAPromotedStandbyAndBack(t *testing.T) {
 	}
 
 	do(t, a.RejoinAsStandby(b))
-	time.Sleep(time.Second)
+	probed(t, all, 5)
 	goesOn(t, all)
 	noErrorsSince("a standby again")
 	for _, l := range all {
@@ -361,6 +361,16 @@ func TestFencedServerGetsNothingMore(t *testing.T) {
 	}
 	if n, err := a.QueryString("SELECT count(*) FROM calls"); err != nil || n != "0" {
 		t.Errorf("%s rows on the fenced server, %v", n, err)
+	}
+}
+
+// probed waits until each pool has looked so often at its first endpoint.
+func probed(t *testing.T, all []*loadedPool, times int64) {
+	t.Helper()
+	for _, l := range all {
+		checks := func() int64 { return l.pool.Health().Endpoints[0].TotalChecks }
+		enough := checks() + times
+		eventually(t, l.name+" looks", func() bool { return checks() >= enough })
 	}
 }
 

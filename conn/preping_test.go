@@ -1,3 +1,5 @@
+//go:build darwin || dragonfly || freebsd || linux || netbsd || openbsd || solaris
+
 package conn
 
 import (
@@ -28,7 +30,7 @@ func TestPrePingLooksUnlessJustUsed(t *testing.T) {
 	ph := &physical{sock: newSocket(c), freeSince: free}
 	for deadline := time.Now().Add(10 * time.Second); ph.sock.peek() != peekQuiet; {
 		if time.Now().After(deadline) {
-			t.Skip("no peek on this system")
+			t.Fatal("an open, quiet socket is never seen as one")
 		}
 	}
 	server.Close()
