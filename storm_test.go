@@ -278,6 +278,9 @@ func (u *stormUser) act() {
 		u.t.Errorf("an error without cause: %v", err)
 	case errors.Is(err, ctx.Err()), errors.Is(err, sql.ErrTxDone), errors.Is(err, sql.ErrConnDone):
 	case sqlState(err) == "57014":
+	case errors.Is(err, managedpg.ErrTxLost):
+		// lib/pq closes the connection of a call that ends together with its context, though the call has succeeded: the
+		// transaction goes with it, and its next call is the first to know.
 	default:
 		u.t.Errorf("an error that isn't its context's: %v", err)
 	}
