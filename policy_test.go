@@ -199,8 +199,8 @@ func TestIdleTimeoutAndMinIdle(t *testing.T) {
 	})
 
 	ahead := open(t, withKeys(pgtest.Database(t), "pool_size=5", "pool_min_idle=3"))
-	value[int](t, ahead, `SELECT 1`)
-	eventually(t, "pool_min_idle are opened ahead", func() bool { return poolOf(t, ahead).Stats().CheckedIn == 3 })
+	value[int](t, ahead, `SELECT 1`) // whose connection may come back beside three that were opened meanwhile
+	eventually(t, "pool_min_idle are opened ahead", func() bool { return poolOf(t, ahead).Stats().CheckedIn >= 3 })
 }
 
 func TestDiscardAll(t *testing.T) {
