@@ -12,7 +12,19 @@ import (
 type permits struct {
 	limit   int // negative: none
 	out     int
-	waiting list.List // of chan struct{}, closed when its owner has a permit
+	waiting list.List // of *turn
+
+	// Everybody waits equally long, so one timer will do: it is set for who has waited longest, or for somebody before.
+	patience time.Duration // pool_timeout; not positive: no end
+	late     *time.Timer   // calls dismiss; nil before the first wait
+	set      bool
+}
+
+// turn is what somebody waits for.
+type turn struct {
+	since time.Duration
+	over  chan struct{} // closed with the wait
+	err   error         // why there is no permit then
 }
 
 // take takes a permit, if there is one and nobody has waited for it.
@@ -27,9 +39,26 @@ func (q *permits) take() bool {
 // giveBack gives a permit to whoever has waited longest, or back.
 func (q *permits) giveBack() {
 	if first := q.waiting.Front(); first != nil {
-		close(q.waiting.Remove(first).(chan struct{}))
+		q.end(first, nil)
 	} else {
 		q.out--
+	}
+}
+
+// end ends a wait: with a permit, or an error.
+func (q *permits) end(place *list.Element, err error) {
+	t := q.waiting.Remove(place).(*turn)
+	t.err = err
+	close(t.over)
+}
+
+// close ends all waits with ErrClosed.
+func (q *permits) close() {
+	for first := q.waiting.Front(); first != nil; first = q.waiting.Front() {
+		q.end(first, ErrClosed)
+	}
+	if q.late != nil {
+		q.late.Stop()
 	}
 }
 
@@ -40,41 +69,60 @@ func (p *Pool) release() {
 	p.permits.giveBack()
 }
 
-// waitForPermit queues for a permit, for as long as the context, the time-out (0: none) and the pool last.
-func (p *Pool) waitForPermit(ctx context.Context, timeout time.Duration) error {
+// waitForPermit queues for a permit, for as long as the context, pool_timeout and the pool last.
+func (p *Pool) waitForPermit(ctx context.Context, since time.Duration) error {
 	p.mu.Lock()
-	if p.permits.take() {
+	q := &p.permits
+	if p.closed {
+		p.mu.Unlock()
+		return ErrClosed
+	}
+	if q.take() {
 		p.mu.Unlock()
 		return nil
 	}
-	given := make(chan struct{})
-	place := p.permits.waiting.PushBack(given)
+	t := &turn{since: since, over: make(chan struct{})}
+	place := q.waiting.PushBack(t)
+	if q.patience > 0 && !q.set {
+		q.set = true
+		if q.late == nil {
+			q.late = time.AfterFunc(q.patience, p.dismiss)
+		} else {
+			q.late.Reset(q.patience)
+		}
+	}
 	p.mu.Unlock()
 
-	var late <-chan time.Time
-	if timeout > 0 {
-		timer := time.NewTimer(timeout)
-		defer timer.Stop()
-		late = timer.C
-	}
-	var err error
 	select {
-	case <-given:
-		return nil
+	case <-t.over:
+		return t.err
 	case <-ctx.Done():
-		err = ctx.Err()
-	case <-late:
-		err = ErrPoolTimeout
-	case <-p.ctx.Done():
-		err = ErrClosed
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	select {
-	case <-given: // too late
-		p.permits.giveBack()
+	case <-t.over: // too late
+		if t.err == nil {
+			q.giveBack()
+		}
 	default:
-		p.permits.waiting.Remove(place)
+		q.waiting.Remove(place)
 	}
-	return err
+	return ctx.Err()
+}
+
+// dismiss ends the waits of those who have waited for pool_timeout.
+func (p *Pool) dismiss() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	q := &p.permits
+	q.set = false
+	for first := q.waiting.Front(); first != nil; first = q.waiting.Front() {
+		if left := first.Value.(*turn).since + q.patience - now(); left > 0 {
+			q.set = true
+			q.late.Reset(left)
+			return
+		}
+		q.end(first, ErrPoolTimeout)
+	}
 }

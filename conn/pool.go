@@ -110,7 +110,7 @@ func New(opts Options, router Router, endpoints ...*Endpoint) *Pool {
 		all:       make(map[*physical]struct{}),
 	}
 	p.ctx, p.stop = context.WithCancel(context.Background())
-	p.permits.limit = -1
+	p.permits.limit, p.permits.patience = -1, opts.Timeout
 	if opts.MaxOverflow >= 0 {
 		p.permits.limit = opts.Size + opts.MaxOverflow
 	}
@@ -255,7 +255,7 @@ func (p *Pool) wait(ctx context.Context, start time.Duration) error {
 		return p.timeout(ErrPoolTimeout, 0)
 	}
 	p.Recorder.Waiting(1)
-	err := p.waitForPermit(ctx, p.opts.Timeout)
+	err := p.waitForPermit(ctx, start)
 	p.Recorder.Waiting(-1)
 	if err == nil || err == ErrClosed {
 		return err
@@ -528,6 +528,7 @@ func (p *Pool) Close() error {
 	p.closed = true
 	free := p.free
 	p.free = nil
+	p.permits.close()
 	p.mu.Unlock()
 	p.stop()
 	var closing sync.WaitGroup

@@ -498,7 +498,9 @@ func (p *Prober) witness(d *doubt, except map[any]bool) (w *witness, busy bool) 
 
 // borrowFree takes a free connection out of the driver's own pool, under a permit, waiting for its turn for a moment.
 func (p *Pool) borrowFree(ctx context.Context, meant func(*physical) bool) (ph *physical, giveBack func()) {
-	if p.waitForPermit(ctx, askSlowest) != nil {
+	ctx, cancel := context.WithTimeout(ctx, askSlowest)
+	defer cancel()
+	if p.waitForPermit(ctx, now()) != nil {
 		return nil, nil
 	}
 	p.mu.Lock()
