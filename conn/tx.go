@@ -21,23 +21,21 @@ func (t *Tx) Commit() error { return t.end(commit, t.base.Commit) }
 func (t *Tx) Rollback() error { return t.end(rollback, t.base.Rollback) }
 
 func (t *Tx) end(what kind, f func() error) error {
-	attempt := t.attempt
-	if attempt == nil {
-		return t.finish(what, f, nil)
-	}
-	t.attempt = nil // what the session does from now on is no part of it
-	err := t.finish(what, f, attempt)
+	ctx, attempt := t.ctx, t.attempt
+	t.ctx = context.Background() // BeginTx's isn't kept alive by an idle connection
+	t.attempt = nil              // what the session does from now on is no part of it
+	err := t.finish(ctx, what, f, attempt)
 	attempt.ended(what, err)
 	return err
 }
 
-func (t *Tx) finish(what kind, f func() error, attempt *Attempt) error {
-	ph, err := t.conn.enter(t.ctx)
+func (t *Tx) finish(ctx context.Context, what kind, f func() error, attempt *Attempt) error {
+	ph, err := t.conn.enter(ctx)
 	if err != nil {
 		return err
 	}
 	defer t.conn.leave()
-	defer ph.bear(t.ctx, closeLimit).stop()
+	defer ph.bear(ctx, closeLimit).stop()
 	var d *doubt
 	if attempt != nil {
 		if ph.departed() {
@@ -45,7 +43,7 @@ func (t *Tx) finish(what kind, f func() error, attempt *Attempt) error {
 			return ErrDeparted
 		}
 		if what == commit && attempt.Resolve && ph.tx != txReadOnly {
-			if d, err = t.ask(ph, attempt); err != nil {
+			if d, err = t.ask(ctx, ph, attempt); err != nil {
 				return err
 			}
 		}
@@ -53,7 +51,7 @@ func (t *Tx) finish(what kind, f func() error, attempt *Attempt) error {
 	before := ph.mark()
 	err = f()
 	if err != nil || ph.syncWait.Load() {
-		err = t.conn.verdict(t.ctx, ph, before, what, "", err)
+		err = t.conn.verdict(ctx, ph, before, what, "", err)
 		if d != nil {
 			d.explain(err)
 		}
@@ -65,21 +63,21 @@ func (t *Tx) finish(what kind, f func() error, attempt *Attempt) error {
 }
 
 // ask asks for the transaction's id. If the server refuses to say, it is COMMIT that fails.
-func (t *Tx) ask(ph *physical, attempt *Attempt) (*doubt, error) {
+func (t *Tx) ask(ctx context.Context, ph *physical, attempt *Attempt) (*doubt, error) {
 	if ph.pgx != nil && ph.pgx.Conn().PgConn().TxStatus() == 'E' {
 		return nil, nil // nothing will be committed
 	}
 	d := new(doubt)
 	before := ph.mark()
-	err := d.ask(t.ctx, t.conn.pool, ph)
+	err := d.ask(ctx, t.conn.pool, ph)
 	if err == nil {
 		return d, nil
 	}
-	if t.ctx.Err() == nil && ph.answered(err) {
+	if ctx.Err() == nil && ph.answered(err) {
 		if sqlState(err) != codeInFailedTransaction {
 			attempt.ran("", err)
 		}
 		return nil, nil
 	}
-	return nil, t.conn.verdict(t.ctx, ph, before, statement, "", err)
+	return nil, t.conn.verdict(ctx, ph, before, statement, "", err)
 }
