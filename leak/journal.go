@@ -49,7 +49,7 @@ type returned struct {
 // cameBack remembers the end of a reported checkout for the next scan: CheckIn may be called under the pool's locks, where
 // no logger must be.
 func (t *Tracker) cameBack(s *Slot, st state, now time.Duration) {
-	leak := s.reported
+	leak := *s.reported
 	leak.Duration = now - st.since()
 	t.backMu.Lock()
 	t.back = append(t.back, returned{s, st, leak})

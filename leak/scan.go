@@ -139,8 +139,8 @@ func (t *Tracker) settle(snap *snapshot, now time.Duration) (done bool) {
 		return done
 	}
 	// Written before the flag is set: whoever clears the flag reads it.
-	s.reported = reportedLeak{r, t.journal.isNew(r.Caller)}
-	full := s.reported.full
+	full := t.journal.isNew(r.Caller)
+	s.reported = &reportedLeak{r, full}
 	if !s.state.CompareAndSwap(int64(st), int64(st|reported)) && !r.Reclaimed {
 		return true // it ended meanwhile, just in time
 	}

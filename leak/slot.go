@@ -26,10 +26,10 @@ type Slot struct {
 	pid      uint32
 	holder   any
 
-	index     int          // in tracker.slots, guarded by tracker.mu; -1: removed
-	named     *named       // of the checkout last reported, guarded by tracker.mu
-	reclaimed state        // the checkout that was taken back, guarded by tracker.mu
-	reported  reportedLeak // written by Scan before it sets the flag in state, read by who clears it
+	index     int           // in tracker.slots, guarded by tracker.mu; -1: removed
+	named     *named        // of the checkout last reported, guarded by tracker.mu
+	reclaimed state         // the checkout that was taken back, guarded by tracker.mu
+	reported  *reportedLeak // written by Scan before it sets the flag in state, read by who clears it
 }
 
 // checkout is what is remembered of the checkout in force.
