@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/managedpg/managedpg/stats"
 )
@@ -121,20 +122,23 @@ func (c *Conn) leave() {
 	c.state.Store(connHeld)
 }
 
-// bind makes the checkout.
+// bind makes the checkout that a connection lacks that sql.DB's opener has opened, or that nobody has used yet.
 func (c *Conn) bind(ctx context.Context) error {
-	if !c.pool.governed {
+	ph, at := c.phys, time.Duration(0)
+	if c.pool.governed {
+		var err error
+		if ph, at, err = c.pool.checkout(ctx); err != nil {
+			return err
+		}
+	} else {
 		if !c.move(connParked, connBusy) {
 			return nil
 		}
 		c.pool.Recorder.CheckedOut()
-		c.pool.lend(ctx, c, c.phys, now())
-		c.state.Store(connHeld)
-		return nil
+		at = now()
 	}
-	if err := c.pool.checkout(ctx, c); err != nil {
-		return err
-	}
+	c.pool.lend(ctx, c, ph, at)
+	ph.track(ctx)
 	c.state.Store(connHeld)
 	return nil
 }
@@ -169,6 +173,7 @@ func (c *Conn) ResetSession(ctx context.Context) error {
 	}
 	c.pool.Recorder.CheckedOut()
 	c.pool.lend(ctx, c, ph, at)
+	ph.track(ctx)
 	c.leave()
 	return nil
 }
@@ -324,6 +329,9 @@ func (c *Conn) prepare(ctx context.Context, ph *physical, query string) (*cached
 	}
 	defer ph.bear(ctx, closeLimit).stop()
 	before := ph.mark()
+	if ph.stmts == nil && c.pool.keepsStatements() {
+		ph.stmts = newStmtCache(c.pool.opts.StatementCache)
+	}
 	base, err := ph.prepare(ctx, query)
 	if err != nil {
 		return nil, c.verdict(ctx, ph, before, harmless, query, err)

@@ -47,7 +47,7 @@ type physical struct {
 	self       *self       // what the server said of itself, if InTx has had it asked
 	reading    *patience   // with the rows of the last call, which may still be read
 	generation int         // counts how often the server has forgotten the prepared statements
-	stmts      *stmtCache  // nil when database/sql governs, or statement_cache is 0
+	stmts      *stmtCache  // nil until there is a statement to keep
 	syncWait   atomic.Bool // a COMMIT's wait for a synchronous standby was cancelled; set by the notice handler
 }
 
@@ -299,9 +299,6 @@ func (p *Pool) prepare(ctx context.Context, ph *physical, moves bool) error {
 	}
 	if ph.endpoint.watchSync != nil {
 		ph.endpoint.watchSync(ph.base, func() { ph.syncWait.Store(true) })
-	}
-	if p.governed && p.opts.StatementCache > 0 && !p.opts.DiscardAll {
-		ph.stmts = newStmtCache(p.opts.StatementCache)
 	}
 	if p.opts.OnConnect != nil {
 		defer ph.bear(ctx, 0).stop() // nothing can be lost

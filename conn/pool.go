@@ -131,10 +131,14 @@ func (p *Pool) Connect(ctx context.Context) (driver.Conn, error) {
 			p.warnOfLimit.Do(p.warn)
 			return c.shaped(!p.cantExec.Load(), !p.cantQuery.Load()), nil
 		}
-		if err := c.bind(ctx); err != nil {
+		ph, at, err := p.checkout(ctx)
+		if err != nil {
 			return nil, err
 		}
-		return c.shaped(c.phys.features.canExec(), c.phys.features.canQuery()), nil
+		p.lend(ctx, c, ph, at)
+		ph.track(ctx)
+		c.state.Store(connHeld)
+		return c.shaped(ph.features.canExec(), ph.features.canQuery()), nil
 	}
 	p.takePlace()
 	ph, err := p.dial(ctx)
@@ -152,14 +156,14 @@ func (p *Pool) Connect(ctx context.Context) (driver.Conn, error) {
 	return c.shaped(ph.features.canExec(), ph.features.canQuery()), nil
 }
 
-// checkout is the governed pool's: a permit, then a free connection or a new one for c.
-func (p *Pool) checkout(ctx context.Context, c *Conn) error {
+// checkout is the governed pool's: a permit, then a free connection or a new one, and since when it counts.
+func (p *Pool) checkout(ctx context.Context) (ph *physical, at time.Duration, err error) {
 	start := now()
-	at := start
-	ph, err := p.begin(ctx, &at)
+	at = start
+	ph, err = p.begin(ctx, &at)
 	if err != nil {
 		p.failed(ctx, err)
-		return err
+		return nil, 0, err
 	}
 	for ; ph != nil; ph = p.takeFree() {
 		if why, ok := p.unfit(ph, at); ok {
@@ -173,22 +177,20 @@ func (p *Pool) checkout(ctx context.Context, c *Conn) error {
 			if ctx.Err() != nil {
 				p.release()
 				p.failed(ctx, ctx.Err())
-				return ctx.Err()
+				return nil, 0, ctx.Err()
 			}
 			continue
 		}
 		p.Recorder.CheckedOutAfter(at - start)
-		p.lend(ctx, c, ph, at)
-		return nil
+		return ph, at, nil
 	}
 	ph, err = p.dialUnderPermit(ctx)
 	if err != nil {
 		p.failed(ctx, err)
-		return err
+		return nil, 0, err
 	}
 	p.Recorder.CheckedOutAfter(ph.freeSince - start)
-	p.lend(ctx, c, ph, ph.freeSince)
-	return nil
+	return ph, ph.freeSince, nil
 }
 
 // makeReady is the connection's ready, and ends it when that panics: OnConnect is the user's.
@@ -204,16 +206,23 @@ func (p *Pool) makeReady(ctx context.Context, ph *physical, at time.Duration) er
 	return err
 }
 
-// lend gives a connection to c. It is called on the goroutine of whoever checks it out.
+// lend gives a connection to c, whose checkout began at the given time. A call of track follows.
 func (p *Pool) lend(ctx context.Context, c *Conn, ph *physical, at time.Duration) {
 	c.phys = ph
 	ph.checkedOut = at
 	if ph.slot != nil {
 		ph.use.paused(ph.sock)
-		ph.checkout = ph.slot.CheckOut(ctx, at)
 		ph.user.Store(c)
 	}
 	p.event(ctx, "checkout", ph)
+}
+
+// track lets leak detection know of the checkout. It is called on the goroutine of whoever checks the connection out, and
+// from as near to database/sql as can be: each frame between costs each checkout a part of its stack.
+func (ph *physical) track(ctx context.Context) {
+	if ph.slot != nil {
+		ph.checkout = ph.slot.CheckOut(ctx, ph.checkedOut)
+	}
 }
 
 // takeBack counts a check-in.
@@ -222,6 +231,9 @@ func (p *Pool) takeBack(ph *physical, at time.Duration) {
 	ph.doneWithRows()
 	if ph.slot != nil {
 		ph.slot.CheckIn(at)
+		if p.governed {
+			ph.user.Store(nil) // and nothing of the last user's is kept alive
+		}
 	}
 	ph.freeSince = at
 	ph.used = true

@@ -24,6 +24,11 @@ type cachedStmt struct {
 	place *list.Element // nil once it has left the cache: then the last user closes it
 }
 
+// keepsStatements says whether a connection of the pool keeps its statements for its next user.
+func (p *Pool) keepsStatements() bool {
+	return p.governed && p.opts.StatementCache > 0 && !p.opts.DiscardAll
+}
+
 func newStmtCache(limit int) *stmtCache {
 	return &stmtCache{limit: limit, byQuery: make(map[string]*cachedStmt)}
 }
