@@ -4,7 +4,8 @@
 //	db, err := sql.Open("managedpg", "postgres://app@db1,db2/shop?pool_size=10")
 //
 // The DSN is what pgx and lib/pq take, with keys of managedpg's own; see [Config] for each. An empty DSN stands for
-// DATABASE_URL, and every key has an environment variable (DB_POOL_SIZE, DB_LEAK_THRESHOLD, ...), over which the DSN wins.
+// DATABASE_URL, and every key but failover_urls has an environment variable (DB_POOL_SIZE, DB_LEAK_THRESHOLD, ...), over
+// which the DSN wins.
 //
 // # The pool
 //

@@ -4,7 +4,10 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"log/slog"
+	"maps"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -211,6 +214,33 @@ func TestLint(t *testing.T) {
 	}
 	if ours != len(metrics) {
 		t.Errorf("%d of %d metrics", ours, len(metrics))
+	}
+}
+
+// The table in ops/README.md is what is published.
+func TestMetricsAreListed(t *testing.T) {
+	text, err := os.ReadFile("../../ops/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	db := open(t, pgtest.Database(t)+"&pool_name=orders&pool_size=2")
+	pool, _ := managedpg.PoolOf(db)
+	if h := pool.CheckNow(context.Background()); !h.Healthy {
+		t.Fatalf("%+v", h)
+	}
+	for _, f := range gather(t) {
+		labels := map[string]bool{}
+		for _, m := range f.Metric {
+			for _, l := range m.Label {
+				labels[l.GetName()] = true
+			}
+		}
+		delete(labels, "pool")
+		row := fmt.Sprintf("| `%s` | %s | %s | %s |", f.GetName(), strings.ToLower(f.GetType().String()),
+			strings.Join(slices.Sorted(maps.Keys(labels)), ", "), f.GetHelp())
+		if !strings.Contains(string(text), row+"\n") {
+			t.Errorf("ops/README.md lacks\n%s", row)
+		}
 	}
 }
 
