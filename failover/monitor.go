@@ -12,8 +12,10 @@ import (
 const (
 	// firstRetry is the wait after an endpoint went down; it doubles with each failed probe, up to HealthCheckInterval.
 	firstRetry = 100 * time.Millisecond
-	// While no endpoint is usable and a checkout waits, those that aren't usable are probed every hurry, and after
-	// hurryFor ever more slowly, down to every hurryAtMost.
+	// While no endpoint is usable and a checkout waits, those that aren't usable are probed ever more slowly: every
+	// hurryFirst to begin with, then each fortieth of the outage, up to every hurry; and after hurryFor down to every
+	// hurryAtMost.
+	hurryFirst  = 5 * time.Millisecond
 	hurry       = 25 * time.Millisecond
 	hurryFor    = 5 * time.Second
 	hurryAtMost = time.Second
@@ -333,7 +335,7 @@ func (e *endpoint) awaited(t target) bool {
 }
 
 func hurryPace(since time.Duration) time.Duration {
-	return min(hurryAtMost, hurry+max(0, since-hurryFor)/8)
+	return min(hurryAtMost, min(max(hurryFirst, since/40), hurry)+max(0, since-hurryFor)/8)
 }
 
 // hasten makes the probes hurry for a checkout that waits. It needs the lock.

@@ -46,7 +46,7 @@ func TestWaitersAreWoken(t *testing.T) {
 	}
 }
 
-// The hurry wears off: every 25 ms for 5 s, then down to every second.
+// The hurry wears off: every 5 ms at first, every 25 ms from 1 s to 5 s, then down to every second.
 func TestHurryWearsOff(t *testing.T) {
 	scene(t, targeting("read-write"), pair, func(r *rig) {
 		r.warmUp(0)
@@ -54,18 +54,20 @@ func TestHurryWearsOff(t *testing.T) {
 		start := time.Now()
 		go func() { _, _ = r.connect(context.Background()) }()
 		r.pass(29 * time.Second)
-		early, late := 0, 0
+		first, early, late := 0, 0, 0
 		for _, at := range r.servers[1].probeTimes() {
 			switch since := at.Sub(start); {
 			case since <= 0:
+			case since <= time.Second:
+				first++
 			case since <= 5*time.Second:
 				early++
 			case since > 15*time.Second:
 				late++
 			}
 		}
-		if early < 196 || early > 204 || late < 13 || late > 16 {
-			r.t.Errorf("%d probes in the first 5s, %d in the last 14s", early, late)
+		if first < 95 || first > 110 || early < 156 || early > 164 || late < 13 || late > 16 {
+			r.t.Errorf("%d probes in the first second, %d in the 4s after it, %d in the last 14s", first, early, late)
 		}
 		r.pass(time.Minute) // nobody waits any more
 		before, _ := r.servers[1].counts()
