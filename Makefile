@@ -1,12 +1,13 @@
 # make demo   the main job, shown on throwaway PostgreSQL servers
-# make test   every test of every module, with the race detector
+# make test   vet, staticcheck, every test of every module with the race detector, and fuzz
 # make bench  what it costs beside bare drivers, wrappers and pools, into bench/RESULTS.md; takes a quarter of an hour, FLAGS=-quick two minutes
-# make check  what test leaves out: staticcheck, known vulnerabilities, and fuzz
+# make check  known vulnerabilities, which are asked of vuln.go.dev
 # make race   what it does beside them when a server dies, into bench/RACE.md; takes an hour, FLAGS=-quick some minutes
 # make fuzz   the DSN parser and the reader of statements, for 30 seconds each
 # make failover  what losing a server costs the application, 20 times in each way; takes an hour, FLAGS=-quick minutes
 # make ledger every promise about lost and doubled writes, under fire, for 10 minutes
 
+STATICCHECK := go run honnef.co/go/tools/cmd/staticcheck@v0.7.0
 MODULES := $(sort $(dir $(wildcard go.mod */go.mod */*/go.mod)))
 
 .PHONY: demo test check bench race fuzz failover ledger
@@ -29,8 +30,9 @@ test:
 	@.ci/prepare chromium pgbouncer haproxy patroni etcd-server postgresql-18
 	@set -e; for module in $(MODULES); do \
 		echo "== $$module"; \
-		(cd $$module && go vet ./... && go test -race -timeout 20m ./...); \
+		(cd $$module && go vet ./... && $(STATICCHECK) ./... && go test -race -timeout 20m ./...); \
 	done
+	@$(MAKE) --no-print-directory fuzz
 
 bench:
 	@.ci/prepare
@@ -48,11 +50,7 @@ fuzz:
 	@go test -run - -fuzz FuzzParseDSN -fuzztime 30s ./driver
 	@go test -run - -fuzz FuzzText -fuzztime 30s ./conn
 
-check: fuzz
-	@set -e; for module in $(MODULES); do \
-		echo "== $$module"; \
-		(cd $$module && go run honnef.co/go/tools/cmd/staticcheck@v0.7.0 ./...); \
-	done
+check:
 	@go run golang.org/x/vuln/cmd/govulncheck@latest ./...
 
 ledger:
