@@ -137,10 +137,16 @@ func sqlState(err error) string {
 	return s.SQLState()
 }
 
-// endsSession says of a SQLSTATE that it ends the session, for an error whose severity is in the server's language: of
-// appendix A's shutdowns and the timeouts of sessions and transactions.
-func endsSession(code string) bool {
-	switch code {
+// endsSession says whether the server's answer ended the session: by its severity, and where that is in the server's
+// language by its SQLSTATE: those of appendix A's shutdowns and of the timeouts of sessions and transactions.
+func endsSession(err error) bool {
+	switch severity(err) {
+	case "ERROR":
+		return false
+	case "FATAL", "PANIC":
+		return true
+	}
+	switch sqlState(err) {
 	case "57P01", "57P02", "57P03", "57P04", "57P05", "25P03", "25P04":
 		return true
 	default:

@@ -78,10 +78,13 @@ func (c *Conn) judge(ctx context.Context, ph *physical, mark int64, what kind, q
 		return err // a driver that we know nothing of knows best
 	}
 	ctxErr := ctx.Err()
+	answered, sent := ph.answered(err), ph.sent(mark)
+	if endsSession(err) && !ph.lost() {
+		ph.kill(err) // lib/pq doesn't know it for the end in other languages than English, and would use the connection again
+	}
 	if ph.tx != txReadOnly || sqlState(err) != codeReadOnly {
 		c.pool.callFailed(ctx, ph, err)
 	}
-	answered, sent := ph.answered(err), ph.sent(mark)
 	if ctxErr != nil && !sent && (!answered || errors.Is(err, ctxErr)) {
 		return ctxErr
 	}
@@ -127,13 +130,10 @@ func (c *Conn) judge(ctx context.Context, ph *physical, mark int64, what kind, q
 // answered says whether the call came to its end: the server said ERROR, or it didn't get as far as the server, and the
 // session goes on.
 func (ph *physical) answered(err error) bool {
-	switch severity(err) {
-	case "ERROR":
+	if severity(err) == "ERROR" {
 		return true
-	case "FATAL", "PANIC":
-		return false
 	}
-	return !ph.lost() && !errors.Is(err, driver.ErrBadConn) && !endsSession(sqlState(err)) && !ph.ended(err)
+	return !endsSession(err) && !ph.lost() && !errors.Is(err, driver.ErrBadConn) && !ph.ended(err)
 }
 
 // ended says whether err is the end of the stream, of which the socket knows nothing when TLS says so.
