@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -513,9 +514,12 @@ func (g *gate) serve(client net.Conn) {
 }
 
 // established counts the sessions whose client has not closed its socket. That a socket is closed is told by the system,
-// where it can be asked: the gate itself may hear of it later than of the next one.
+// where it can be asked: the gate itself may hear of it later than of the next one. The system tells of one socket after the
+// other, so only those that it names twice were open at one moment.
 func (g *gate) established() int {
 	open, known := establishedTo(g.addr)
+	again, _ := establishedTo(g.addr)
+	maps.DeleteFunc(open, func(port string, _ bool) bool { return !again[port] })
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	n := 0
