@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -566,7 +567,9 @@ func TestCloseDuringAnOutage(t *testing.T) {
 					})
 				}
 			}
-			time.Sleep(500 * time.Millisecond)
+			eventually(t, "all calls are under way", func() bool {
+				return !slices.ContainsFunc(dbs, func(db *sql.DB) bool { return db.Stats().InUse != 8 })
+			})
 			for i, db := range dbs {
 				start := time.Now()
 				do(t, db.Close())
