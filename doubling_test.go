@@ -17,6 +17,7 @@ import (
 	"github.com/managedpg/managedpg"
 	"github.com/managedpg/managedpg/conn"
 	"github.com/managedpg/managedpg/internal/pgtest"
+	"github.com/managedpg/managedpg/stats"
 )
 
 // lossyFault is a way to lose an answer.
@@ -428,8 +429,11 @@ func TestFatalInAnotherLanguage(t *testing.T) {
 				continue // lib/pq waits for the end of the stream
 			}
 			c := f.lost()
+			broken := func() int64 { return poolOf(t, l.db).Stats().ClosedBy[stats.ClosedBroken] }
+			before := broken()
 			kept, inserted, err := l.lose(context.Background(), c, pgtest.Fault{Do: both(pgtest.Answer(raw), pgtest.CloseQuietly)})
 			l.wantError(err, managedpg.ErrOutcomeUnknown)
+			eventually(t, "its connection is closed before anybody asks for it", func() bool { return broken() > before })
 			l.wantRows(kept, inserted, c)
 			l.goesOn()
 		}
