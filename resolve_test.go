@@ -160,6 +160,22 @@ func TestResolveCommitHonestly(t *testing.T) {
 		}
 		r.want(1, 1)
 
+		// The context ends while the only older connection is asked: the evidence isn't lost with it.
+		warm(t, r.db, 2)
+		ctx, cancel := context.WithCancel(t.Context())
+		r.proxy.Arm(pgtest.Fault{On: onCommitOf, Do: pgtest.Reset, Hook: func() {
+			r.proxy.Arm(pgtest.Fault{On: pgtest.OnText("pg_xact_status("), Do: pgtest.Hang, Hook: cancel})
+		}})
+		err = r.inTx(ctx, opts, insert1(nothing))
+		r.wantErr(err, managedpg.ErrOutcomeUnknown)
+		r.proxy.Release()
+		if !errors.As(err, &lost) {
+			t.Errorf("got %v", err)
+		} else if outcome, err := lost.Resolve(t.Context()); outcome != conn.Committed || err != nil {
+			t.Errorf("the older connection was interrupted: %v, %v", outcome, err)
+		}
+		r.want(1, 1)
+
 		// A plain user can, too, and when it suits him.
 		warm(t, r.db, 2)
 		tx, err := r.db.BeginTx(conn.WithAttempt(t.Context(), &conn.Attempt{Resolve: true}), nil)
@@ -282,38 +298,36 @@ func TestResolveCommitWithSynchronousStandby(t *testing.T) {
 		t.Run(c.String(), func(t *testing.T) {
 			proxy := pgtest.NewProxy(t, primary.Addr())
 			db := open(t, c.dsn(proxy.DSN(primary.DSN())))
-			commit := func(thaw time.Duration, hook func()) error {
+			// The connection is lost while COMMIT waits for the standby, which is silent.
+			commit := func(ctx context.Context, then func()) error {
 				warm(t, db, 2)
-				proxy.Arm(pgtest.Fault{On: onCommitOf, Do: pgtest.Reset, NoWait: true, Hook: hook})
-				ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
-				defer cancel()
+				proxy.Arm(pgtest.Fault{On: onCommitOf, Do: pgtest.Reset, NoWait: true, Hook: func() {
+					eventually(t, "COMMIT waits for the standby", func() bool {
+						n, err := primary.QueryString("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
+						return err == nil && n == "1"
+					})
+					then()
+				}})
 				return managedpg.InTx(ctx, db, &managedpg.TxOptions{ResolveCommit: true}, func(ctx context.Context, tx *sql.Tx) error {
-					_, err := tx.ExecContext(ctx, "INSERT INTO t VALUES (1)")
-					if err != nil {
+					if _, err := tx.ExecContext(ctx, "INSERT INTO t VALUES (1)"); err != nil {
 						return err
 					}
-					if hook != nil {
-						time.AfterFunc(time.Second, cancel)
-					}
-					if err := standby.Freeze(); err != nil {
-						t.Error(err)
-					}
-					if thaw > 0 {
-						time.AfterFunc(thaw, func() { standby.Thaw() })
-					}
-					return nil
+					return standby.Freeze()
 				})
 			}
-			// While the standby is silent the COMMIT is in progress, and is waited for.
-			if err := commit(300*time.Millisecond, nil); err != nil {
+			// It is in progress then, and is waited for.
+			err := commit(t.Context(), func() { time.AfterFunc(300*time.Millisecond, func() { standby.Thaw() }) })
+			if err != nil {
 				t.Errorf("a standby that was late: %v", err)
 			}
 			// Its wait is cut short: it is on the primary, and may be nowhere else.
-			err := commit(0, func() {
-				eventually(t, "COMMIT waits for the standby", func() bool {
-					n, err := primary.QueryString("SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
-					return err == nil && n == "1"
-				})
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			err = commit(ctx, func() {
+				if _, err := primary.QueryString("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"); err != nil {
+					t.Error(err)
+				}
+				time.AfterFunc(500*time.Millisecond, cancel)
 			})
 			if !errors.Is(err, managedpg.ErrOutcomeUnknown) {
 				t.Errorf("a standby that never confirmed: %v", err)

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -28,7 +27,7 @@ type Conn struct {
 	closing stats.Closed // why it is going to be closed; governed by database/sql
 	raw     bool         // arguments have passed CheckNamedValue unchecked, see there
 
-	lending sync.Mutex // held while it is lent
+	lent atomic.Pointer[chan struct{}] // closed when it is back from who borrowed it, nil if nobody has
 
 	reclaimed error // what a call gets when the checkout was taken back; written before state is connGone
 
@@ -44,7 +43,7 @@ const (
 	connHeld                 // checked out
 	connBusy                 // checked out, a call is in progress
 	connReclaim              // Reclaim is looking at it
-	connLent                 // parked, and lent to a LostError's Resolve for a moment, which holds lending
+	connLent                 // parked, and lent to a LostError's Resolve
 	connGone                 // closed, or reclaimed
 )
 
@@ -61,7 +60,9 @@ func (c *Conn) enter(ctx context.Context) (*physical, error) {
 		case connBusy:
 			return nil, errBusy
 		case connLent:
-			c.returned()
+			if err := c.returned(ctx); err != nil {
+				return nil, err
+			}
 		case connGone:
 			if c.reclaimed != nil {
 				return nil, c.reclaimed
@@ -92,7 +93,7 @@ func (c *Conn) own() bool {
 	return c.state.Load() == connHeld
 }
 
-// move changes the state, if it is the given one once a reclaim has had its look, and what was lent is back.
+// move changes the state, if it is the given one once a reclaim has had its look.
 func (c *Conn) move(from, to int32) bool {
 	for {
 		switch was := c.state.Load(); was {
@@ -102,15 +103,26 @@ func (c *Conn) move(from, to int32) bool {
 			}
 		case connReclaim:
 			runtime.Gosched()
-		case connLent:
-			if to == connGone {
-				return false
-			}
-			c.returned()
 		default:
 			return false
 		}
 	}
+}
+
+// take moves a parked connection to another state, once it is back from who borrowed it, if that is before ctx ends.
+func (c *Conn) take(ctx context.Context, to int32) bool {
+	for !c.move(connParked, to) {
+		switch c.state.Load() {
+		case connParked:
+		case connLent:
+			if c.returned(ctx) != nil {
+				return false
+			}
+		default:
+			return false
+		}
+	}
+	return true
 }
 
 // leave ends a call.
@@ -152,11 +164,11 @@ func (c *Conn) ResetSession(ctx context.Context) error {
 	if c.pool.reclaims {
 		working = connBusy
 	}
-	if !c.move(connParked, working) {
+	if !c.take(ctx, working) {
 		if c.state.Load() == connGone {
 			return driver.ErrBadConn
 		}
-		return nil
+		return nil // the first call makes the checkout
 	}
 	at := now()
 	ph := c.phys
@@ -188,10 +200,8 @@ func (c *Conn) IsValid() bool {
 	ph := c.phys
 	if c.own() {
 		c.pool.takeBack(ph, at)
-	} else if c.state.Load() == connLent {
-		return true // nobody has used it
 	} else if !c.move(connParked, connBusy) {
-		return false
+		return c.state.Load() == connLent // nobody has used it
 	}
 	defer c.state.Store(connParked)
 	why, unfit := c.pool.unfit(ph, at)

@@ -261,7 +261,7 @@ func (r *resolving) round(ctx context.Context) (found finding, asked bool) {
 		if err != nil || found == passOn {
 			r.passed[w.key] = true
 		}
-		w.giveBack()
+		w.done()
 		switch {
 		case err != nil, found == passOn:
 		case found != foundUnconfirmed:
@@ -323,21 +323,16 @@ type witness struct {
 
 	key      any // what tells it from others, nil if it was opened to be asked
 	giveBack func()
+	answered chan struct{} // closed at the end of the last question, which may be later than the asker's
 }
 
 // question asks a witness once. An error means that it didn't answer.
 func (r *resolving) question(ctx context.Context, w *witness) (finding, error) {
-	limit := askLimit
-	if w.older {
-		limit = olderLimit
-	}
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
 	status := fmt.Sprintf(r.self.asksStatus, r.xid)
-	row, err := w.ask(ctx, "SELECT "+status+asksIdentity+asksStart)
+	row, err := r.ask(ctx, w, "SELECT "+status+asksIdentity+asksStart)
 	future := sqlState(err) == codeInvalidParameter
 	if future {
-		row, err = w.ask(ctx, "SELECT ''"+asksIdentity+asksStart)
+		row, err = r.ask(ctx, w, "SELECT ''"+asksIdentity+asksStart)
 	}
 	if err != nil || len(row) != 7 {
 		if severity(err) == "ERROR" || err == nil {
@@ -383,9 +378,7 @@ func (r *resolving) confirm(ctx context.Context) error {
 	if err := r.open(ctx); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, askLimit)
-	defer cancel()
-	row, err := r.fresh.ask(ctx, "SELECT ''"+asksIdentity)
+	row, err := r.ask(ctx, r.fresh, "SELECT ''"+asksIdentity)
 	if err == nil {
 		var it self
 		it.read(row[1:])
@@ -393,7 +386,7 @@ func (r *resolving) confirm(ctx context.Context) error {
 			return nil
 		}
 		r.fresh.unsure.Store(false)
-		_, err = r.fresh.ask(ctx, "SELECT pg_catalog.pg_logical_emit_message(true, 'managedpg', '')::text")
+		_, err = r.ask(ctx, r.fresh, "SELECT pg_catalog.pg_logical_emit_message(true, 'managedpg', '')::text")
 		r.confirmed = err == nil && !r.fresh.unsure.Load()
 	}
 	if err != nil && severity(err) != "ERROR" {
@@ -409,13 +402,51 @@ func (r *resolving) prod(ctx context.Context, w *witness) error {
 		return nil
 	}
 	r.prodded = true
-	_, err := w.ask(ctx, fmt.Sprintf(`SELECT coalesce(bool_or(pg_catalog.pg_terminate_backend(pid)), false)::text
+	_, err := r.ask(ctx, w, fmt.Sprintf(`SELECT coalesce(bool_or(pg_catalog.pg_terminate_backend(pid)), false)::text
 		FROM pg_catalog.pg_stat_activity
 		WHERE pid = %d AND backend_xid::text = '%d' AND state LIKE 'idle in transaction%%'`, r.self.pid, uint32(r.xid)))
 	if severity(err) == "ERROR" {
 		return nil // not allowed
 	}
 	return err
+}
+
+// ask asks one question. An older connection may be the last evidence that there is: so when ctx ends before it answers, it
+// is given the time to, and is used by nobody until then.
+func (r *resolving) ask(ctx context.Context, w *witness, query string) ([]string, error) {
+	if !w.older {
+		ctx, cancel := context.WithTimeout(ctx, askLimit)
+		defer cancel()
+		return w.ask(ctx, query)
+	}
+	w.answered = make(chan struct{})
+	var row []string
+	var err error
+	go func() {
+		defer close(w.answered)
+		ctx, cancel := context.WithTimeout(r.pool.ctx, olderLimit)
+		defer cancel()
+		row, err = w.ask(ctx, query)
+	}()
+	select {
+	case <-w.answered:
+		return row, err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// done gives back a connection that was borrowed, once it has answered.
+func (w *witness) done() {
+	select {
+	case <-w.answered:
+		w.giveBack()
+	default:
+		go func() {
+			<-w.answered
+			w.giveBack()
+		}()
+	}
 }
 
 // ask asks one question. A base that doesn't obey its context loses its socket when that ends.
@@ -539,7 +570,7 @@ func (p *Pool) borrowParked(older []*physical) (ph *physical, giveBack func()) {
 			continue
 		}
 		return ph, func() {
-			if !c.lent() {
+			if !c.giveBack() {
 				p.end(ph, c.closing, nil) // database/sql has closed it meanwhile
 			}
 		}
@@ -549,25 +580,37 @@ func (p *Pool) borrowParked(older []*physical) (ph *physical, giveBack func()) {
 
 // lend takes a parked connection for a moment.
 func (c *Conn) lend() bool {
-	if !c.lending.TryLock() {
+	back := make(chan struct{})
+	if !c.lent.CompareAndSwap(nil, &back) {
 		return false
 	}
 	if c.state.CompareAndSwap(connParked, connLent) {
 		return true
 	}
-	c.lending.Unlock()
+	c.lent.Store(nil)
+	close(back)
 	return false
 }
 
-// lent gives it back. False: it was closed meanwhile, and is the borrower's to end.
-func (c *Conn) lent() bool {
-	defer c.lending.Unlock()
-	return c.state.CompareAndSwap(connLent, connParked)
+// giveBack ends what lend began. False: it was closed meanwhile, and is the borrower's to end.
+func (c *Conn) giveBack() bool {
+	back := c.lent.Load()
+	parked := c.state.CompareAndSwap(connLent, connParked)
+	c.lent.Store(nil)
+	close(*back)
+	return parked
 }
 
 // returned waits until a connection that was lent is back.
-func (c *Conn) returned() {
-	c.lending.Lock()
-	//lint:ignore SA2001 the wait is all
-	c.lending.Unlock()
+func (c *Conn) returned(ctx context.Context) error {
+	back := c.lent.Load()
+	if back == nil {
+		return nil
+	}
+	select {
+	case <-*back:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }

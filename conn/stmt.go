@@ -119,7 +119,7 @@ func (s *Stmt) Close() error {
 	switch {
 	case s.conn.own():
 		defer s.conn.leave()
-	case s.conn.move(connParked, connBusy):
+	case s.conn.take(context.Background(), connBusy):
 		defer s.conn.state.Store(connParked)
 	default:
 		return nil
