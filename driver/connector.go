@@ -1,6 +1,7 @@
 package driver
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"database/sql/driver"
@@ -82,13 +83,8 @@ func NewConnector(cfg *Config) (*Connector, error) {
 	if err != nil {
 		return nil, fmt.Errorf("managedpg: %w", err)
 	}
-	c := &Connector{config: cfg, opened: time.Now()}
+	c := &Connector{config: cfg, opened: time.Now(), name: reserve(cmp.Or(cfg.PoolName, endpoints[0].Name))}
 	c.driver.pool = c
-	name := cfg.PoolName
-	if name == "" {
-		name = endpoints[0].Name
-	}
-	register(c, name)
 	if cfg.LeakDetection {
 		c.leaks = leak.New(leak.Options{
 			Pool:         c.name,
@@ -123,6 +119,7 @@ func NewConnector(cfg *Config) (*Connector, error) {
 		ReclaimAfter:   cfg.LeakReclaimAfter,
 		Prober:         c.router.prober,
 	}, c.router, endpoints...)
+	register(c)
 	return c, nil
 }
 
