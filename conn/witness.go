@@ -1,0 +1,229 @@
+package conn
+
+import (
+	"context"
+	"database/sql/driver"
+	"sync/atomic"
+
+	"github.com/managedpg/managedpg/stats"
+)
+
+// Who can tell what became of a COMMIT is whoever was connected to the server before it: a free connection of the pool,
+// which is borrowed for a moment, or the monitor's own.
+
+// witness is a connection that is asked.
+type witness struct {
+	base   driver.Conn
+	sock   *socket
+	pid    uint32      // of the session when the connection was opened
+	older  bool        // than the COMMIT
+	unsure atomic.Bool // a wait for synchronous standbys was cancelled
+
+	key      any // what tells it from others, nil if it was opened to be asked
+	giveBack func()
+	answered chan struct{} // closed at the end of the last question, which may be later than the asker's
+}
+
+// ask asks one question. An older connection may be the last evidence that there is: so when ctx ends before it answers, it
+// is given the time to, and is used by nobody until then.
+func (r *resolving) ask(ctx context.Context, w *witness, query string) ([]string, error) {
+	if !w.older {
+		ctx, cancel := context.WithTimeout(ctx, askLimit)
+		defer cancel()
+		return w.ask(ctx, query)
+	}
+	w.answered = make(chan struct{})
+	var row []string
+	var err error
+	go func() {
+		defer close(w.answered)
+		ctx, cancel := context.WithTimeout(r.pool.ctx, olderLimit)
+		defer cancel()
+		row, err = w.ask(ctx, query)
+	}()
+	select {
+	case <-w.answered:
+		return row, err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// done gives back a connection that was borrowed, once it has answered.
+func (w *witness) done() {
+	select {
+	case <-w.answered:
+		w.giveBack()
+	default:
+		go func() {
+			<-w.answered
+			w.giveBack()
+		}()
+	}
+}
+
+// ask asks one question. A base that doesn't obey its context loses its socket when that ends.
+func (w *witness) ask(ctx context.Context, query string) ([]string, error) {
+	if w.sock != nil {
+		defer context.AfterFunc(ctx, func() { w.sock.closeFor(ctx.Err()) })()
+	}
+	return askOne(ctx, w.base, query)
+}
+
+// witness opens a connection to be asked.
+func (e *Endpoint) witness(ctx context.Context) (*witness, error) {
+	base, sock, err := e.connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s, err := e.identify(ctx, base, sock, false, false)
+	if err != nil {
+		end(base, sock)
+		return nil, err
+	}
+	w := &witness{base: base, sock: sock, pid: s.PID}
+	e.watchSync(base, func() { w.unsure.Store(true) })
+	return w, nil
+}
+
+// witness borrows a connection to the endpoint that was opened before a COMMIT was sent. Busy says that there is one, but
+// that somebody uses it.
+func (p *Pool) witness(ctx context.Context, d *doubt, except map[any]bool) (w *witness, busy bool) {
+	meant := func(ph *physical) bool { // asked of connections in use too, of which pgx must not be asked anything
+		return ph.route == d.lost.route && ph.opened < d.at && !except[ph] && (ph.sock == nil || ph.sock.broken() == nil)
+	}
+	var older []*physical
+	p.mu.Lock()
+	for ph := range p.all {
+		if meant(ph) {
+			older = append(older, ph)
+		}
+	}
+	p.mu.Unlock()
+	if p.opts.Prober != nil {
+		// The monitor's own does as well, and nobody waits for it.
+		if w, busy = p.opts.Prober(d.lost.route).witness(d, except); w != nil {
+			return w, true
+		}
+	}
+	if len(older) == 0 {
+		return nil, busy
+	}
+	var ph *physical
+	var giveBack func()
+	if p.governed {
+		ph, giveBack = p.borrowFree(ctx, meant)
+	} else {
+		ph, giveBack = p.borrowParked(older)
+	}
+	if ph == nil {
+		return nil, true
+	}
+	return &witness{base: ph.base, sock: ph.sock, pid: ph.server.PID, older: true, key: ph, giveBack: giveBack}, true
+}
+
+// witness borrows the connection that is kept from one probe to the next, if it is older than the COMMIT. Busy says that
+// there is one, but that somebody has it. A nil Prober has none.
+func (p *Prober) witness(d *doubt, except map[any]bool) (w *witness, busy bool) {
+	if p == nil {
+		return nil, false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	meant := func(c *probing) bool { return c != nil && c.opened < d.at && !except[c] }
+	c := p.kept
+	if !meant(c) {
+		return nil, meant(p.out)
+	}
+	p.kept, p.out = nil, c
+	giveBack := func() { p.giveBack(c, c.sock == nil || c.sock.broken() == nil) }
+	return &witness{base: c.base, sock: c.sock, pid: c.pid, older: true, key: c, giveBack: giveBack}, true
+}
+
+// borrowFree takes a free connection out of the driver's own pool, under a permit, waiting for its turn for a moment.
+func (p *Pool) borrowFree(ctx context.Context, meant func(*physical) bool) (ph *physical, giveBack func()) {
+	ctx, cancel := context.WithTimeout(ctx, askSlowest)
+	defer cancel()
+	if p.waitForPermit(ctx, now()) != nil {
+		return nil, nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i, ph := range p.free {
+		if meant(ph) {
+			p.free = append(p.free[:i:i], p.free[i+1:]...)
+			return ph, func() { p.giveBackBorrowed(ph) }
+		}
+	}
+	p.permits.giveBack()
+	return nil, nil
+}
+
+func (p *Pool) giveBackBorrowed(ph *physical) {
+	why, unfit := p.unfit(ph, now())
+	if !unfit {
+		if ph.lost() {
+			why = stats.ClosedBroken
+		} else {
+			var kept bool
+			if why, kept = p.putFree(ph); kept {
+				return
+			}
+		}
+	}
+	p.end(ph, why, p.release)
+}
+
+// borrowParked takes a connection that lies in database/sql's free list. If database/sql wants to use it meanwhile, it
+// waits for it to be given back.
+func (p *Pool) borrowParked(older []*physical) (ph *physical, giveBack func()) {
+	for _, ph := range older {
+		c := ph.user.Load()
+		if c == nil || !c.lend() {
+			continue
+		}
+		return ph, func() {
+			if !c.giveBack() {
+				p.end(ph, c.closing, nil) // database/sql has closed it meanwhile
+			}
+		}
+	}
+	return nil, nil
+}
+
+// lend takes a parked connection for a moment.
+func (c *Conn) lend() bool {
+	back := make(chan struct{})
+	if !c.lent.CompareAndSwap(nil, &back) {
+		return false
+	}
+	if c.state.CompareAndSwap(connParked, connLent) {
+		return true
+	}
+	c.lent.Store(nil)
+	close(back)
+	return false
+}
+
+// giveBack ends what lend began. False: it was closed meanwhile, and is the borrower's to end.
+func (c *Conn) giveBack() bool {
+	back := c.lent.Load()
+	parked := c.state.CompareAndSwap(connLent, connParked)
+	c.lent.Store(nil)
+	close(*back)
+	return parked
+}
+
+// returned waits until a connection that was lent is back.
+func (c *Conn) returned(ctx context.Context) error {
+	back := c.lent.Load()
+	if back == nil {
+		return nil
+	}
+	select {
+	case <-*back:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
