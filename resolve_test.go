@@ -168,6 +168,13 @@ func TestResolveCommitHonestly(t *testing.T) {
 		}})
 		err = r.inTx(ctx, opts, insert1(nothing))
 		r.wantErr(err, managedpg.ErrOutcomeUnknown)
+		// It is free as far as database/sql knows, whose next call waits for it no longer than its own context lets it.
+		if !c.governed {
+			soon, stop := context.WithTimeout(t.Context(), 20*time.Millisecond)
+			_, err := r.db.ExecContext(soon, "SELECT 1")
+			stop()
+			r.wantErr(err, context.DeadlineExceeded)
+		}
 		r.proxy.Release()
 		if !errors.As(err, &lost) {
 			t.Errorf("got %v", err)
