@@ -26,6 +26,7 @@ type Conn struct {
 	keep    bool         // IsValid was asked, so database/sql would keep a sound session; governed by the driver
 	closing stats.Closed // why it is going to be closed; governed by database/sql
 	raw     bool         // arguments have passed CheckNamedValue unchecked, see there
+	stale   bool         // a statement was closed while it was lent, and is still there: nobody is to use it any more
 
 	lent atomic.Pointer[chan struct{}] // closed when it is back from who borrowed it, nil if nobody has
 
@@ -134,7 +135,8 @@ func (c *Conn) leave() {
 	c.state.Store(connHeld)
 }
 
-// bind makes the checkout that a connection lacks that sql.DB's opener has opened, or that nobody has used yet.
+// bind makes the checkout that a connection lacks that sql.DB's opener has opened, that nobody has used yet, or that was lent
+// when database/sql handed it out.
 func (c *Conn) bind(ctx context.Context) error {
 	ph, at := c.phys, time.Duration(0)
 	if c.pool.governed {
@@ -146,8 +148,11 @@ func (c *Conn) bind(ctx context.Context) error {
 		if !c.move(connParked, connBusy) {
 			return nil
 		}
-		c.pool.Recorder.CheckedOut()
 		at = now()
+		if ph.used && !c.ready(ctx, at) { // ResetSession found it lent
+			return driver.ErrBadConn
+		}
+		c.pool.Recorder.CheckedOut()
 	}
 	c.pool.lend(ctx, c, ph, at)
 	ph.track(ctx)
@@ -172,15 +177,7 @@ func (c *Conn) ResetSession(ctx context.Context) error {
 	}
 	at := now()
 	ph := c.phys
-	if why, unfit := c.pool.unfit(ph, at); unfit && why != stats.ClosedRecycle {
-		c.closing = why
-		c.state.Store(connParked)
-		return driver.ErrBadConn
-	}
-	if err := ph.ready(ctx, c.pool, at); err != nil {
-		c.pool.callFailed(ctx, ph, err)
-		c.closing = stats.ClosedBroken
-		c.state.Store(connParked)
+	if !c.ready(ctx, at) {
 		return driver.ErrBadConn
 	}
 	c.pool.Recorder.CheckedOut()
@@ -188,6 +185,23 @@ func (c *Conn) ResetSession(ctx context.Context) error {
 	ph.track(ctx)
 	c.leave()
 	return nil
+}
+
+// ready makes a connection that database/sql has kept fit for its next user. One that can't be is parked again, and
+// database/sql has to close it.
+func (c *Conn) ready(ctx context.Context, at time.Duration) bool {
+	if why, unfit := c.pool.unfit(c.phys, at); unfit && why != stats.ClosedRecycle {
+		c.closing = why
+	} else if c.stale {
+		c.closing = stats.ClosedByCaller
+	} else if err := c.phys.ready(ctx, c.pool, at); err != nil {
+		c.pool.callFailed(ctx, c.phys, err)
+		c.closing = stats.ClosedBroken
+	} else {
+		return true
+	}
+	c.state.Store(connParked)
+	return false
 }
 
 // IsValid is database/sql's question at check-in whether it may keep the connection. It never blocks.
@@ -200,8 +214,12 @@ func (c *Conn) IsValid() bool {
 	ph := c.phys
 	if c.own() {
 		c.pool.takeBack(ph, at)
-	} else if !c.move(connParked, connBusy) {
-		return c.state.Load() == connLent // nobody has used it
+	} else {
+		for !c.move(connParked, connBusy) {
+			if state := c.state.Load(); state != connParked {
+				return state == connLent // nobody has used it
+			}
+		}
 	}
 	defer c.state.Store(connParked)
 	why, unfit := c.pool.unfit(ph, at)

@@ -260,24 +260,23 @@ func (p *Prober) take() *probing {
 	defer p.mu.Unlock()
 	c := p.kept
 	p.kept = nil
-	if c != nil {
+	if p.out == nil {
 		p.out = c
 	}
 	return c
 }
 
-// giveBack keeps a connection if it is fit for that, unless there is one already; else it closes it.
+// giveBack keeps a connection if it is fit for that; of two it keeps the older, which can tell more, and closes the other.
 func (p *Prober) giveBack(c *probing, fit bool) {
 	p.mu.Lock()
 	if p.out == c {
 		p.out = nil
 	}
-	fit = fit && !p.closed && p.kept == nil
-	if fit {
-		p.kept = c
+	if fit && !p.closed && (p.kept == nil || c.opened < p.kept.opened) {
+		c, p.kept = p.kept, c
 	}
 	p.mu.Unlock()
-	if !fit {
+	if c != nil {
 		end(c.base, c.sock)
 	}
 }

@@ -195,8 +195,8 @@ const (
 const (
 	askAgain    = time.Millisecond
 	askSlowest  = 100 * time.Millisecond
-	askLimit    = 3 * time.Second // of a dial or a question over a connection of our own
-	olderLimit  = 5 * time.Second // of one over an older one, which is not to be had again
+	askLimit    = 3 * time.Second // of a dial, or of a question over a connection of our own
+	olderLimit  = 5 * time.Second // of a question over an older one, which is not to be had again
 	prodAfter   = 100 * time.Millisecond
 	silentLimit = time.Second // how long there may be nobody to ask, or one attempt if that takes longer
 )
@@ -241,7 +241,11 @@ func (r *resolving) unresolved(err error) error {
 // round asks everybody who is to be had: the older connections, and one of our own. It says whether anybody answered.
 func (r *resolving) round(ctx context.Context) (found finding, asked bool) {
 	for {
-		w, busy := r.pool.witness(ctx, r.doubt, r.passed)
+		var w *witness
+		busy := false
+		if ctx.Err() == nil {
+			w, busy = r.pool.witness(ctx, r.doubt, r.passed)
+		}
 		if w == nil {
 			found, answered := r.askFresh(ctx)
 			if found == passOn && busy {

@@ -119,9 +119,10 @@ func (s *Stmt) Close() error {
 	switch {
 	case s.conn.own():
 		defer s.conn.leave()
-	case s.conn.take(context.Background(), connBusy):
+	case s.conn.move(connParked, connBusy):
 		defer s.conn.state.Store(connParked)
-	default:
+	default: // gone, or lent, which isn't waited for: database/sql has its locks held
+		s.conn.stale = true
 		return nil
 	}
 	ph := s.conn.phys

@@ -9,7 +9,7 @@ import (
 )
 
 // Who can tell what became of a COMMIT is whoever was connected to the server before it: a free connection of the pool,
-// which is borrowed for a moment, or the monitor's own.
+// which is borrowed for a question, or the monitor's own.
 
 // witness is a connection that is asked.
 type witness struct {
@@ -65,7 +65,12 @@ func (w *witness) done() {
 // ask asks one question. A base that doesn't obey its context loses its socket when that ends.
 func (w *witness) ask(ctx context.Context, query string) ([]string, error) {
 	if w.sock != nil {
-		defer context.AfterFunc(ctx, func() { w.sock.closeFor(ctx.Err()) })()
+		stop := context.AfterFunc(ctx, func() { w.sock.closeFor(ctx.Err()) })
+		defer func() {
+			if !stop() {
+				w.sock.closeFor(ctx.Err()) // before somebody else uses it
+			}
+		}()
 	}
 	return askOne(ctx, w.base, query)
 }
@@ -185,13 +190,15 @@ func (p *Pool) borrowParked(older []*physical) (ph *physical, giveBack func()) {
 		return ph, func() {
 			if !c.giveBack() {
 				p.end(ph, c.closing, nil) // database/sql has closed it meanwhile
+			} else if _, unfit := p.unfit(ph, now()); unfit {
+				p.Sweep() // the last one has passed it over
 			}
 		}
 	}
 	return nil, nil
 }
 
-// lend takes a parked connection for a moment.
+// lend takes a parked connection.
 func (c *Conn) lend() bool {
 	back := make(chan struct{})
 	if !c.lent.CompareAndSwap(nil, &back) {
