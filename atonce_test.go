@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"io"
 	"net/url"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -15,6 +16,7 @@ import (
 
 // TestOperatorsAtAnyMoment calls all that a pool can be asked and told while pools are made, work and are closed.
 func TestOperatorsAtAnyMoment(t *testing.T) {
+	t.Parallel()
 	server := pgtest.Database(t)
 	var users, operators sync.WaitGroup
 	over := make(chan struct{})
@@ -60,6 +62,9 @@ func TestOperatorsAtAnyMoment(t *testing.T) {
 		operators.Go(func() {
 			for {
 				for _, p := range managedpg.Pools() {
+					if !strings.HasPrefix(p.Name(), "at-once") {
+						continue // another test's
+					}
 					ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 					s := p.Stats()
 					_, _ = io.WriteString(io.Discard, s.String())
