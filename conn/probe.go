@@ -46,15 +46,16 @@ func answer(s string) Answer {
 
 // questions are what a probe asks, the best first. A server that lacks the functions is asked the next one from then on.
 // Timeline: on a server that isn't in recovery the name of the WAL file being written has it at once, while
-// pg_control_checkpoint shows the old one until the checkpoint after a promotion.
+// pg_control_checkpoint shows the old one until the checkpoint after a promotion. Default: a transaction that began in recovery
+// stays read-only, and one that is promoted meanwhile would look like a primary that is.
 var questions = []struct{ query, note string }{
 	{`SELECT pg_catalog.pg_backend_pid()::text, pg_catalog.pg_is_in_recovery()::text,
-		pg_catalog.current_setting('transaction_read_only'),
+		pg_catalog.current_setting('default_transaction_read_only'),
 		(SELECT system_identifier::text FROM pg_catalog.pg_control_system()),
 		CASE WHEN pg_catalog.pg_is_in_recovery() THEN (SELECT timeline_id::text FROM pg_catalog.pg_control_checkpoint())
 		ELSE ('x' || substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8))::bit(32)::int::text END`, ""},
 	{`SELECT pg_catalog.pg_backend_pid()::text, pg_catalog.pg_is_in_recovery()::text,
-		pg_catalog.current_setting('transaction_read_only')`,
+		pg_catalog.current_setting('default_transaction_read_only')`,
 		"the server doesn't tell its timeline and system identifier: it can't be fenced"},
 	{`SELECT '0', '', current_setting('transaction_read_only')`,
 		"the server doesn't tell whether it is a standby, nor its timeline: its role is that of its transactions, and it can't be fenced"},
