@@ -303,6 +303,7 @@ func TestResolveCommitAfterACrash(t *testing.T) {
 				if !errors.Is(err, managedpg.ErrOutcomeUnknown) && !errors.Is(err, managedpg.ErrTxLost) {
 					t.Errorf("got %v", err)
 				}
+				<-proxy.Fired()
 				if mine == reused {
 					t.Logf("%s was handed out twice: %v", mine, err)
 					break

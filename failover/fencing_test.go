@@ -170,3 +170,26 @@ func TestMovedAddress(t *testing.T) {
 		}
 	})
 }
+
+// A dial asks for the timeline where there may be an old primary, and only there: it costs a round trip.
+func TestDialsThatAskForTheTimeline(t *testing.T) {
+	for _, c := range []struct {
+		target string
+		seen   []failover.Observation
+		asks   bool
+	}{
+		{"read-write", []failover.Observation{writer(1)}, false},
+		{"read-write", []failover.Observation{writer(2)}, true},
+		{"primary", []failover.Observation{writer(2)}, true},
+		{"any", []failover.Observation{writer(2)}, false},
+		{"any", []failover.Observation{writer(1), writer(2)}, true},
+	} {
+		scene(t, targeting(c.target), c.seen[:1], func(r *rig) {
+			for _, o := range c.seen {
+				r.servers[0].back(o)
+				r.CheckNow(context.Background())
+			}
+			want(r.t, c.target, r.Moves(0), c.asks)
+		})
+	}
+}

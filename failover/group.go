@@ -220,8 +220,9 @@ func orElse(d, otherwise time.Duration) time.Duration {
 // read.
 func (g *Group) Epoch(endpoint int) *atomic.Uint64 { return &g.endpoints[endpoint].epoch }
 
-// Moves says that the endpoint has shown servers of one system on different timelines: its address may lead to the older
-// one again, so each connection must tell Admit which it leads to.
+// Moves says that the endpoint's address may lead to a server that is to be fenced, so that each connection must tell Admit
+// which it leads to, for one round trip at its dial: the address has shown servers of one system on different timelines, or
+// it is a writer that is wanted and its server was promoted once, so that there may be an old primary.
 func (g *Group) Moves(endpoint int) bool { return g.endpoints[endpoint].moves.Load() }
 
 // Current is the number of the endpoint that new connections go to; false when none is usable.
@@ -289,7 +290,8 @@ func (g *Group) observe(e *endpoint, o Observation) {
 	g.fence.see(e.number, o)
 	before := e.Observation
 	e.Observation, e.seen = o, true
-	if g.fence.on && before.known() && o.known() && before.SystemID == o.SystemID && before.Timeline != o.Timeline {
+	changed := before.known() && before.SystemID == o.SystemID && before.Timeline != o.Timeline
+	if g.fence.on && o.known() && (changed || g.rules.target.wantsWriter() && o.Timeline > firstTimeline) {
 		e.moves.Store(true)
 	}
 	// No server writes two timelines without a restart, so this is another one than before at the same address.

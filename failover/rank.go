@@ -96,6 +96,9 @@ func (t target) admits(o Observation) bool {
 	}
 }
 
+// wantsWriter says that no standby will do.
+func (t target) wantsWriter() bool { return t == targetReadWrite || t == targetPrimary }
+
 // preference ranks what is admitted before the configured order does; less is better.
 func (t target) preference(o Observation) int {
 	switch {
@@ -107,6 +110,9 @@ func (t target) preference(o Observation) int {
 		return 0
 	}
 }
+
+// firstTimeline is that of a system in which no standby was ever promoted, nor a backup recovered.
+const firstTimeline = 1
 
 // fence remembers the highest timeline of each system, for as long as the group lives.
 type fence struct {
