@@ -64,6 +64,7 @@ func (g *Group) admit(a *attempt, o Observation) error {
 	switch {
 	case !e.watched, e.lastCheck.IsZero(), admits && !shut:
 		g.observe(e, o)
+		e.dialSaw = time.Now()
 	default:
 		// Behind a proxy this may be another server than the one the others lead to: only a probe decides for them.
 		g.poke(e)

@@ -193,3 +193,22 @@ func TestDialsThatAskForTheTimeline(t *testing.T) {
 		})
 	}
 }
+
+// A probe that was answered before the promotion, and arrives after a dial has seen it, is too old to tell.
+func TestProbeOvertakenByAPromotion(t *testing.T) {
+	scene(t, targeting("read-write"), []failover.Observation{writer(1), standby(1)}, func(r *rig) {
+		r.servers[0].die()
+		r.servers[1].set(func(s *server) { s.latency = 200 * time.Millisecond })
+		r.Start()
+		r.pass(10 * time.Millisecond)
+		r.servers[1].set(func(s *server) { s.latency = 0 })
+		r.servers[1].back(writer(2))
+		r.reaches(1)
+		epoch := r.Epoch(1).Load()
+		r.pass(time.Second)
+		want(r.t, "said", r.heard(), "")
+		want(r.t, "connections made since are used", r.Epoch(1).Load(), epoch)
+		want(r.t, "role", r.Health().Endpoints[1].Role, failover.ReadWrite)
+		want(r.t, "timeline", r.Health().Endpoints[1].Timeline, 2)
+	})
+}

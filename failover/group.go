@@ -148,6 +148,7 @@ type endpoint struct {
 
 	due         time.Time     // when the monitor probes it next
 	began       time.Time     // when the last probe began
+	dialSaw     time.Time     // when a dial's observation was taken in last
 	again       bool          // evidence came while a probe was under way
 	calm        int           // probes in a row that were asked for by evidence and found nothing
 	fails       int           // failed probes in a row

@@ -234,7 +234,11 @@ func (g *Group) checked(e *endpoint, p *probing, o Observation, err error) {
 	if err == nil {
 		e.up()
 		e.good++
-		g.observe(e, o.identifiedBy(e.Observation))
+		if e.dialSaw.After(p.began) && e.admitted && !g.rules.target.admits(o) {
+			e.again = true // it may have been answered before a promotion that a dial has seen
+		} else {
+			g.observe(e, o.identifiedBy(e.Observation))
+		}
 	} else {
 		e.good, e.calm = 0, 0
 		g.probeFailed(e, p.began, err)
