@@ -117,7 +117,8 @@ func TestIdleConnectionsLost(t *testing.T) {
 				db := open(t, c.dsn(dsn))
 				db.SetMaxIdleConns(8)
 				hold(t, db, 8)
-				if n, err := pgtest.Shared(t).TerminateBackends(dbName(t, dsn)); err != nil || n != 8 {
+				// A probe may be there too.
+				if n, err := pgtest.Shared(t).TerminateBackends(dbName(t, dsn)); err != nil || n < 8 {
 					t.Fatalf("terminated %d backends, %v", n, err)
 				}
 				var group sync.WaitGroup
