@@ -99,34 +99,44 @@ func TestFencedServerGetsNothingMore(t *testing.T) {
 	a := pgtest.Start(t)
 	b := standby(t, a)
 	createCalls(t, a)
+	holder, err := opened(t, "pgx", a.DSN()).Conn(t.Context())
+	do(t, err)
 	type user struct {
 		combination
-		db     *sql.DB
-		tx     *sql.Tx
-		sleeps chan error
+		db    *sql.DB
+		tx    *sql.Tx
+		waits chan error
 	}
 	var users []*user
-	for _, c := range combinations {
-		u := &user{combination: c, db: quietly(t, c.dsn(a.DSN(), "health_check_interval=100ms", to(b))), sleeps: make(chan error, 1)}
+	for i, c := range combinations {
+		u := &user{combination: c, db: quietly(t, c.dsn(a.DSN(), "health_check_interval=100ms", to(b))), waits: make(chan error, 1)}
 		users = append(users, u)
+		mustExec(t, holder, "SELECT pg_advisory_lock($1)", i)
 		var err error
 		u.tx, err = u.db.Begin()
 		do(t, err)
 		mustExec(t, u.tx, "INSERT INTO calls VALUES ('tx', 1, 1)")
 		poolOf(t, u.db).CheckNow(t.Context())
 		go func() {
-			_, err := u.db.Exec("SELECT pg_sleep(0.8)")
-			u.sleeps <- err
+			_, err := u.db.Exec("SELECT pg_advisory_lock($1)", i)
+			u.waits <- err
 		}()
 	}
-	eventually(t, "all sleep", func() bool {
-		n, err := a.QueryString("SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(0.8)%' AND state = 'active' AND application_name <> 'pgtest'")
+	eventually(t, "all wait", func() bool {
+		n, err := a.QueryString("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'advisory'")
 		return err == nil && n == fmt.Sprint(len(users))
 	})
 	do(t, b.Promote()) // with a still there, as an operator must not
+	var leaving sync.WaitGroup
+	for i, u := range users {
+		leaving.Go(func() {
+			eventually(t, "the other one is used", func() bool { return !poolOf(t, u.db).Failover().IsPrimary })
+			mustExec(t, holder, "SELECT pg_advisory_unlock($1)", i)
+		})
+	}
+	leaving.Wait()
 	for _, u := range users {
-		eventually(t, "the other one is used", func() bool { return !poolOf(t, u.db).Failover().IsPrimary })
-		if err := <-u.sleeps; err != nil {
+		if err := <-u.waits; err != nil {
 			t.Errorf("%v: the statement under way: %v", u, err)
 		}
 		if _, err := u.tx.Exec("INSERT INTO calls VALUES ('tx', 2, 1)"); !errors.Is(err, managedpg.ErrTxLost) {
