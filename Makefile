@@ -47,8 +47,8 @@ failover:
 	@cd integration && go run ./failover $(FLAGS)
 
 fuzz:
-	@go test -run - -fuzz FuzzParseDSN -fuzztime 30s ./driver
-	@go test -run - -fuzz FuzzText -fuzztime 30s ./conn
+	@go test -run - -fuzz FuzzParseDSN -fuzztime 30s -fuzzminimizetime 1s ./driver
+	@go test -run - -fuzz FuzzText -fuzztime 30s -fuzzminimizetime 1s ./conn
 
 check:
 	@go run golang.org/x/vuln/cmd/govulncheck@latest ./...
