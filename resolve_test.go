@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -215,6 +216,23 @@ func TestResolveCommitHonestly(t *testing.T) {
 		if n := value[int](t, r.db, "SELECT count(*) FROM pg_prepared_statements WHERE statement = 'SELECT 1'"); !c.governed && n > 0 {
 			t.Errorf("a connection with %d forgotten statements is used", n)
 		}
+
+		// With a second one that nobody could hear any more: it isn't asked.
+		r.db.SetMaxIdleConns(3)
+		warm(t, r.db, 3)
+		ctx, cancel = context.WithCancel(t.Context())
+		r.proxy.Arm(pgtest.Fault{On: onCommitOf, Do: pgtest.Reset, Hook: func() {
+			r.proxy.Arm(pgtest.Fault{On: pgtest.OnText("pg_xact_status("), Do: pgtest.Hang, Hook: cancel})
+		}})
+		r.proxy.ResetCounts()
+		r.wantErr(r.inTx(ctx, opts, insert1(nothing)), managedpg.ErrOutcomeUnknown)
+		r.proxy.Release()
+		asked := slices.DeleteFunc(r.proxy.Queries(), func(q string) bool { return !strings.Contains(q, "pg_xact_status(") })
+		if len(asked) != 1 {
+			t.Errorf("%d were asked", len(asked))
+		}
+		r.want(1, 1)
+		r.db.SetMaxIdleConns(2)
 
 		// A plain user can, too, and when it suits him.
 		warm(t, r.db, 2)
