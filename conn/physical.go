@@ -23,7 +23,7 @@ type physical struct {
 	pgx      *stdlib.Conn   // base, if it is that; set when opened
 	sock     *socket        // nil if it wasn't dialled by us; set when opened
 	endpoint *Endpoint      // set when opened
-	route    int            // the endpoint's number with the Router; set when opened
+	member   int            // the endpoint's number with the Router; set when opened
 	epoch    uint64         // the endpoint's epoch then; set when opened
 	epochNow *atomic.Uint64 // what it is now; set when opened
 	drains   uint64         // the pool's count of drains then; set when opened
@@ -251,13 +251,16 @@ func (ph *physical) kill(reason error) {
 }
 
 // open dials the endpoint and makes a physical connection of what it gets, if the router admits it.
-func (p *Pool) open(ctx context.Context, e *Endpoint, moves bool) (*physical, error) {
+func (p *Pool) open(ctx context.Context, to Route) (*physical, error) {
 	start := now()
-	base, sock, err := e.connect(ctx)
+	base, sock, err := to.Endpoint.connect(ctx)
 	if err != nil {
 		return nil, err
 	}
-	ph := &physical{base: base, features: featuresOf(base), sock: sock, endpoint: e, pool: p}
+	ph := &physical{
+		base: base, features: featuresOf(base), sock: sock, pool: p,
+		endpoint: to.Endpoint, member: to.Member, epochNow: to.Epoch,
+	}
 	ph.pgx, _ = base.(*stdlib.Conn)
 	ready := false
 	defer func() { // also when OnConnect panics
@@ -268,7 +271,7 @@ func (p *Pool) open(ctx context.Context, e *Endpoint, moves bool) (*physical, er
 			ph.close(func() {})
 		}
 	}()
-	if err := p.prepare(ctx, ph, moves); err != nil {
+	if err := p.prepare(ctx, ph, to.Moves); err != nil {
 		return nil, err
 	}
 	ready = true

@@ -40,23 +40,30 @@ type Options struct {
 	Leaks          *leak.Tracker // nil: no leak detection
 	ReclaimAfter   time.Duration // what Leaks has
 	// Prober is an endpoint's, whose connection a LostError's Resolve may ask; it may be nil, or return nil.
-	Prober func(endpoint int) *Prober
+	Prober func(member int) *Prober
 }
 
-// Router says which endpoint a new connection leads to, and hears what calls tell of the endpoints.
+// Router says where a new connection leads to, and hears what calls tell of the servers.
 type Router interface {
-	// Connect calls open with the number of the endpoint to dial, and with others when that fails, until one succeeds or
-	// there is no use in going on.
-	Connect(ctx context.Context, open func(ctx context.Context, endpoint int) error) error
+	// Connect calls open with the one to dial, and with others when that fails, until one succeeds or there is no use in
+	// going on.
+	Connect(ctx context.Context, open func(ctx context.Context, to Route) error) error
 	// Admit is asked, with open's context, whether the connection that was opened may be used.
 	Admit(ctx context.Context, s Server) error
-	// Epoch changes when connections made to the endpoint before are no longer to be used. It is looked at in every checkout
-	// and check-in.
-	Epoch(endpoint int) *atomic.Uint64
-	// Moves says that Admit needs to know the timeline of the server that a new connection leads to.
-	Moves(endpoint int) bool
-	// CallFailed is evidence about the endpoint.
-	CallFailed(endpoint int, err error)
+	// CallFailed is evidence about the one of that number.
+	CallFailed(member int, err error)
+}
+
+// Route is where a connection is to lead.
+type Route struct {
+	// Endpoint is to be dialled.
+	Endpoint *Endpoint
+	// Member is its number with the Router.
+	Member int
+	// Epoch changes when connections made before are no longer to be used. It is looked at in every checkout and check-in.
+	Epoch *atomic.Uint64
+	// Moves says that Admit needs to know the timeline of the server that the connection leads to.
+	Moves bool
 }
 
 // Pool lends physical connections.
@@ -70,12 +77,11 @@ type Router interface {
 type Pool struct {
 	Recorder stats.Recorder
 
-	opts      Options
-	governed  bool
-	reclaims  bool // checkouts may be taken back
-	endpoints []*Endpoint
-	router    Router
-	opener    openerDetector
+	opts     Options
+	governed bool
+	reclaims bool // checkouts may be taken back
+	router   Router
+	opener   openerDetector
 
 	warnOfLimit sync.Once
 
@@ -99,15 +105,14 @@ type Pool struct {
 	all     map[*physical]struct{} // every open connection, free or not
 }
 
-// New makes a pool. The router numbers its endpoints as they are given here.
-func New(opts Options, router Router, endpoints ...*Endpoint) *Pool {
+// New makes a pool.
+func New(opts Options, router Router) *Pool {
 	p := &Pool{
-		opts:      opts,
-		governed:  opts.Size > 0,
-		reclaims:  opts.ReclaimAfter > 0 && opts.Leaks != nil,
-		endpoints: endpoints,
-		router:    router,
-		all:       make(map[*physical]struct{}),
+		opts:     opts,
+		governed: opts.Size > 0,
+		reclaims: opts.ReclaimAfter > 0 && opts.Leaks != nil,
+		router:   router,
+		all:      make(map[*physical]struct{}),
 	}
 	p.ctx, p.stop = context.WithCancel(context.Background())
 	p.permits.limit, p.permits.patience = -1, opts.Timeout
@@ -299,7 +304,7 @@ func (p *Pool) callFailed(ctx context.Context, ph *physical, err error) {
 		p.lastLoss.Store(int64(now()))
 	}
 	if !errors.Is(ctx.Err(), context.Canceled) {
-		p.router.CallFailed(ph.route, err)
+		p.router.CallFailed(ph.member, err)
 	}
 }
 
@@ -400,12 +405,11 @@ func (p *Pool) dial(ctx context.Context) (*physical, error) {
 		}
 	}()
 	drains := p.drains.Load()
-	err := p.router.Connect(ctx, func(ctx context.Context, i int) error {
-		epochNow := p.router.Epoch(i)
-		epoch := epochNow.Load()
-		opened, err := p.open(ctx, p.endpoints[i], p.router.Moves(i))
+	err := p.router.Connect(ctx, func(ctx context.Context, to Route) error {
+		epoch := to.Epoch.Load()
+		opened, err := p.open(ctx, to)
 		if err == nil {
-			opened.route, opened.epoch, opened.epochNow, opened.drains = i, epoch, epochNow, drains
+			opened.epoch, opened.drains = epoch, drains
 			ph = opened
 		}
 		return err
@@ -553,16 +557,16 @@ func (p *Pool) Close() error {
 	return nil
 }
 
-// Kill lets nothing more be sent to an endpoint on the connections there are. What was sent may still be answered, for up
+// Kill lets nothing more be sent to a server on the connections there are. What was sent may still be answered, for up
 // to closeLimit: to close the socket under it would not undo it, only leave its sender in the dark. Whatever comes next on
 // such a connection gets the reason.
-func (p *Pool) Kill(endpoint int, reason error) {
-	p.onThose(func(ph *physical) bool { return ph.route == endpoint }, func(ph *physical) { ph.condemn(reason) })
+func (p *Pool) Kill(member int, reason error) {
+	p.onThose(func(ph *physical) bool { return ph.member == member }, func(ph *physical) { ph.condemn(reason) })
 }
 
-// KillStuck closes the sockets to an endpoint on which somebody waits for the server, that has said nothing since then.
-func (p *Pool) KillStuck(endpoint int, since time.Time, reason error) {
-	p.onThose(func(ph *physical) bool { return ph.route == endpoint && ph.stuck(since) }, func(ph *physical) { ph.kill(reason) })
+// KillStuck closes the sockets to a server on which somebody waits for the server, that has said nothing since then.
+func (p *Pool) KillStuck(member int, since time.Time, reason error) {
+	p.onThose(func(ph *physical) bool { return ph.member == member && ph.stuck(since) }, func(ph *physical) { ph.kill(reason) })
 }
 
 func (p *Pool) onThose(meant func(*physical) bool, how func(*physical)) {

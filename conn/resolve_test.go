@@ -22,7 +22,7 @@ func TestWitnessIsNobodyElses(t *testing.T) {
 			opts.Name = "app"
 			opts.Logger = func() *slog.Logger { return slog.New(slog.DiscardHandler) }
 			opts.PrePing = true
-			p := New(opts, straight{}, Foreign("nowhere", &base))
+			p := New(opts, straight{Foreign("nowhere", &base)})
 			db := sql.OpenDB(poolConnector{p})
 			if opts.Size == 0 {
 				db.SetMaxIdleConns(2)
@@ -77,7 +77,7 @@ func TestWitnessIsNobodyElses(t *testing.T) {
 // TestClosedWhileLent: database/sql closes a connection that is borrowed.
 func TestClosedWhileLent(t *testing.T) {
 	var base soleBase
-	p := New(Options{Name: "app"}, straight{}, Foreign("nowhere", &base))
+	p := New(Options{Name: "app"}, straight{Foreign("nowhere", &base)})
 	db := sql.OpenDB(poolConnector{p})
 	if err := db.PingContext(t.Context()); err != nil {
 		t.Fatal(err)

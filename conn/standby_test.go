@@ -21,7 +21,7 @@ func TestPoolerThatRepeatsAnOldRole(t *testing.T) {
 				t.Fatal(err)
 			}
 			var admitted Server
-			p := New(Options{Role: true, Name: "pooler"}, admitting{straight{}, &admitted}, e)
+			p := New(Options{Role: true, Name: "pooler"}, admitting{straight{e}, &admitted})
 			defer p.Close()
 			c, err := p.Connect(t.Context())
 			if err != nil {

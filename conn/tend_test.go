@@ -72,7 +72,7 @@ func bubble(t *testing.T, opts Options, f func(t *testing.T, p *Pool, s *slowSer
 		Started = time.Now()
 		opts.Name, opts.Logger = "app", func() *slog.Logger { return slog.New(slog.DiscardHandler) }
 		s := &slowServer{}
-		p := New(opts, straight{}, Foreign("slow", s))
+		p := New(opts, straight{Foreign("slow", s)})
 		f(t, p, s)
 		_ = p.Close()
 		synctest.Wait()

@@ -19,20 +19,18 @@ import (
 func newFakePool(t *testing.T, opts Options) *Pool {
 	opts.Name = "app"
 	opts.Logger = func() *slog.Logger { return slog.New(slog.DiscardHandler) }
-	p := New(opts, straight{}, Foreign("nowhere", fakeConnector{}))
+	p := New(opts, straight{Foreign("nowhere", fakeConnector{})})
 	t.Cleanup(func() { _ = p.Close() })
 	return p
 }
 
 // straight is a Router with a single endpoint.
-type straight struct{}
+type straight struct{ endpoint *Endpoint }
 
-func (straight) Connect(ctx context.Context, open func(context.Context, int) error) error {
-	return open(ctx, 0)
+func (s straight) Connect(ctx context.Context, open func(context.Context, Route) error) error {
+	return open(ctx, Route{Endpoint: s.endpoint, Epoch: new(atomic.Uint64)})
 }
 func (straight) Admit(context.Context, Server) error { return nil }
-func (straight) Epoch(int) *atomic.Uint64            { return new(atomic.Uint64) }
-func (straight) Moves(int) bool                      { return false }
 func (straight) CallFailed(int, error)               {}
 
 type fakeConnector struct{}

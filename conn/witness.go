@@ -95,7 +95,7 @@ func (e *Endpoint) witness(ctx context.Context) (*witness, error) {
 // that somebody uses it.
 func (p *Pool) witness(ctx context.Context, d *doubt, except map[any]bool) (w *witness, busy bool) {
 	meant := func(ph *physical) bool { // asked of connections in use too, of which pgx must not be asked anything
-		return ph.route == d.lost.route && ph.opened < d.at && !except[ph] && (ph.sock == nil || ph.sock.broken() == nil)
+		return ph.member == d.lost.member && ph.opened < d.at && !except[ph] && (ph.sock == nil || ph.sock.broken() == nil)
 	}
 	var older []*physical
 	p.mu.Lock()
@@ -107,7 +107,7 @@ func (p *Pool) witness(ctx context.Context, d *doubt, except map[any]bool) (w *w
 	p.mu.Unlock()
 	if p.opts.Prober != nil {
 		// The monitor's own does as well, and nobody waits for it.
-		if w, busy = p.opts.Prober(d.lost.route).witness(d, except); w != nil {
+		if w, busy = p.opts.Prober(d.lost.member).witness(d, except); w != nil {
 			return w, true
 		}
 	}

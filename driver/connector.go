@@ -118,7 +118,7 @@ func NewConnector(cfg *Config) (*Connector, error) {
 		Leaks:          c.leaks,
 		ReclaimAfter:   cfg.LeakReclaimAfter,
 		Prober:         c.router.prober,
-	}, c.router, endpoints...)
+	}, c.router)
 	register(c)
 	return c, nil
 }

@@ -12,13 +12,14 @@ import (
 // router lets the pool ask the failover group, and the group act on the pool. Neither knows the other.
 type router struct {
 	*failover.Group
-	probers []*conn.Prober
+	endpoints []*conn.Endpoint
+	probers   []*conn.Prober
 }
 
 // newRouter makes the group of the endpoints. What it decides about their connections is done to the pool that pool
 // returns, which isn't made yet.
 func newRouter(cfg *Config, name string, endpoints []*conn.Endpoint, pool func() *conn.Pool) *router {
-	r := &router{}
+	r := &router{endpoints: endpoints}
 	several := len(endpoints) > 1
 	probed := cfg.HealthCheck && (len(cfg.Endpoints) == 0 || !cfg.parsed())
 	var members []failover.Endpoint
@@ -51,10 +52,10 @@ func newRouter(cfg *Config, name string, endpoints []*conn.Endpoint, pool func()
 		DialLimit:             dialLimit(cfg, several),
 		Logger:                cfg.logger,
 		OnFailover:            cfg.OnFailover,
-		Drop:                  func(endpoint int, reason error) { pool().Kill(endpoint, reason) },
+		Drop:                  func(member int, reason error) { pool().Kill(member, reason) },
 		Drain:                 func(int) { pool().Sweep() },
-		Stuck: func(endpoint int, since time.Time, reason error) {
-			pool().KillStuck(endpoint, since, reason)
+		Stuck: func(member int, since time.Time, reason error) {
+			pool().KillStuck(member, since, reason)
 		},
 	}, members...)
 	return r
@@ -69,17 +70,24 @@ func dialLimit(cfg *Config, several bool) int {
 	return max(cfg.PoolSize, 4)
 }
 
+// Connect is conn.Router's.
+func (r *router) Connect(ctx context.Context, open func(context.Context, conn.Route) error) error {
+	return r.Group.Connect(ctx, func(ctx context.Context, to failover.Route) error {
+		return open(ctx, conn.Route{Endpoint: r.endpoints[to.Member], Member: to.Member, Epoch: to.Epoch, Moves: to.Moves})
+	})
+}
+
 // Admit is conn.Router's.
 func (r *router) Admit(ctx context.Context, s conn.Server) error {
 	return failover.Admit(ctx, observation(s))
 }
 
 // prober is an endpoint's, nil if it isn't probed.
-func (r *router) prober(endpoint int) *conn.Prober {
-	if endpoint >= len(r.probers) {
+func (r *router) prober(member int) *conn.Prober {
+	if member >= len(r.probers) {
 		return nil
 	}
-	return r.probers[endpoint]
+	return r.probers[member]
 }
 
 // close ends the monitor, and the connections that its probes have kept.

@@ -59,7 +59,7 @@ func (g *Group) admit(a *attempt, o Observation) error {
 	e := a.endpoint
 	promoted := e.seen && o.writes() && !e.writes()
 	o = o.over(e.Observation)
-	g.fence.see(e.number, o)
+	g.fence.see(e.name, o)
 	admits, shut := g.rules.target.admits(o), g.fence.shuts(o)
 	switch {
 	case !e.watched, e.lastCheck.IsZero(), admits && !shut:
@@ -94,8 +94,8 @@ func (g *Group) admit(a *attempt, o Observation) error {
 // A server without room (53xxx) is asked again with backoff, within the budget, and no other one is asked instead. When
 // none is usable and one is misconfigured, Connect asks that one once more and fails at once.
 //
-// A connection whose endpoint's Epoch is no longer what it was before the dial must not be used.
-func (g *Group) Connect(ctx context.Context, dial func(ctx context.Context, endpoint int) error) error {
+// A connection whose Route's Epoch is no longer what it was before the dial must not be used.
+func (g *Group) Connect(ctx context.Context, dial func(ctx context.Context, to Route) error) error {
 	g.Start()
 	c := &checkout{
 		Group: g, ctx: ctx, dial: dial, began: time.Now(),
@@ -111,7 +111,7 @@ func (g *Group) Connect(ctx context.Context, dial func(ctx context.Context, endp
 type checkout struct {
 	*Group
 	ctx   context.Context
-	dial  func(context.Context, int) error
+	dial  func(context.Context, Route) error
 	began time.Time
 
 	rounds int                 // over all endpoints, begun
@@ -241,13 +241,12 @@ func (c *checkout) next() (e *endpoint, left int) {
 			e = o
 		}
 	}
-	current := c.endpoints[c.current]
-	currentFirst := current.usable(c.rules.target) && !current.silent
+	currentFirst := c.current.usable(c.rules.target) && !c.current.silent
 	if currentFirst {
-		consider(current)
+		consider(c.current)
 	}
 	for _, i := range order(c.rules.target, c.candidates()) {
-		if o := c.endpoints[i]; o != current || !currentFirst {
+		if o := c.endpoints[i]; o != c.current || !currentFirst {
 			consider(o)
 		}
 	}
@@ -403,6 +402,7 @@ func (c *checkout) try(e *endpoint, limit time.Duration, means error) (outcome, 
 	a.verdicts = e.verdicts
 	e.lent = true
 	c.dials[a] = struct{}{}
+	to := e.route()
 	c.mu.Unlock()
 
 	dialCtx := context.WithValue(ctx, attemptKey{}, a)
@@ -421,7 +421,7 @@ func (c *checkout) try(e *endpoint, limit time.Duration, means error) (outcome, 
 	if limit > 0 {
 		dialCtx, stop = context.WithTimeoutCause(dialCtx, limit, means)
 	}
-	err := c.dial(dialCtx, e.number)
+	err := c.dial(dialCtx, to)
 	cause := context.Cause(dialCtx)
 	stop()
 	cancel(nil)
@@ -636,8 +636,8 @@ func (c *checkout) fail(ctxErr error) error {
 // failLocked needs the lock.
 func (c *checkout) failLocked(ctxErr error) error {
 	n := &NoEndpointError{Pool: c.opts.Pool, Waited: time.Since(c.began), Err: ctxErr}
-	for i, e := range c.endpoints {
-		entry := EndpointError{Endpoint: e.name, State: e.state, Reason: strings.TrimPrefix(c.whyNot(i), string(e.state)+": "), Err: e.lastErr}
+	for _, e := range c.endpoints {
+		entry := EndpointError{Endpoint: e.name, State: e.state, Reason: strings.TrimPrefix(c.whyNot(e), string(e.state)+": "), Err: e.lastErr}
 		if t, ok := c.tried[e]; ok {
 			entry.Err = t.err
 			if !e.fenced && e.admitted {

@@ -21,12 +21,12 @@ func Example() {
 	defer g.Close()
 
 	roles := []failover.Role{"", failover.ReadOnly, failover.ReadWrite}
-	err := g.Connect(context.Background(), func(ctx context.Context, endpoint int) error {
-		if endpoint == 0 {
+	err := g.Connect(context.Background(), func(ctx context.Context, to failover.Route) error {
+		if to.Member == 0 {
 			return syscall.ECONNREFUSED
 		}
 		// The connection is open, and its role has been read. If it won't do, the one who dials closes it.
-		return failover.Admit(ctx, failover.Observation{Role: roles[endpoint]})
+		return failover.Admit(ctx, failover.Observation{Role: roles[to.Member]})
 	})
 	fmt.Println(err, g.Status().Current)
 	for _, e := range g.Health().Endpoints {

@@ -36,19 +36,19 @@ func (g *Group) Failback(ctx context.Context) error {
 		c := &checkout{Group: g, began: time.Now()}
 		return c.failLocked(nil)
 	}
-	if best[0] != g.current {
-		g.move(best[0], "asked for")
+	if to := g.endpoints[best[0]]; to != g.current {
+		g.move(to, "asked for")
 		g.settle()
 		return nil
 	}
 	var better []string
-	for i := range g.current {
-		if e := g.endpoints[i]; !e.usable(g.rules.target) && !e.barred {
-			better = append(better, e.name+" "+g.whyNot(i))
+	for _, e := range g.endpoints[:best[0]] {
+		if !e.usable(g.rules.target) && !e.barred {
+			better = append(better, e.name+" "+g.whyNot(e))
 		}
 	}
 	if better == nil {
 		return nil
 	}
-	return fmt.Errorf("managedpg: pool %q: staying with %s: %s", g.opts.Pool, g.endpoints[g.current].name, strings.Join(better, "; "))
+	return fmt.Errorf("managedpg: pool %q: staying with %s: %s", g.opts.Pool, g.current.name, strings.Join(better, "; "))
 }

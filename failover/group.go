@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -65,16 +66,16 @@ type Options struct {
 	// OnFailover is told of failovers and failbacks, by a goroutine of its own, so that it may take its time.
 	OnFailover func(Event)
 
-	// Drop: the endpoint's connections must go now, whoever uses them. The reason is a *DropError of kind RoleLost,
+	// Drop: the member's connections must go now, whoever uses them. The reason is a *DropError of kind RoleLost,
 	// Fenced or Moved.
-	Drop func(endpoint int, reason error)
-	// Drain: the endpoint's free connections must go now, the others when they are checked in. It is down, or was left
+	Drop func(member int, reason error)
+	// Drain: the member's free connections must go now, the others when they are checked in. It is down, or was left
 	// for a better one. Calls on it that still make progress are left alone.
-	Drain func(endpoint int)
+	Drain func(member int)
 	// Stuck: the sockets of calls that have heard nothing since then must be closed: two probes were not answered since,
 	// and another endpoint is usable. It is called again after each further probe without an answer. The reason is a
 	// *DropError of kind Hung.
-	Stuck func(endpoint int, since time.Time, reason error)
+	Stuck func(member int, since time.Time, reason error)
 }
 
 // Group is the endpoints of one pool: what is known of each, and which one is used.
@@ -97,7 +98,7 @@ type Group struct {
 	mu       sync.Mutex
 	closed   bool
 	fence    fence
-	current  int           // the endpoint used, or the last one that was
+	current  *endpoint     // the one used, or the last one that was; nil if there is none at all
 	held     int           // the best preference that current had while it was used
 	lostAt   time.Time     // since when none is usable; zero while one is
 	lostWhy  string        // why the one used then no longer was
@@ -129,7 +130,6 @@ type endpoint struct {
 	watched bool // the monitor probes it
 
 	epoch   atomic.Uint64
-	moves   atomic.Bool   // see Moves
 	slots   chan struct{} // one for each dial under way
 	probing chan struct{} // holds one while a probe is under way
 	poked   chan struct{} // tells the monitor that due has changed
@@ -142,6 +142,7 @@ type endpoint struct {
 	seen     bool  // its Observation is one
 	lent     bool  // connections to it may exist
 	fresh    bool  // connections of its present epoch may exist
+	moves    bool  // see Route
 	verdicts int   // how often it was found down
 	revived  int   // how often it became usable, or was cleared of suspicion
 	lastErr  error // the last failed dial or probe; nil while it is up
@@ -206,6 +207,9 @@ func New(opts Options, endpoints ...Endpoint) *Group {
 			dialFailed: make(chan struct{}),
 		})
 	}
+	if len(g.endpoints) > 0 {
+		g.current = g.endpoints[0]
+	}
 	return g
 }
 
@@ -216,37 +220,57 @@ func orElse(d, otherwise time.Duration) time.Duration {
 	return otherwise
 }
 
-// Epoch changes when connections made to the endpoint before are no longer to be used: it went down, lost its role, was
-// fenced, or was left for a better one. Load it before the dial, keep that with the connection, and compare. It is only to be
-// read.
-func (g *Group) Epoch(endpoint int) *atomic.Uint64 { return &g.endpoints[endpoint].epoch }
+// Route is where a dial is to lead.
+type Route struct {
+	// Member is the number of the endpoint, by which CallFailed and the callbacks name it.
+	Member int
+	// Epoch changes when connections made before are no longer to be used: the endpoint went down, lost its role, was
+	// fenced, or was left for a better one. Load it before the dial, keep that with the connection, and compare. It is only
+	// to be read.
+	Epoch *atomic.Uint64
+	// Moves says that the address may lead to a server that is to be fenced, so that each connection must tell Admit which
+	// it leads to, for one round trip at its dial: the address has shown servers of one system on different timelines, or it
+	// is a writer that is wanted and its server was promoted once, so that there may be an old primary.
+	Moves bool
+}
 
-// Moves says that the endpoint's address may lead to a server that is to be fenced, so that each connection must tell Admit
-// which it leads to, for one round trip at its dial: the address has shown servers of one system on different timelines, or
-// it is a writer that is wanted and its server was promoted once, so that there may be an old primary.
-func (g *Group) Moves(endpoint int) bool { return g.endpoints[endpoint].moves.Load() }
+// route needs the lock.
+func (e *endpoint) route() Route { return Route{Member: e.number, Epoch: &e.epoch, Moves: e.moves} }
+
+// member finds an endpoint by its number. It needs the lock.
+func (g *Group) member(number int) *endpoint {
+	for _, e := range g.endpoints {
+		if e.number == number {
+			return e
+		}
+	}
+	return nil
+}
 
 // Current is the number of the endpoint that new connections go to; false when none is usable.
 func (g *Group) Current() (int, bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.current, g.lostAt.IsZero()
+	if g.current == nil {
+		return 0, false
+	}
+	return g.current.number, g.lostAt.IsZero()
 }
 
 // CallFailed is evidence from a call on a connection to the endpoint: it was lost, ended by the server, ran into its
 // deadline unanswered, or met 25006 outside a transaction declared READ ONLY. Errors that say nothing about the endpoint
 // do no harm. The endpoint is probed at once, by one probe at a time, whatever the number of calls.
-func (g *Group) CallFailed(endpoint int, err error) {
+func (g *Group) CallFailed(member int, err error) {
 	effect := effectOf(fromCall, Classify(err))
 	if effect == nothing {
 		return
 	}
 	g.mu.Lock()
 	defer g.unlock()
-	if g.closed {
+	e := g.member(member)
+	if g.closed || e == nil {
 		return
 	}
-	e := g.endpoints[endpoint]
 	if effect == suspectNow {
 		e.suspect()
 		g.settle()
@@ -288,12 +312,12 @@ func (g *Group) observe(e *endpoint, o Observation) {
 	if o.Role == "" {
 		o.Role = RoleUnknown
 	}
-	g.fence.see(e.number, o)
+	g.fence.see(e.name, o)
 	before := e.Observation
 	e.Observation, e.seen = o, true
 	changed := before.known() && before.SystemID == o.SystemID && before.Timeline != o.Timeline
 	if g.fence.on && o.known() && (changed || g.rules.target.wantsWriter() && o.Timeline > firstTimeline) {
-		e.moves.Store(true)
+		e.moves = true
 	}
 	// No server writes two timelines without a restart, so this is another one than before at the same address.
 	if g.fence.on && before.known() && o.known() && before.writes() && o.writes() &&
@@ -309,23 +333,23 @@ func (g *Group) settle() {
 		woken = g.review(e) || woken
 	}
 	cs := g.candidates()
-	next, why := g.rules.choose(cs, g.current)
+	next, why := g.rules.choose(cs, slices.Index(g.endpoints, g.current))
 	switch {
 	case next < 0:
 		if g.lostAt.IsZero() {
 			g.lostAt, g.lostWhy = time.Now(), g.whyNot(g.current)
-			g.log(slog.LevelWarn, "managedpg: no endpoint is usable", "last", g.endpoints[g.current].name, "reason", g.lostWhy)
+			g.log(slog.LevelWarn, "managedpg: no endpoint is usable", "last", g.current.name, "reason", g.lostWhy)
 			woken = true
 		}
 		if g.waiting > 0 {
 			g.hasten()
 		}
 	default:
-		if next != g.current {
-			g.move(next, why)
+		e := g.endpoints[next]
+		if e != g.current {
+			g.move(e, why)
 			woken = true
 		}
-		e := g.endpoints[next]
 		g.held = min(g.held, g.rules.target.preference(e.Observation))
 		g.settled = g.settled || e.state == Up
 		g.lostAt, g.hurrying = time.Time{}, time.Time{}
@@ -356,10 +380,10 @@ func (g *Group) review(e *endpoint) (changed bool) {
 	usable := e.candidate.usable(g.rules.target)
 	switch {
 	case e.fenced && !wasFenced:
-		g.log(slog.LevelWarn, "managedpg: endpoint is fenced", "endpoint", e.name, "reason", g.whyNot(e.number))
-		g.drop(e, Fenced, g.whyNot(e.number))
+		g.log(slog.LevelWarn, "managedpg: endpoint is fenced", "endpoint", e.name, "reason", g.whyNot(e))
+		g.drop(e, Fenced, g.whyNot(e))
 	case !e.admitted && wasAdmitted:
-		g.drop(e, RoleLost, g.whyNot(e.number))
+		g.drop(e, RoleLost, g.whyNot(e))
 	case e.state == Down && e.shown != Down:
 		g.drain(e)
 	}
@@ -375,12 +399,12 @@ func (g *Group) review(e *endpoint) (changed bool) {
 }
 
 // move makes another endpoint the current one. Without a why the one used before has become unusable. It needs the lock.
-func (g *Group) move(next int, why string) {
+func (g *Group) move(to *endpoint, why string) {
 	now := time.Now()
-	from, to := g.endpoints[g.current], g.endpoints[next]
+	from := g.current
 	preference := g.rules.target.preference(to.Observation)
 	kind := Failover
-	if preference < g.held || preference == g.held && next < g.current {
+	if preference < g.held || preference == g.held && to.number < from.number {
 		kind = Failback
 	}
 	forced := why == ""
@@ -388,7 +412,7 @@ func (g *Group) move(next int, why string) {
 	case !g.lostAt.IsZero():
 		why = g.lostWhy
 	case forced:
-		why = g.whyNot(g.current)
+		why = g.whyNot(from)
 	}
 	// Finding out at the start that the first endpoint has another role than the one wanted is no failover.
 	quiet := forced && !g.settled && from.state != Down && from.state != Misconfigured
@@ -396,7 +420,7 @@ func (g *Group) move(next int, why string) {
 	if !g.lostAt.IsZero() {
 		e.Duration = now.Sub(g.lostAt)
 	}
-	g.current, g.held = next, preference
+	g.current, g.held = to, preference
 	if !quiet {
 		g.record(e)
 	}
@@ -423,13 +447,13 @@ func (g *Group) record(e Event) {
 // checkouts that went elsewhere while the current one was suspect; and has stuck calls on a hung one closed. A suspect
 // current endpoint may be about to be left, so connections elsewhere are kept until that is settled. It needs the lock.
 func (g *Group) tidy() {
-	for i, e := range g.endpoints {
+	for _, e := range g.endpoints {
 		switch {
-		case i == g.current:
+		case e == g.current:
 		case e.state == Down && e.unanswered >= 2 && e.unanswered != e.stuckAt:
 			e.stuckAt = e.unanswered
 			g.stuck(e)
-		case e.fresh && g.endpoints[g.current].state == Up:
+		case e.fresh && g.current.state == Up:
 			g.drain(e)
 		}
 	}
@@ -445,7 +469,7 @@ func (g *Group) warnOfTwo(cs []candidate) {
 			if a.state == Up && b.state == Up && sameWriter(a, b) {
 				g.twoSaid = true
 				g.log(slog.LevelError, "managedpg: two endpoints accept writes on one timeline; unless both lead to one server the data is splitting",
-					"endpoint", g.endpoints[j].name, "other", g.endpoints[i].name, "timeline", a.Timeline, "using", g.endpoints[g.current].name)
+					"endpoint", g.endpoints[j].name, "other", g.endpoints[i].name, "timeline", a.Timeline, "using", g.current.name)
 				return
 			}
 		}
@@ -481,8 +505,8 @@ func (g *Group) stuck(e *endpoint) {
 }
 
 // whyNot says why an endpoint isn't usable; "" if it is. It needs the lock.
-func (g *Group) whyNot(i int) string {
-	switch e := g.endpoints[i]; {
+func (g *Group) whyNot(e *endpoint) string {
+	switch {
 	case e.barred:
 		return "failover is off"
 	case e.fenced:
@@ -502,7 +526,7 @@ func (g *Group) whyNot(i int) string {
 
 func (g *Group) whyFenced(o Observation) string {
 	n := g.fence.highest[o.SystemID]
-	return fmt.Sprintf("on timeline %d, while %s was seen on timeline %d", o.Timeline, g.endpoints[n.endpoint].name, n.timeline)
+	return fmt.Sprintf("on timeline %d, while %s was seen on timeline %d", o.Timeline, n.endpoint, n.timeline)
 }
 
 func (g *Group) whyNotAdmitted(o Observation) string {

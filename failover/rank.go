@@ -123,11 +123,11 @@ type fence struct {
 // newest is where a system's highest timeline was seen first.
 type newest struct {
 	timeline int64
-	endpoint int
+	endpoint string
 }
 
 // see remembers an observation. A standby's timeline counts too: it follows a server that has written it.
-func (f *fence) see(endpoint int, o Observation) {
+func (f *fence) see(endpoint string, o Observation) {
 	if f.on && o.known() && o.Timeline > f.highest[o.SystemID].timeline {
 		f.highest[o.SystemID] = newest{o.Timeline, endpoint}
 	}

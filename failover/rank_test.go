@@ -112,8 +112,8 @@ func TestFence(t *testing.T) {
 		return o
 	}
 	f := fence{on: true, highest: make(map[string]newest)}
-	for i, o := range []Observation{server(rw, 1, "a"), server(rw, 2, "a"), server(cannot, 9, "a"), server(rw, 0, "a")} {
-		f.see(i, o)
+	for _, o := range []Observation{server(rw, 1, "a"), server(rw, 2, "a"), server(cannot, 9, "a"), server(rw, 0, "a")} {
+		f.see("db", o)
 	}
 	for _, c := range []struct {
 		o    Observation
@@ -133,7 +133,7 @@ func TestFence(t *testing.T) {
 			t.Errorf("%+v: %v", c.o, got)
 		}
 	}
-	f.see(0, server(ro, 3, "a"))
+	f.see("db", server(ro, 3, "a"))
 	if !f.shuts(server(rw, 2, "a")) {
 		t.Error("a standby on a newer timeline follows a newer writer")
 	}

@@ -53,8 +53,8 @@ func (g *Group) health(count func(*endpoint) checks) Health {
 	if good := sum.total - sum.failed; good > 0 {
 		h.ResponseTime = sum.goodTime / time.Duration(good)
 	}
-	if len(g.endpoints) > 0 && g.lostAt.IsZero() {
-		state := g.endpoints[g.current].state
+	if g.current != nil && g.lostAt.IsZero() {
+		state := g.current.state
 		h.Healthy = state == Up || state == Unknown
 	}
 	return h
@@ -115,9 +115,9 @@ func (g *Group) status(since moves) Status {
 	for _, e := range g.endpoints {
 		s.Endpoints = append(s.Endpoints, e.name)
 	}
-	if len(g.endpoints) > 0 && g.lostAt.IsZero() {
-		s.Current = g.endpoints[g.current].name
-		s.IsPrimary = g.current == 0
+	if g.current != nil && g.lostAt.IsZero() {
+		s.Current = g.current.name
+		s.IsPrimary = g.current.number == 0
 	}
 	return s
 }

@@ -2,7 +2,6 @@ package failover_test
 
 import (
 	"context"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -65,14 +64,6 @@ func TestNothingRunsBeforeTheFirstCheckout(t *testing.T) {
 func targeting(attrs string) func(*failover.Options) {
 	return func(o *failover.Options) { o.TargetSessionAttrs = attrs }
 }
-
-// What a pool of connections asks of the one who routes them.
-var _ interface {
-	Connect(ctx context.Context, open func(ctx context.Context, endpoint int) error) error
-	Epoch(endpoint int) *atomic.Uint64
-	Moves(endpoint int) bool
-	CallFailed(endpoint int, err error)
-} = (*failover.Group)(nil)
 
 func TestConnectWithoutEndpoints(t *testing.T) {
 	g := failover.New(failover.Options{})
