@@ -72,6 +72,13 @@ func (c *Conn) enter(ctx context.Context) (*physical, error) {
 		}
 	}
 	c.phys.doneReading()
+	if c.phys.pendingCancel() != nil {
+		if err := c.phys.settle(ctx); err != nil {
+			c.leave()
+			return nil, err
+		}
+	}
+	c.phys.gaveRows = false
 	if reason := c.phys.condemned.Load(); reason != nil {
 		c.phys.kill(*reason)
 	}
@@ -277,9 +284,10 @@ func (c *Conn) exec(ctx context.Context, query string, args []driver.NamedValue)
 			return nil, err
 		}
 	}
-	defer ph.bear(ctx, closeLimit).stop()
+	baseCtx, watch := ph.watch(ctx, closeLimit)
+	defer watch.stop()
 	before := ph.mark()
-	res, err := ph.features.exec(ctx, query, args)
+	res, err := ph.features.exec(baseCtx, query, args)
 	if err != nil || ph.syncWait.Load() {
 		if err = c.verdict(ctx, ph, before, statement, query, err); err != nil {
 			return nil, err
@@ -302,8 +310,8 @@ func (c *Conn) query(ctx context.Context, query string, args []driver.NamedValue
 		}
 	}
 	before := ph.mark()
-	wait := ph.bear(ctx, closeLimit)
-	rowsCtx, cancel := ph.cancellable(ctx, c.pool)
+	baseCtx, watch := ph.watch(ctx, closeLimit)
+	rowsCtx, cancel := ph.cancellable(baseCtx, c.pool)
 	rows, err := ph.features.query(rowsCtx, query, args)
 	if err != nil || ph.syncWait.Load() {
 		if err = c.verdict(ctx, ph, before, statement, query, err); err != nil {
@@ -311,11 +319,11 @@ func (c *Conn) query(ctx context.Context, query string, args []driver.NamedValue
 			if cancel != nil {
 				cancel(nil)
 			}
-			wait.stop()
+			watch.stop()
 			return nil, err
 		}
 	}
-	wait.keepFor(ph)
+	watch.keepFor(ph)
 	ph.hasRows(cancel)
 	c.ran(ctx, ph, query)
 	return rows, nil
@@ -355,12 +363,13 @@ func (c *Conn) prepare(ctx context.Context, ph *physical, query string) (*cached
 	if cached := ph.stmts.get(query); cached != nil {
 		return cached, nil
 	}
-	defer ph.bear(ctx, closeLimit).stop()
+	baseCtx, watch := ph.watch(ctx, closeLimit)
+	defer watch.stop()
 	before := ph.mark()
 	if ph.stmts == nil && c.pool.keepsStatements() {
 		ph.stmts = newStmtCache(c.pool.opts.StatementCache)
 	}
-	base, err := ph.prepare(ctx, query)
+	base, err := ph.prepare(baseCtx, query)
 	if err != nil {
 		return nil, c.verdict(ctx, ph, before, harmless, query, err)
 	}
@@ -379,7 +388,8 @@ func (c *Conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, e
 		return nil, err
 	}
 	defer c.leave()
-	defer ph.bear(ctx, closeLimit).stop()
+	baseCtx, watch := ph.watch(ctx, closeLimit)
+	defer watch.stop()
 	before := ph.mark()
 	attempt := attemptOf(ctx)
 	if attempt.resolves() && !opts.ReadOnly {
@@ -387,7 +397,8 @@ func (c *Conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, e
 			return nil, c.verdict(ctx, ph, before, harmless, "", err)
 		}
 	}
-	base, err := ph.features.begin(ctx, ph.base, opts)
+	kept := &keptContext{baseCtx}
+	base, err := ph.features.begin(kept, ph.base, opts)
 	if err != nil {
 		return nil, c.verdict(ctx, ph, before, harmless, "", err)
 	}
@@ -395,7 +406,7 @@ func (c *Conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, e
 	if opts.ReadOnly {
 		ph.tx = txReadOnly
 	}
-	c.tx = Tx{conn: c, ctx: ctx, base: base, attempt: attempt}
+	c.tx = Tx{conn: c, ctx: ctx, kept: kept, base: base, attempt: attempt}
 	attempt.begun()
 	return &c.tx, nil
 }
@@ -413,9 +424,10 @@ func (c *Conn) Ping(ctx context.Context) error {
 	if ph.features.pinger == nil {
 		return nil
 	}
-	defer ph.bear(ctx, closeLimit).stop()
+	baseCtx, watch := ph.watch(ctx, closeLimit)
+	defer watch.stop()
 	before := ph.mark()
-	if err := ph.features.pinger.Ping(ctx); err != nil {
+	if err := ph.features.pinger.Ping(baseCtx); err != nil {
 		return c.verdict(ctx, ph, before, harmless, "", err)
 	}
 	return nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -18,6 +19,8 @@ type Dialer struct {
 	KeepAlive net.KeepAliveConfig
 	// UserTimeout is TCP_USER_TIMEOUT, 0 for the system's default. It is ignored where the system has no such thing.
 	UserTimeout time.Duration
+	// CancelTimeout is how long the server's answer to a cancel request is waited for, 0 for sending none.
+	CancelTimeout time.Duration
 }
 
 func (d *Dialer) open(ctx context.Context, network, address string) (net.Conn, error) {
@@ -87,13 +90,7 @@ func (d *dialing) abort(reason error) {
 func dial(ctx context.Context, network, address string, open func(ctx context.Context, network, address string) (net.Conn, error)) (net.Conn, error) {
 	d, ok := ctx.Value(dialingKey{}).(*dialing)
 	if !ok {
-		ctx, cancel := context.WithTimeout(ctx, closeLimit)
-		defer cancel()
-		c, err := open(ctx, network, address)
-		if err != nil {
-			return nil, err
-		}
-		return &brief{c, time.AfterFunc(closeLimit, func() { _ = c.Close() })}, nil
+		return dialBriefly(ctx, network, address, open)
 	}
 	ctx, cancel := d.share(ctx)
 	defer cancel()
@@ -109,10 +106,31 @@ func dial(ctx context.Context, network, address string, open func(ctx context.Co
 	return s, nil
 }
 
+// dialBriefly opens the socket of a cancel request.
+func dialBriefly(ctx context.Context, network, address string, open func(ctx context.Context, network, address string) (net.Conn, error)) (net.Conn, error) {
+	ended, _ := ctx.Value(endedKey{}).(*atomic.Bool)
+	ctx, cancel := context.WithTimeout(ctx, closeLimit)
+	defer cancel()
+	c, err := open(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	return &brief{c, time.AfterFunc(closeLimit, func() { _ = c.Close() }), ended}, nil
+}
+
 // brief is the socket of a cancel request: closed after closeLimit, whatever its user does.
 type brief struct {
 	net.Conn
 	timer *time.Timer
+	ended *atomic.Bool // set once it was read to its end; nil where nobody wants to know
+}
+
+func (b *brief) Read(p []byte) (int, error) {
+	n, err := b.Conn.Read(p)
+	if b.ended != nil && endOfStream(err) {
+		b.ended.Store(true)
+	}
+	return n, err
 }
 
 func (b *brief) Close() error {

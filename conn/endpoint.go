@@ -18,6 +18,7 @@ type Endpoint struct {
 	// Name is host:port/dbname, without secrets.
 	Name string
 
+	canceller *canceller
 	connector driver.Connector
 	deaf      bool // the base doesn't obey its context while it waits for the server
 	watchSync func(base driver.Conn, unsure func())
@@ -32,6 +33,7 @@ func Pgx(name, dsn string, d *Dialer, configure func(*pgx.ConnConfig) error, opt
 	}
 	cfg.ConnectTimeout = 0 // the context has it
 	cfg.DialFunc = d.open
+	watcher := cfg.BuildContextWatcherHandler
 	if configure != nil {
 		if err := configure(cfg); err != nil {
 			return nil, err
@@ -50,6 +52,10 @@ func Pgx(name, dsn string, d *Dialer, configure func(*pgx.ConnConfig) error, opt
 		return addresses, err
 	}
 	cfg.BuildFrontend = readsOfCalls(cfg.BuildFrontend)
+	e := &Endpoint{Name: name, canceller: newCanceller(d.CancelTimeout)}
+	if sameFunc(watcher, cfg.BuildContextWatcherHandler) {
+		cfg.BuildContextWatcherHandler = e.canceller.pgxWatcher
+	}
 	theirs := cfg.OnNotice
 	cfg.OnNotice = func(c *pgconn.PgConn, n *pgconn.Notice) {
 		if unsure, ok := c.CustomData()[noticeKey].(func()); ok && n.Routine == syncWait {
@@ -61,13 +67,11 @@ func Pgx(name, dsn string, d *Dialer, configure func(*pgx.ConnConfig) error, opt
 	}
 	// The pool decides when a connection is pinged, for both bases alike.
 	never := stdlib.OptionShouldPing(func(context.Context, stdlib.ShouldPingParams) bool { return false })
-	return &Endpoint{
-		Name:      name,
-		connector: stdlib.GetConnector(*cfg, append([]stdlib.OptionOpenDB{never}, opts...)...),
-		watchSync: func(base driver.Conn, unsure func()) {
-			base.(*stdlib.Conn).Conn().PgConn().CustomData()[noticeKey] = unsure
-		},
-	}, nil
+	e.connector = stdlib.GetConnector(*cfg, append([]stdlib.OptionOpenDB{never}, opts...)...)
+	e.watchSync = func(base driver.Conn, unsure func()) {
+		base.(*stdlib.Conn).Conn().PgConn().CustomData()[noticeKey] = unsure
+	}
+	return e, nil
 }
 
 const noticeKey = "github.com/managedpg/managedpg"
@@ -81,6 +85,7 @@ func Pq(name, dsn string, d *Dialer) (*Endpoint, error) {
 	c.Dialer(pqDialer{d})
 	return &Endpoint{
 		Name:      name,
+		canceller: newCanceller(d.CancelTimeout),
 		connector: c,
 		deaf:      true,
 		watchSync: func(base driver.Conn, unsure func()) {
@@ -105,7 +110,14 @@ const syncWait = "SyncRepWaitForLSN"
 type pqDialer struct{ d *Dialer }
 
 func (p pqDialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
-	return dial(ctx, network, address, p.d.open)
+	c, err := dial(ctx, network, address, p.d.open)
+	if s, ok := c.(*socket); ok {
+		s.startup = new(startup)
+		s.redial = func(ctx context.Context) (net.Conn, error) {
+			return dialBriefly(ctx, network, address, p.d.open)
+		}
+	}
+	return c, err
 }
 
 func (p pqDialer) Dial(network, address string) (net.Conn, error) {

@@ -44,11 +44,15 @@ type physical struct {
 	condemned  atomic.Pointer[error]   // why nothing more may be sent on it; set from outside
 	pool       *Pool                   // set when opened
 	tx         txState
-	self       *self       // what the server said of itself, if InTx has had it asked
-	reading    *patience   // with the rows of the last call, which may still be read
-	generation int         // counts how often the server has forgotten the prepared statements
-	stmts      *stmtCache  // nil until there is a statement to keep
-	syncWait   atomic.Bool // a COMMIT's wait for a synchronous standby was cancelled; set by the notice handler
+	self       *self          // what the server said of itself, if InTx has had it asked
+	watcher    *pgxWatcher    // what pgx does when a call's context ends; nil with another base, or one of the user's. Set when opened
+	request    *cancelRequest // of a base other than pgx, until settle has seen to it
+	cancelled  bool           // the server has confirmed the request
+	gaveRows   bool           // the last call has returned rows
+	reading    *contextWatch  // with the rows of the last call, which may still be read
+	generation int            // counts how often the server has forgotten the prepared statements
+	stmts      *stmtCache     // nil until there is a statement to keep
+	syncWait   atomic.Bool    // a COMMIT's wait for a synchronous standby was cancelled; set by the notice handler
 }
 
 // txState is what is known of the session's transaction. pgx knows better: see physical.inTx.
@@ -72,6 +76,9 @@ const idlePing = time.Second
 // ready makes a free connection fit for its next user: pre-ping, the base's own reset, pool_reset. Any error means that
 // the connection is not to be used; nothing of the user's has been sent on it.
 func (ph *physical) ready(ctx context.Context, p *Pool, at time.Duration) error {
+	if err := ph.settle(ctx); err != nil {
+		return err
+	}
 	if p.opts.PrePing {
 		if err := ph.prePing(ctx, p, at); err != nil {
 			return err
@@ -107,7 +114,8 @@ func (ph *physical) prePing(ctx context.Context, p *Pool, at time.Duration) erro
 		}
 		ctx, cancel := context.WithTimeout(ctx, p.opts.PingTimeout)
 		defer cancel()
-		defer ph.bear(ctx, 0).stop() // nothing can be lost
+		ctx, watch := ph.watch(ctx, 0) // nothing can be lost
+		defer watch.stop()
 		return ph.features.pinger.Ping(ctx)
 	default:
 		return nil
@@ -116,7 +124,8 @@ func (ph *physical) prePing(ctx context.Context, p *Pool, at time.Duration) erro
 
 // discardAll resets the whole session.
 func (ph *physical) discardAll(ctx context.Context, p *Pool) error {
-	defer ph.bear(ctx, closeLimit).stop()
+	ctx, watch := ph.watch(ctx, closeLimit)
+	defer watch.stop()
 	if err := ph.run(ctx, "DISCARD ALL"); err != nil {
 		return err
 	}
@@ -261,7 +270,12 @@ func (p *Pool) open(ctx context.Context, to Route) (*physical, error) {
 		base: base, features: featuresOf(base), sock: sock, pool: p,
 		endpoint: to.Endpoint, member: to.Member, epochNow: to.Epoch,
 	}
-	ph.pgx, _ = base.(*stdlib.Conn)
+	if ph.pgx, _ = base.(*stdlib.Conn); ph.pgx != nil {
+		ph.watcher, _ = ph.pgx.Conn().PgConn().CustomData()[watcherKey].(*pgxWatcher)
+		if ph.watcher != nil {
+			ph.watcher.recorder = &p.Recorder
+		}
+	}
 	ready := false
 	defer func() { // also when OnConnect panics
 		if !ready {
@@ -304,7 +318,8 @@ func (p *Pool) prepare(ctx context.Context, ph *physical, moves bool) error {
 		ph.endpoint.watchSync(ph.base, func() { ph.syncWait.Store(true) })
 	}
 	if p.opts.OnConnect != nil {
-		defer ph.bear(ctx, 0).stop() // nothing can be lost
+		ctx, watch := ph.watch(ctx, 0) // nothing can be lost
+		defer watch.stop()
 		return p.opts.OnConnect(ctx, ph.base)
 	}
 	return nil

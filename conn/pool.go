@@ -31,6 +31,7 @@ type Options struct {
 	MinIdle        int
 	PrePing        bool
 	PingTimeout    time.Duration
+	CancelTimeout  time.Duration
 	StatementCache int
 	DiscardAll     bool
 	Echo           bool
@@ -350,10 +351,23 @@ func (p *Pool) unfit(ph *physical, at time.Duration) (why stats.Closed, unfit bo
 	}
 }
 
-// giveBack is the governed pool's check-in. Keep says that the session is sound.
+// giveBack is the governed pool's check-in. Keep says that the session is sound. One for which a cancel request was sent is made
+// fit for its next statement first, in the background.
 func (p *Pool) giveBack(ph *physical, keep bool) {
 	at := now()
 	p.takeBack(ph, at)
+	if keep && ph.pendingCancel() != nil {
+		go func() {
+			_ = ph.settle(context.Background())
+			p.store(ph, keep, now())
+		}()
+		return
+	}
+	p.store(ph, keep, at)
+}
+
+// store puts a connection that was given back where it goes.
+func (p *Pool) store(ph *physical, keep bool, at time.Duration) {
 	why, unfit := p.unfit(ph, at)
 	switch {
 	case unfit:

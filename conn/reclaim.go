@@ -163,6 +163,7 @@ func (ph *physical) hasRows(cancel context.CancelCauseFunc) {
 	ph.doneWithRows()
 	ph.cancelRows = cancel
 	ph.use.returning = true
+	ph.gaveRows = true
 }
 
 func (ph *physical) doneWithRows() {

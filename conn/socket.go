@@ -22,6 +22,10 @@ type socket struct {
 	heard   atomic.Int64 // when the last read brought something, by now()
 	refused atomic.Bool  // refuse was called
 
+	startup *startup   // reads along for key until it has it; only touched by who reads
+	key     backendKey // for cancel requests of our own; nil if it isn't known. Set while the connection is opened
+	redial  func(context.Context) (net.Conn, error)
+
 	throughCalls bool // traffic tells the reads that calls wait for; set when opened. See callReader
 
 	over atomic.Bool // broken has something to say; without it broken takes no lock
@@ -93,11 +97,20 @@ func (s *socket) read(b []byte, what uint64) (int, error) {
 	s.traffic.end(what)
 	if n > 0 {
 		s.heard.Store(int64(now()))
+		if s.startup != nil {
+			s.readAlong(b[:n])
+		}
 	}
 	if err != nil {
 		err = s.failed(err)
 	}
 	return n, err
+}
+
+func (s *socket) readAlong(b []byte) {
+	if key, over := s.startup.read(b); over {
+		s.startup, s.key = nil, key
+	}
 }
 
 func (s *socket) Write(b []byte) (int, error) {

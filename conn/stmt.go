@@ -40,9 +40,10 @@ func (s *Stmt) ExecContext(ctx context.Context, args []driver.NamedValue) (drive
 		return nil, err
 	}
 	defer s.conn.leave()
-	defer ph.bear(ctx, closeLimit).stop()
+	baseCtx, watch := ph.watch(ctx, closeLimit)
+	defer watch.stop()
 	before := ph.mark()
-	res, err := stmtExec(ctx, s.cached.base, args)
+	res, err := stmtExec(baseCtx, s.cached.base, args)
 	if err != nil || ph.syncWait.Load() {
 		if err = s.failed(ctx, ph, before, err); err != nil {
 			return nil, err
@@ -60,8 +61,8 @@ func (s *Stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driv
 	}
 	defer s.conn.leave()
 	before := ph.mark()
-	wait := ph.bear(ctx, closeLimit)
-	rowsCtx, cancel := ph.cancellable(ctx, s.conn.pool)
+	baseCtx, watch := ph.watch(ctx, closeLimit)
+	rowsCtx, cancel := ph.cancellable(baseCtx, s.conn.pool)
 	rows, err := stmtQuery(rowsCtx, s.cached.base, args)
 	if err != nil || ph.syncWait.Load() {
 		if err = s.failed(ctx, ph, before, err); err != nil {
@@ -69,11 +70,11 @@ func (s *Stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driv
 			if cancel != nil {
 				cancel(nil)
 			}
-			wait.stop()
+			watch.stop()
 			return nil, err
 		}
 	}
-	wait.keepFor(ph)
+	watch.keepFor(ph)
 	ph.hasRows(cancel)
 	s.conn.ran(ctx, ph, s.cached.query)
 	return rows, nil

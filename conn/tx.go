@@ -8,14 +8,21 @@ import (
 // Tx is a transaction that BeginTx began.
 type Tx struct {
 	conn *Conn
-	ctx  context.Context // BeginTx's, which the base driver uses for COMMIT and ROLLBACK too
+	ctx  context.Context // BeginTx's, which counts for COMMIT too
+	kept *keptContext    // what the base driver has in its place
 	base driver.Tx
 
 	attempt *Attempt // nil unless InTx began it
 }
 
-// Commit commits.
-func (t *Tx) Commit() error { return t.end(commit, t.base.Commit) }
+// Commit commits. Where the context has ended nothing is committed any more.
+func (t *Tx) Commit() error {
+	if ended := t.ctx.Err(); ended != nil && t.conn.pool.opts.CancelTimeout > 0 {
+		_ = t.Rollback()
+		return ended
+	}
+	return t.end(commit, t.base.Commit)
+}
 
 // Rollback rolls back.
 func (t *Tx) Rollback() error { return t.end(rollback, t.base.Rollback) }
@@ -24,10 +31,20 @@ func (t *Tx) end(what kind, f func() error) error {
 	ctx, attempt := t.ctx, t.attempt
 	t.ctx = context.Background() // BeginTx's isn't kept alive by an idle connection
 	t.attempt = nil              // what the session does from now on is no part of it
+	if limit := t.conn.pool.opts.CancelTimeout; what == rollback && limit > 0 && ctx.Err() != nil {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), limit)
+		defer cancel()
+	}
 	err := t.finish(ctx, what, f, attempt)
+	t.kept.Context = context.Background()
 	attempt.ended(what, err)
 	return err
 }
+
+// keptContext is the context that a base driver keeps from BEGIN on for COMMIT and ROLLBACK. It would close a connection on
+// which the ROLLBACK that follows on the context's end ends with it.
+type keptContext struct{ context.Context }
 
 func (t *Tx) finish(ctx context.Context, what kind, f func() error, attempt *Attempt) error {
 	ph, err := t.conn.enter(ctx)
@@ -35,7 +52,9 @@ func (t *Tx) finish(ctx context.Context, what kind, f func() error, attempt *Att
 		return err
 	}
 	defer t.conn.leave()
-	defer ph.bear(ctx, closeLimit).stop()
+	baseCtx, watch := ph.watch(ctx, closeLimit)
+	defer watch.stop()
+	t.kept.Context = baseCtx
 	var d *doubt
 	if attempt != nil {
 		if ph.departed() {

@@ -85,6 +85,9 @@ func (c *Conn) judge(ctx context.Context, ph *physical, mark int64, what kind, q
 	if ph.tx != txReadOnly || sqlState(err) != codeReadOnly {
 		c.pool.callFailed(ctx, ph, err)
 	}
+	if ctxErr != nil && !ph.lost() && errors.Is(err, driver.ErrBadConn) {
+		return ctxErr // pgx looks at the context once more between preparing a statement and running it
+	}
 	if ctxErr != nil && !sent && (!answered || errors.Is(err, ctxErr)) {
 		return ctxErr
 	}
@@ -93,6 +96,7 @@ func (c *Conn) judge(ctx context.Context, ph *physical, mark int64, what kind, q
 			ph.tx = txUnclear
 		}
 		if ctxErr != nil && sqlState(err) == codeQueryCanceled && !errors.Is(err, ctxErr) {
+			ph.cancelled = true
 			return &endedError{err, ctxErr}
 		}
 		return err

@@ -65,6 +65,9 @@ type Config struct {
 	StatementCache int
 	// PoolReset is "none" (default), or "discard_all": DISCARD ALL before a connection is handed to its next user.
 	PoolReset string
+	// CancelTimeout is how long a call whose context has ended waits for the server's answer to its cancel request, before its
+	// connection is given up. 0: it is given up at once. Default: 250ms.
+	CancelTimeout time.Duration
 	// EchoPool logs every checkout, check-in, dial and close at debug level. Default: false.
 	EchoPool bool
 

@@ -109,6 +109,7 @@ func NewConnector(cfg *Config) (*Connector, error) {
 		MinIdle:        cfg.PoolMinIdle,
 		PrePing:        cfg.PoolPrePing,
 		PingTimeout:    cfg.HealthCheckTimeout,
+		CancelTimeout:  cfg.CancelTimeout,
 		StatementCache: cfg.StatementCache,
 		DiscardAll:     cfg.PoolReset == "discard_all",
 		Echo:           cfg.EchoPool,
@@ -136,7 +137,7 @@ func (c *Config) connect() ([]*conn.Endpoint, error) {
 	if err != nil {
 		return nil, err
 	}
-	dialer := &conn.Dialer{KeepAlive: c.keepAlive(), UserTimeout: c.TCPUserTimeout}
+	dialer := &conn.Dialer{KeepAlive: c.keepAlive(), UserTimeout: c.TCPUserTimeout, CancelTimeout: c.CancelTimeout}
 	for _, s := range servers {
 		var e *conn.Endpoint
 		if c.BaseDriver == "pq" {

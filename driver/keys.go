@@ -53,6 +53,7 @@ var keys = []*key{
 	boolKey("pool_pre_ping", "true", func(c *Config) *bool { return &c.PoolPrePing }),
 	pooled(intKey("statement_cache", "128", 0, 1<<20, func(c *Config) *int { return &c.StatementCache })),
 	choiceKey("pool_reset", func(c *Config) *string { return &c.PoolReset }, "none", "discard_all"),
+	durationKey("cancel_timeout", "250ms", 0, func(c *Config) *time.Duration { return &c.CancelTimeout }),
 	boolKey("echo_pool", "false", func(c *Config) *bool { return &c.EchoPool }),
 	boolKey("leak_detection", "true", func(c *Config) *bool { return &c.LeakDetection }),
 	durationKey("leak_threshold", "5m", 1, func(c *Config) *time.Duration { return &c.LeakThreshold }),

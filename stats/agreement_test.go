@@ -167,7 +167,7 @@ func ofSnapshot(*testing.T) map[string]float64 {
 		"limit": float64(s.Size + s.MaxOverflow), "open": float64(s.Open), "used": float64(s.CheckedOut), "free": float64(s.CheckedIn),
 		"waiting": float64(s.Waiting), "checkouts": float64(s.TotalCheckouts), "failed": float64(s.FailedCheckouts),
 		"timeouts": float64(s.CheckoutTimeouts), "created": float64(s.TotalConnectionsCreated), "closed": float64(s.TotalConnectionsClosed),
-		"closed by reclaim": float64(s.ClosedBy[stats.ClosedReclaimed]), "leaked": float64(s.LeakedConnections), "leaks": float64(s.TotalLeaks),
+		"closed by reclaim": float64(s.ClosedBy[stats.ClosedReclaimed]), "cancels": float64(s.CancelsSent), "leaked": float64(s.LeakedConnections), "leaks": float64(s.TotalLeaks),
 		"reclaimed": float64(s.ReclaimedConnections), "failovers": float64(s.FailoverCount), "failbacks": float64(s.FailbackCount),
 		"waits": float64(s.CheckoutTime.Count), "uses": float64(s.UseTime.Count), "dials": float64(s.CreateTime.Count),
 	}
@@ -186,6 +186,7 @@ func ofPrometheus(t *testing.T) map[string]float64 {
 		"pool_waiting_checkouts": {"waiting"}, "pool_checkouts_total": {"checkouts"},
 		"pool_failed_checkouts_total timeout": {"failed", "timeouts"}, "pool_failed_checkouts_total other": {"failed"},
 		"pool_connections_created_total": {"created"}, "pool_leaked_connections": {"leaked"}, "pool_leaks_total": {"leaks"},
+		"pool_cancels_sent_total":          {"cancels"},
 		"pool_reclaimed_connections_total": {"reclaimed"}, "pool_failovers_total": {"failovers"}, "pool_failbacks_total": {"failbacks"},
 		"pool_checkout_wait_seconds": {"waits"}, "pool_connection_use_seconds": {"uses"}, "pool_connection_create_seconds": {"dials"},
 	}
@@ -225,6 +226,7 @@ func ofOpenTelemetry(t *testing.T) map[string]float64 {
 		"db.client.connection.pending_requests": {"waiting"}, "managedpg.checkouts": {"checkouts"},
 		"db.client.connection.timeouts": {"timeouts"}, "managedpg.failed_checkouts timeout": {"failed"}, "managedpg.failed_checkouts other": {"failed"},
 		"managedpg.connections.created": {"created"}, "managedpg.leaked_connections": {"leaked"}, "managedpg.leaks": {"leaks"},
+		"managedpg.cancels.sent":          {"cancels"},
 		"managedpg.reclaimed_connections": {"reclaimed"}, "managedpg.failovers": {"failovers"}, "managedpg.failbacks": {"failbacks"},
 		"db.client.connection.wait_time": {"waits"}, "db.client.connection.use_time": {"uses"}, "db.client.connection.create_time": {"dials"},
 	}
@@ -313,7 +315,7 @@ func ofJSON(s map[string]any) map[string]float64 {
 		"limit": of("size") + of("max_overflow"), "open": of("open"), "used": of("checked_out"), "free": of("checked_in"),
 		"waiting": of("waiting"), "checkouts": of("total_checkouts"), "failed": of("failed_checkouts"), "timeouts": of("checkout_timeouts"),
 		"created": of("total_connections_created"), "closed": of("total_connections_closed"), "closed by reclaim": in("closed_by", "reclaimed"),
-		"leaked": of("leaked_connections"), "leaks": of("total_leaks"), "reclaimed": of("reclaimed_connections"),
+		"cancels": of("cancels_sent"), "leaked": of("leaked_connections"), "leaks": of("total_leaks"), "reclaimed": of("reclaimed_connections"),
 		"failovers": of("failover_count"), "failbacks": of("failback_count"),
 		"waits": in("checkout_time", "count"), "uses": in("use_time", "count"), "dials": in("create_time", "count"),
 	}

@@ -72,6 +72,18 @@ func (c ClosedBy) String() string {
 	return b.String()
 }
 
+// Cancel is what became of a call whose context ended while the server was at it.
+type Cancel int
+
+// The server was asked to cancel the call, and then one of the others came to pass.
+const (
+	CancelSent       Cancel = iota
+	CancelConfirmed         // it answered that it had
+	CancelTooLate           // the call had ended otherwise before
+	CancelUnanswered        // no answer within cancel_timeout: the connection was given up
+	numCancels
+)
+
 // account is how many of something there are now and were ever, in one word, so that the two are of one moment however
 // long the reader is kept from its work between them.
 type account struct{ word atomic.Uint64 }
@@ -94,6 +106,7 @@ type Recorder struct {
 	timeout atomic.Int64 // checkouts that pool_timeout ended
 	failed  atomic.Int64 // those that failed otherwise
 	waiting atomic.Int64
+	cancels [numCancels]atomic.Int64
 	closed  [numClosed]atomic.Int64
 
 	checkoutTime Histogram // when the driver governs
@@ -108,6 +121,7 @@ type Recorder struct {
 type resetPoint struct {
 	checkins, closed                  int64
 	timeouts, failed                  int64
+	cancels                           [numCancels]int64
 	closedBy                          ClosedBy
 	checkoutTime, useTime, createTime base
 }
@@ -151,6 +165,9 @@ func (r *Recorder) Closed(why Closed) {
 	r.closed[why].Add(1)
 }
 
+// CountCancel counts what became of a cancel request.
+func (r *Recorder) CountCancel(c Cancel) { r.cancels[c].Add(1) }
+
 // Now tells the counts that are facts of this moment.
 func (r *Recorder) Now() (open, checkedOut, waiting int64) {
 	open, _ = r.opened.read()
@@ -174,6 +191,9 @@ func (r *Recorder) Reset() {
 	for i := range r.closed {
 		r.reset.closedBy[i] = r.closed[i].Load()
 		r.reset.closed += r.reset.closedBy[i]
+	}
+	for i := range r.cancels {
+		r.reset.cancels[i] = r.cancels[i].Load()
 	}
 	r.reset.failed, r.reset.timeouts = r.failed.Load(), r.timeout.Load()
 }
@@ -213,6 +233,10 @@ func (r *Recorder) fill(s *Snapshot, since *resetPoint) {
 		s.ClosedBy[i] = r.closed[i].Load() - since.closedBy[i]
 	}
 	s.CheckedIn = max(0, s.Open-s.CheckedOut)
+	cancels := [numCancels]*int64{&s.CancelsSent, &s.CancelsConfirmed, &s.CancelsTooLate, &s.CancelsUnanswered}
+	for i, n := range cancels {
+		*n = r.cancels[i].Load() - since.cancels[i]
+	}
 	timeouts := r.timeout.Load() - since.timeouts
 	s.FailedCheckouts = r.failed.Load() - since.failed + timeouts
 	if s.GovernedBy == GovernedByDriver {

@@ -54,6 +54,11 @@ type Snapshot struct {
 	UseTime         Latency       // from having it to giving it back
 	CreateTime      Latency       // from dialling to a usable connection
 
+	CancelsSent       int64 // calls whose context ended while the server was at them, so that it was asked to cancel them
+	CancelsConfirmed  int64 // of those, the server said that it had
+	CancelsTooLate    int64 // the call had ended otherwise before
+	CancelsUnanswered int64 // no answer within cancel_timeout: the connection was given up
+
 	LeakedConnections    int64 // held for longer than leak_threshold now
 	TotalLeaks           int64
 	ReclaimedConnections int64
@@ -114,6 +119,8 @@ func (s Snapshot) fields() []field {
 		f = append(f, field{"avg_checkout_time", s.AvgCheckoutTime}, field{"checkout_time", s.CheckoutTime})
 	}
 	return append(f, field{"use_time", s.UseTime}, field{"create_time", s.CreateTime},
+		field{"cancels_sent", s.CancelsSent}, field{"cancels_confirmed", s.CancelsConfirmed},
+		field{"cancels_too_late", s.CancelsTooLate}, field{"cancels_unanswered", s.CancelsUnanswered},
 		field{"leaked_connections", s.LeakedConnections}, field{"total_leaks", s.TotalLeaks},
 		field{"reclaimed_connections", s.ReclaimedConnections},
 		field{"longest_holders", append([]Holder{}, s.LongestHolders...)}, // never null

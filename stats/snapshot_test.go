@@ -16,7 +16,8 @@ import (
 var (
 	governedNames = strings.Fields(`name governed_by size max_overflow min_idle open checked_out checked_in overflow waiting utilization
 		total_checkouts total_checkins failed_checkouts checkout_timeouts total_connections_created total_connections_closed
-		closed_by avg_checkout_time checkout_time use_time create_time leaked_connections total_leaks reclaimed_connections
+		closed_by avg_checkout_time checkout_time use_time create_time
+		cancels_sent cancels_confirmed cancels_too_late cancels_unanswered leaked_connections total_leaks reclaimed_connections
 		longest_holders endpoint is_primary failover_count failback_count`)
 	// What a driver can't know when database/sql governs.
 	leftOut = strings.Fields(`size max_overflow min_idle overflow waiting utilization checkout_timeouts avg_checkout_time checkout_time`)

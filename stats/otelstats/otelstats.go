@@ -64,6 +64,7 @@ type instruments struct {
 	timeouts dbconv.ClientConnectionTimeoutsObservable
 
 	checkouts, failed, created, closed metric.Int64ObservableCounter
+	asked, cancels                     metric.Int64ObservableCounter
 	leaks, reclaimed                   metric.Int64ObservableCounter
 	leaked                             metric.Int64ObservableUpDownCounter
 	failovers, failbacks               metric.Int64ObservableCounter
@@ -109,6 +110,8 @@ func newInstruments(meter metric.Meter) (*instruments, []metric.Observable, erro
 	in.failed = counter("failed_checkouts", "{checkout}", "Checkouts that got no connection, by reason: timeout, other.")
 	in.created = counter("connections.created", "{connection}", "Connections that were opened.")
 	in.closed = counter("connections.closed", "{connection}", "Connections that were closed, by reason.")
+	in.asked = counter("cancels.sent", "{call}", "Calls whose context ended while the server was at them, so that it was asked to cancel them.")
+	in.cancels = counter("cancels", "{call}", "What became of them, by reason: confirmed, too_late, unanswered.")
 	in.leaks = counter("leaks", "{leak}", "Checkouts that were reported as leaks.")
 	in.leaked = upDown("leaked_connections", "{connection}", "Connections that have been held for longer than leak_threshold now.")
 	in.reclaimed = counter("reclaimed_connections", "{connection}", "Leaked connections that were taken back.")
@@ -160,6 +163,10 @@ func (in *instruments) figures(o metric.Observer, s *stats.Snapshot) {
 	for reason, n := range s.ClosedBy.All() {
 		o.ObserveInt64(in.closed, n, with(pool, Reason.String(reason.String())))
 	}
+	o.ObserveInt64(in.asked, s.CancelsSent, just)
+	o.ObserveInt64(in.cancels, s.CancelsConfirmed, with(pool, Reason.String("confirmed")))
+	o.ObserveInt64(in.cancels, s.CancelsTooLate, with(pool, Reason.String("too_late")))
+	o.ObserveInt64(in.cancels, s.CancelsUnanswered, with(pool, Reason.String("unanswered")))
 	o.ObserveInt64(in.leaks, s.TotalLeaks, just)
 	o.ObserveInt64(in.leaked, s.LeakedConnections, just)
 	o.ObserveInt64(in.reclaimed, s.ReclaimedConnections, just)

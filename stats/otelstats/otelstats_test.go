@@ -198,6 +198,7 @@ func TestOurs(t *testing.T) {
 		"checkouts":           {orders: 3},
 		"failed_checkouts":    {orders + ",managedpg.reason=timeout": 0, orders + ",managedpg.reason=other": 0},
 		"connections.created": {orders: 1},
+		"cancels.sent":        {orders: 0},
 		"leaks":               {orders: 0}, "leaked_connections": {orders: 0}, "reclaimed_connections": {orders: 0},
 		"failovers": {orders: 0}, "failbacks": {orders: 0},
 		"endpoint.current":  {endpoint: 1},

@@ -73,6 +73,10 @@ func (p *scrape) figures(s *stats.Snapshot) {
 		p.put(failed, s.CheckoutTimeouts, "timeout")
 	}
 	p.put(failed, s.FailedCheckouts-s.CheckoutTimeouts, "other")
+	p.put(asked, s.CancelsSent)
+	p.put(cancels, s.CancelsConfirmed, "confirmed")
+	p.put(cancels, s.CancelsTooLate, "too_late")
+	p.put(cancels, s.CancelsUnanswered, "unanswered")
 	p.put(leaked, s.LeakedConnections)
 	p.put(leaks, s.TotalLeaks)
 	p.put(reclaimed, s.ReclaimedConnections)

@@ -25,6 +25,8 @@ var (
 	failed    = counter("pool_failed_checkouts_total", "Checkouts that got no connection. timeout: pool_timeout had passed.", "reason")
 	created   = counter("pool_connections_created_total", "Connections that were opened.")
 	closed    = counter("pool_connections_closed_total", "Connections that were closed, by reason.", "reason")
+	asked     = counter("pool_cancels_sent_total", "Calls whose context ended while the server was at them, so that it was asked to cancel them.")
+	cancels   = counter("pool_cancels_total", "What became of them. confirmed: the server said so. too_late: it had finished before. unanswered: no answer within cancel_timeout, and the connection was given up.", "reason")
 	leaks     = counter("pool_leaks_total", "Checkouts that were reported as leaks.")
 	reclaimed = counter("pool_reclaimed_connections_total", "Leaked connections that were taken back (leak_reclaim_after).")
 

@@ -1,0 +1,126 @@
+package conn
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// contextWatch ends a call of a base that reads on when the call's context has ended, as lib/pq does. Where we have what a cancel
+// request needs the server is asked to cancel, and answers within cancel_timeout; else the base sends its own request and gets
+// closeLimit for it. Then its socket is closed under it, with the context's error. It costs nothing with a base that obeys its
+// context, nor with a context that can't end.
+//
+// The nil contextWatch is one that isn't needed.
+type contextWatch struct {
+	ctx   context.Context
+	ph    *physical
+	sock  *socket
+	limit time.Duration
+	asks  bool        // we send the cancel request, and the base doesn't get to know of the context's end
+	halt  func() bool // keeps ended from being called
+
+	// mu guards what follows. It is held while the socket is closed, so that once stop has returned nothing more happens
+	// to a connection that may be someone else's by now.
+	mu      sync.Mutex
+	over    bool
+	expired bool // the socket was closed
+	rows    bool // the call has returned, with rows that are still to be read
+	timer   *time.Timer
+	request *cancelRequest
+}
+
+// watch is to be called at the start of a call, which goes to the base with the context that it returns; it lasts until stop. Once
+// the context has ended the base has the limit, if not less.
+func (ph *physical) watch(ctx context.Context, limit time.Duration) (context.Context, *contextWatch) {
+	if !ph.endpoint.deaf || ph.sock == nil || ctx.Done() == nil {
+		return ctx, nil
+	}
+	w := &contextWatch{ctx: ctx, ph: ph, sock: ph.sock, limit: limit}
+	if answer := ph.endpoint.canceller.allowed(); answer > 0 && limit > 0 && ph.sock.key != nil {
+		w.asks, w.limit = true, answer
+	}
+	w.mu.Lock() // the context may have ended already
+	defer w.mu.Unlock()
+	w.halt = context.AfterFunc(ctx, w.ended)
+	if w.asks {
+		return context.WithoutCancel(ctx), w
+	}
+	return ctx, w
+}
+
+// stop ends it. Nothing happens to the socket after that.
+func (w *contextWatch) stop() {
+	if w == nil {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.over = true
+	w.halt()
+	if w.timer != nil {
+		w.timer.Stop()
+	}
+	if w.request != nil {
+		w.request.stop(w.expired)
+		w.ph.request = w.request
+	}
+}
+
+func (w *contextWatch) ended() {
+	if w.begin() && w.limit > 0 && !w.asks {
+		// The call itself comes back only later.
+		w.ph.pool.callFailed(w.ctx, w.ph, w.ctx.Err())
+	}
+}
+
+func (w *contextWatch) begin() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.over {
+		return false
+	}
+	if w.asks {
+		w.request = w.ph.endpoint.canceller.start(&w.ph.pool.Recorder, w.sock.cancelBy)
+	}
+	w.timer = time.AfterFunc(w.limit, w.lost)
+	return true
+}
+
+// lost closes the socket. Of rows one can't see whether they are being read or were closed; but database/sql closes them
+// when their context ends, and to close them lib/pq reads to their end. So when nobody is reading, nor was a moment ago,
+// they are done with.
+func (w *contextWatch) lost() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch {
+	case w.over:
+	case !w.rows || w.sock.traffic.waiting() > 0:
+		w.over, w.expired = true, true
+		w.sock.closeFor(w.ctx.Err())
+	case now()-time.Duration(w.sock.heard.Load()) < w.limit:
+		w.timer.Reset(w.limit / 10)
+	default:
+		w.over = true
+	}
+}
+
+// keepFor leaves the watch of a call that returned rows in place while they are read: until the connection's next
+// call, or its check-in.
+func (w *contextWatch) keepFor(ph *physical) {
+	if w == nil {
+		return
+	}
+	w.mu.Lock()
+	w.rows = true
+	w.mu.Unlock()
+	ph.reading = w
+}
+
+// doneReading ends what keepFor left.
+func (ph *physical) doneReading() {
+	if ph.reading != nil {
+		ph.reading.stop()
+		ph.reading = nil
+	}
+}

@@ -1,0 +1,219 @@
+package managedpg_test
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/managedpg/managedpg"
+	"github.com/managedpg/managedpg/internal/pgtest"
+)
+
+var (
+	cancelledCalls = flag.Int("cancels", 60, "how many calls of each kind TestWhatACancelledCallIsToldIsTrue cancels")
+	cancelSeed     = flag.Uint64("cancelseed", 1, "their random deadlines")
+)
+
+// cancelling are the ways to run a statement that a deadline may end.
+var cancelling = map[string]func(ctx context.Context, db *sql.DB, id int) error{
+	"Exec": func(ctx context.Context, db *sql.DB, id int) error {
+		_, err := db.ExecContext(ctx, `INSERT INTO told SELECT $1 FROM pg_sleep(0.002)`, id)
+		return err
+	},
+	"Exec without arguments": func(ctx context.Context, db *sql.DB, id int) error {
+		_, err := db.ExecContext(ctx, fmt.Sprintf(`INSERT INTO told SELECT %d FROM pg_sleep(0.002)`, id))
+		return err
+	},
+	"Query": func(ctx context.Context, db *sql.DB, id int) error {
+		rows, err := db.QueryContext(ctx, `WITH slow AS (SELECT pg_sleep(0.002)) INSERT INTO told SELECT $1 FROM slow RETURNING id`, id)
+		if err != nil {
+			return err
+		}
+		return rows.Close() // a deadline that passes now ends the reading, not the INSERT
+	},
+	"prepared": func(ctx context.Context, db *sql.DB, id int) error {
+		st, err := db.Prepare(`INSERT INTO told SELECT $1 FROM pg_sleep(0.002)`)
+		if err != nil {
+			return err
+		}
+		defer st.Close()
+		_, err = st.ExecContext(ctx, id)
+		return err
+	},
+	"in a transaction": func(ctx context.Context, db *sql.DB, id int) error {
+		tx, err := db.Begin()
+		if err != nil {
+			return err
+		}
+		defer tx.Rollback()
+		if _, err := tx.ExecContext(ctx, `INSERT INTO told SELECT $1 FROM pg_sleep(0.002)`, id); err != nil {
+			return err
+		}
+		return tx.Commit()
+	},
+	"a transaction": func(ctx context.Context, db *sql.DB, id int) error {
+		tx, err := db.BeginTx(ctx, nil)
+		if err != nil {
+			return err
+		}
+		defer tx.Rollback()
+		if _, err := tx.Exec(`INSERT INTO told SELECT $1 FROM pg_sleep(0.001)`, id); err != nil {
+			return err
+		}
+		return tx.Commit()
+	},
+}
+
+// What a call whose deadline passes is told must be true, and its cancel request must hit nobody else: two connections are
+// shared with a caller that has no deadline.
+func TestWhatACancelledCallIsToldIsTrue(t *testing.T) {
+	for _, mode := range []string{
+		"base_driver=pgx", "base_driver=pgx&pool_size=2&max_overflow=0", "base_driver=pgx&default_query_exec_mode=simple_protocol",
+		"base_driver=pq", "base_driver=pq&pool_size=2&max_overflow=0",
+	} {
+		t.Run(mode, func(t *testing.T) {
+			dsn := pgtest.Database(t)
+			db := open(t, dsn+"&cancel_timeout=5s&"+mode)
+			if !strings.Contains(mode, "pool_size") {
+				db.SetMaxOpenConns(2)
+			}
+			mustExec(t, db, `CREATE TABLE told (id int PRIMARY KEY)`)
+
+			over := make(chan struct{})
+			var bystander sync.WaitGroup
+			bystander.Go(func() {
+				for n := 0; ; n++ {
+					select {
+					case <-over:
+						return
+					default:
+					}
+					if _, err := db.Exec(`SELECT $1::int FROM pg_sleep(0.0005)`, n); err != nil {
+						t.Errorf("a call without a deadline was told: %v", err)
+						return
+					}
+				}
+			})
+			random := rand.New(rand.NewPCG(*cancelSeed, 0))
+			told, kinds := make(map[int]error), make(map[int]string)
+			for range *cancelledCalls {
+				for kind, call := range cancelling {
+					ctx, cancel := context.WithTimeout(t.Context(), time.Duration(random.Int64N(int64(6*time.Millisecond))))
+					id := len(told)
+					told[id] = call(ctx, db, id)
+					kinds[id] = kind
+					cancel()
+				}
+			}
+			close(over)
+			bystander.Wait()
+
+			there := make(map[int]bool)
+			rows, err := db.Query(`SELECT id FROM told`)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer rows.Close()
+			for rows.Next() {
+				var id int
+				if err := rows.Scan(&id); err != nil {
+					t.Fatal(err)
+				}
+				there[id] = true
+			}
+			var ok, cancelled, unknown int
+			for id, err := range told {
+				switch {
+				case err == nil:
+					ok++
+					if !there[id] {
+						t.Errorf("%s: told that it is there, and it isn't", kinds[id])
+					}
+				case errors.Is(err, managedpg.ErrOutcomeUnknown):
+					unknown++
+				case errors.Is(err, context.DeadlineExceeded), errors.Is(err, sql.ErrTxDone):
+					cancelled++
+					if there[id] {
+						t.Errorf("%s: told %v, and it is there", kinds[id], err)
+					}
+				default:
+					t.Errorf("%s: %v", kinds[id], err)
+				}
+			}
+			t.Logf("%d ok, %d cancelled, %d unknown", ok, cancelled, unknown)
+			if ok == 0 || cancelled == 0 || unknown*100 > len(told) {
+				t.Errorf("want some of either, and at most one of a hundred unknown")
+			}
+		})
+	}
+}
+
+// A call that runs into its deadline costs no connection: with the bare drivers each costs a session of its own.
+func TestDeadlinesCostNoConnection(t *testing.T) {
+	const workers, calls, limit = 8, 60, 20 * time.Millisecond
+	for _, base := range []string{"pgx", "pq"} {
+		for _, policy := range []string{"bare", "", "pool_size=8"} {
+			t.Run(base+"/"+policy, func(t *testing.T) {
+				dsn := pgtest.Database(t)
+				var db *sql.DB
+				if policy == "bare" {
+					db = opened(t, map[string]string{"pgx": "pgx", "pq": "postgres"}[base], dsn)
+				} else {
+					db = open(t, dsn+"&cancel_timeout=5s&base_driver="+base+"&"+policy)
+				}
+				db.SetMaxIdleConns(workers)
+				var ok, expired, unknown atomic.Int64
+				var load sync.WaitGroup
+				for w := range workers {
+					load.Go(func() {
+						for n := range calls {
+							text := "SELECT 1"
+							if (n+w)%10 == 0 {
+								text = "SELECT pg_sleep(60)"
+							}
+							ctx, cancel := context.WithTimeout(t.Context(), limit)
+							_, err := db.ExecContext(ctx, text)
+							cancel()
+							switch {
+							case err == nil:
+								ok.Add(1)
+							case errors.Is(err, managedpg.ErrOutcomeUnknown):
+								unknown.Add(1)
+							case errors.Is(err, context.DeadlineExceeded):
+								expired.Add(1)
+							case policy != "bare": // lib/pq gives the server's error alone
+								t.Error(err)
+							}
+						}
+					})
+				}
+				load.Wait()
+				if policy == "bare" {
+					t.Logf("%d ok, %d expired", ok.Load(), expired.Load())
+					return
+				}
+				pool, _ := managedpg.PoolOf(db)
+				s := pool.Stats()
+				t.Logf("%d ok, %d expired, %d unknown; %d sessions; %d cancels sent, %d confirmed, %d too late, %d unanswered", ok.Load(), expired.Load(), unknown.Load(),
+					s.TotalConnectionsCreated, s.CancelsSent, s.CancelsConfirmed, s.CancelsTooLate, s.CancelsUnanswered)
+				if s.TotalConnectionsCreated > 2*workers {
+					t.Errorf("%d sessions were begun for %d workers", s.TotalConnectionsCreated, workers)
+				}
+				if unknown.Load() > 0 || s.CancelsUnanswered > 0 {
+					t.Errorf("%d calls of unknown outcome, %d cancels unanswered", unknown.Load(), s.CancelsUnanswered)
+				}
+				if s.CancelsConfirmed < workers*calls/20 {
+					t.Errorf("%d cancels confirmed of %d slow calls", s.CancelsConfirmed, workers*calls/10)
+				}
+			})
+		}
+	}
+}
