@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -171,6 +172,8 @@ func TestDeadlinesCostNoConnection(t *testing.T) {
 				}
 				db.SetMaxIdleConns(workers)
 				var ok, expired, unknown atomic.Int64
+				var mu sync.Mutex
+				var late []time.Duration
 				var load sync.WaitGroup
 				for w := range workers {
 					load.Go(func() {
@@ -180,8 +183,15 @@ func TestDeadlinesCostNoConnection(t *testing.T) {
 								text = "SELECT pg_sleep(60)"
 							}
 							ctx, cancel := context.WithTimeout(t.Context(), limit)
+							began := time.Now()
 							_, err := db.ExecContext(ctx, text)
+							took := time.Since(began)
 							cancel()
+							if text != "SELECT 1" {
+								mu.Lock()
+								late = append(late, took-limit)
+								mu.Unlock()
+							}
 							switch {
 							case err == nil:
 								ok.Add(1)
@@ -196,13 +206,14 @@ func TestDeadlinesCostNoConnection(t *testing.T) {
 					})
 				}
 				load.Wait()
+				slices.Sort(late)
+				t.Logf("%d ok, %d expired, those late by %v at the median and %v at p99", ok.Load(), expired.Load(), late[len(late)/2], late[len(late)*99/100])
 				if policy == "bare" {
-					t.Logf("%d ok, %d expired", ok.Load(), expired.Load())
 					return
 				}
 				pool, _ := managedpg.PoolOf(db)
 				s := pool.Stats()
-				t.Logf("%d ok, %d expired, %d unknown; %d sessions; %d cancels sent, %d confirmed, %d too late, %d unanswered", ok.Load(), expired.Load(), unknown.Load(),
+				t.Logf("%d unknown; %d sessions; %d cancels sent, %d confirmed, %d too late, %d unanswered", unknown.Load(),
 					s.TotalConnectionsCreated, s.CancelsSent, s.CancelsConfirmed, s.CancelsTooLate, s.CancelsUnanswered)
 				if s.TotalConnectionsCreated > 2*workers {
 					t.Errorf("%d sessions were begun for %d workers", s.TotalConnectionsCreated, workers)
@@ -216,4 +227,86 @@ func TestDeadlinesCostNoConnection(t *testing.T) {
 			})
 		}
 	}
+}
+
+// Whatever the server is at when a context ends, the session goes on: in rows, in a transaction, between its statements.
+func TestTheSessionOutlivesACancelledCall(t *testing.T) {
+	inEachCombination(t, func(t *testing.T, c combination, db *sql.DB) {
+		if db.SetMaxOpenConns(1); c.governed {
+			db = open(t, withKeys(pgtest.Database(t), "base_driver="+c.base, "pool_size=1", "max_overflow=0"))
+		}
+		backend := func() int { return value[int](t, db, "SELECT pg_backend_pid()") }
+		first := backend()
+		for name, call := range map[string]func(ctx context.Context, end func()){
+			"rows": func(ctx context.Context, end func()) {
+				rows, err := db.QueryContext(ctx, "SELECT n, repeat('x', 1000) FROM generate_series(1, 1000000) n")
+				if err != nil {
+					t.Fatal(err)
+				}
+				rows.Next()
+				end()
+				for rows.Next() {
+				}
+				if err := rows.Err(); !errors.Is(err, context.Canceled) && serverCode(err) != "57014" {
+					t.Errorf("the reader was told %v", err)
+				}
+			},
+			"between a transaction's statements": func(ctx context.Context, end func()) {
+				tx, err := db.BeginTx(ctx, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := tx.Exec("SELECT 1"); err != nil {
+					t.Fatal(err)
+				}
+				end()
+				if err := tx.Commit(); !errors.Is(err, context.Canceled) && !errors.Is(err, sql.ErrTxDone) {
+					t.Errorf("COMMIT was told %v", err)
+				}
+			},
+			"a statement's own in a transaction": func(ctx context.Context, end func()) {
+				tx, err := db.Begin()
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer tx.Rollback()
+				time.AfterFunc(20*time.Millisecond, end)
+				if _, err := tx.ExecContext(ctx, "SELECT pg_sleep(60)"); !errors.Is(err, context.Canceled) || errors.Is(err, managedpg.ErrTxLost) {
+					t.Errorf("it was told %v", err)
+				}
+				if _, err := tx.Exec("SELECT 1"); serverCode(err) != "25P02" {
+					t.Errorf("the next statement was told %v, want that the transaction is aborted", err)
+				}
+			},
+		} {
+			ctx, end := context.WithCancel(t.Context())
+			call(ctx, end)
+			end()
+			if now := backend(); now != first {
+				t.Errorf("%s: the session has changed", name)
+			}
+		}
+	})
+}
+
+// Through a pooler that doesn't pass cancel requests on each one is a wait in vain, so after some there are no more.
+func TestCancelsThatComeToNothingAreNotGoneOnWith(t *testing.T) {
+	inEachCombination(t, func(t *testing.T, c combination, _ *sql.DB) {
+		proxy := pgtest.NewProxy(t, pgtest.Shared(t).Addr(), pgtest.DropCancels())
+		db := open(t, c.dsn(proxy.DSN(pgtest.Database(t)), "cancel_timeout=30ms"))
+		for range 6 {
+			if err := db.Ping(); err != nil { // the deadline isn't for the dial
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+			if _, err := db.ExecContext(ctx, "SELECT pg_sleep(60)"); !errors.Is(err, managedpg.ErrOutcomeUnknown) || !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("it was told %v", err)
+			}
+			cancel()
+		}
+		pool, _ := managedpg.PoolOf(db)
+		if s := pool.Stats(); s.CancelsSent != 3 || s.CancelsUnanswered != 3 {
+			t.Errorf("%d cancels were sent, %d unanswered; want 3", s.CancelsSent, s.CancelsUnanswered)
+		}
+	})
 }
