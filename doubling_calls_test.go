@@ -235,7 +235,7 @@ var lostEnds = []lostCall{
 			_, err := l.conn("BEGIN", insert).ExecContext(ctx, "ROLLBACK")
 			return err
 		}},
-	{name: "COMMIT of a READ ONLY transaction", on: onCommit, want: errBase,
+	{name: "COMMIT of a READ ONLY transaction", on: onCommit, want: managedpg.ErrOutcomeUnknown,
 		run: func(ctx context.Context, l *lossy) error {
 			tx := l.beginReadOnly(ctx)
 			l.exec(tx, "SELECT 1")

@@ -53,7 +53,7 @@ type TxOptions struct {
 //   - BEGIN met no server, where there is only one to try. Where there are several, failover_timeout has passed by then.
 //
 // What counts is the error that fn returns, so it must wrap (%w) what the statement said. It is never run again when COMMIT
-// was sent and not answered (unless the transaction was READ ONLY, or was found not to be committed), when ctx has ended, nor
+// was sent and not answered (unless it was found not to be committed), READ ONLY or not, when ctx has ended, nor
 // when a context's error is in the error: a deadline of fn's own is for fn to judge. When the tries are used up, the last
 // one's error is returned.
 //
@@ -153,8 +153,7 @@ func inTx(ctx context.Context, db *sql.DB, opts *TxOptions, fn func(context.Cont
 		if opts.ResolveCommit && errors.Is(err, ErrOutcomeUnknown) {
 			return resolve(ctx, err)
 		}
-		// The end of a READ ONLY transaction is nothing that could be lost.
-		return again || err != nil && opts.ReadOnly && !errors.Is(err, ErrOutcomeUnknown) && ofConnection(err), err
+		return again, err
 	}
 }
 

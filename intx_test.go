@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5/stdlib"
+
 	"github.com/managedpg/managedpg"
 	"github.com/managedpg/managedpg/internal/pgtest"
 )
@@ -378,13 +380,39 @@ func TestInTxUnknownCommitRunsOnce(t *testing.T) {
 			}
 			r.want(1, rows)
 		}
-		// With nothing written there is nothing to be unsure of.
+	})
+}
+
+// NOTIFY is allowed in a READ ONLY transaction, and is sent with its COMMIT.
+func TestInTxUnknownCommitOfNotify(t *testing.T) {
+	inTxEach(t, func(t *testing.T, c combination, r *txRig) {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		listener, err := r.direct.Conn(ctx)
+		do(t, err)
+		defer listener.Close()
+		mustExec(t, listener, "LISTEN c")
+		opts := &managedpg.TxOptions{TxOptions: sql.TxOptions{ReadOnly: true}, Retries: 5}
 		r.proxy.Arm(pgtest.Fault{On: onCommitOf, Do: pgtest.Reset})
-		readOnly := &managedpg.TxOptions{TxOptions: sql.TxOptions{ReadOnly: true}, Retries: 1}
-		if err := r.inTx(t.Context(), readOnly, nothing); err != nil {
-			t.Error(err)
-		}
-		r.want(2, 0)
+		r.wantErr(r.inTx(ctx, opts, func(ctx context.Context, tx *sql.Tx) error {
+			_, err := tx.ExecContext(ctx, "SELECT pg_notify('c', 'once')")
+			return err
+		}), managedpg.ErrOutcomeUnknown)
+		r.want(1, 0)
+		mustExec(t, r.direct, "NOTIFY c, 'last'")
+		do(t, listener.Raw(func(c any) error {
+			pg := managedpg.Unwrap(c).(*stdlib.Conn).Conn()
+			for _, want := range []string{"once", "last"} {
+				n, err := pg.WaitForNotification(ctx)
+				if err != nil {
+					return err
+				}
+				if n.Payload != want {
+					t.Errorf("%s came, want %s", n.Payload, want)
+				}
+			}
+			return nil
+		}))
 	})
 }
 

@@ -388,6 +388,9 @@ func (c *Conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, e
 		return nil, err
 	}
 	defer c.leave()
+	if ph.busy() {
+		return nil, errRowsOpen // pgx would close the connection
+	}
 	baseCtx, watch := ph.watch(ctx, closeLimit)
 	defer watch.stop()
 	before := ph.mark()
@@ -423,6 +426,9 @@ func (c *Conn) Ping(ctx context.Context) error {
 	defer c.leave()
 	if ph.features.pinger == nil {
 		return nil
+	}
+	if ph.busy() {
+		return errRowsOpen // pgx would close the connection
 	}
 	baseCtx, watch := ph.watch(ctx, closeLimit)
 	defer watch.stop()

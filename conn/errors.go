@@ -32,6 +32,9 @@ const (
 	codeReadOnly            = "25006" // read_only_sql_transaction: no news in a READ ONLY transaction
 	codeFeatureNotSupported = "0A000" // "cached plan must not change result type"
 	codeInvalidStatement    = "26000" // invalid_sql_statement_name: the prepared statement is gone
+
+	codeIdleSessionTimeout       = "57P05" // idle_session_timeout
+	codeIdleInTransactionTimeout = "25P03" // idle_in_transaction_session_timeout
 )
 
 // LostError is a connection lost while it had work of ours: errors.Is finds ErrTxLost or ErrOutcomeUnknown in it, and

@@ -299,12 +299,13 @@ func (p *Pool) warn() {
 		"of them knows pool_timeout and shows in the figures; leave the limit to pool_size and max_overflow", "pool", p.opts.Name)
 }
 
-// callFailed tells the router what a call says of its endpoint. A caller that changed its mind says nothing.
+// callFailed tells the router what a call says of its endpoint. A caller that changed its mind says nothing, nor does a
+// session that was idle for longer than the server allows.
 func (p *Pool) callFailed(ctx context.Context, ph *physical, err error) {
 	if ph.lost() {
 		p.lastLoss.Store(int64(now()))
 	}
-	if !errors.Is(ctx.Err(), context.Canceled) {
+	if !errors.Is(ctx.Err(), context.Canceled) && !ph.idledOut(err) {
 		p.router.CallFailed(ph.member, err)
 	}
 }

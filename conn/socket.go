@@ -1,7 +1,9 @@
 package conn
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"io"
 	"net"
@@ -21,6 +23,7 @@ type socket struct {
 	traffic traffic
 	heard   atomic.Int64 // when the last read brought something, by now()
 	refused atomic.Bool  // refuse was called
+	idled   atomic.Bool  // the server's last word was that the session was idle for too long
 
 	startup *startup   // reads along for key until it has it; only touched by who reads
 	key     backendKey // for cancel requests of our own; nil if it isn't known. Set while the connection is opened
@@ -100,6 +103,9 @@ func (s *socket) read(b []byte, what uint64) (int, error) {
 		if s.startup != nil {
 			s.readAlong(b[:n])
 		}
+		if b[0] == 'E' && isIdleTimeout(b[:n]) {
+			s.idled.Store(true)
+		}
 	}
 	if err != nil {
 		err = s.failed(err)
@@ -111,6 +117,25 @@ func (s *socket) readAlong(b []byte) {
 	if key, over := s.startup.read(b); over {
 		s.startup, s.key = nil, key
 	}
+}
+
+// isIdleTimeout says that what was read is one ErrorResponse and nothing else, by which PostgreSQL ends a session that was idle
+// for too long (the protocol's "Error and Notice Message Fields"). Under TLS it isn't seen.
+func isIdleTimeout(b []byte) bool {
+	const header = 1 + 4
+	if len(b) <= header || int(binary.BigEndian.Uint32(b[1:])) != len(b)-1 {
+		return false
+	}
+	var fatal, idle bool
+	for field := range bytes.SplitSeq(b[header:], []byte{0}) {
+		switch string(field) {
+		case "VFATAL":
+			fatal = true
+		case "C" + codeIdleSessionTimeout, "C" + codeIdleInTransactionTimeout:
+			idle = true
+		}
+	}
+	return fatal && idle
 }
 
 func (s *socket) Write(b []byte) (int, error) {

@@ -79,10 +79,18 @@ func (c *Conn) judge(ctx context.Context, ph *physical, mark int64, what kind, q
 	}
 	ctxErr := ctx.Err()
 	answered, sent := ph.answered(err), ph.sent(mark)
+	if (!sent || ph.sock == nil) && ph.busy() {
+		return errRowsOpen
+	}
+	if ph.idledOut(err) {
+		sent = false
+	}
 	if endsSession(err) && !ph.lost() {
 		ph.kill(err) // lib/pq doesn't know it for the end in other languages than English, and would use the connection again
 	}
-	if ph.tx != txReadOnly || sqlState(err) != codeReadOnly {
+	// An error of the base's own on a connection that goes on (an argument that it can't encode) says nothing of the server.
+	telling := ctxErr != nil || !answered || sqlState(err) != ""
+	if telling && (ph.tx != txReadOnly || sqlState(err) != codeReadOnly) {
 		c.pool.callFailed(ctx, ph, err)
 	}
 	if ctxErr != nil && !ph.lost() && errors.Is(err, driver.ErrBadConn) {
@@ -115,8 +123,8 @@ func (c *Conn) judge(ctx context.Context, ph *physical, mark int64, what kind, q
 			return driver.ErrBadConn
 		}
 	}
-	// Nothing that could be lost: a server in recovery writes nothing, nor does the end of a READ ONLY transaction.
-	if (what == commit && inTx == txReadOnly) || ph.onStandby() {
+	// A server in recovery writes nothing. The end of a READ ONLY transaction may: NOTIFY is allowed in one.
+	if ph.onStandby() {
 		return quiet(err, ph.cause())
 	}
 	switch {
@@ -128,6 +136,25 @@ func (c *Conn) judge(ctx context.Context, ph *physical, mark int64, what kind, q
 		return ph.lostError(ErrTxLost, err, ctxErr)
 	default:
 		return ph.lostError(ErrOutcomeUnknown, err, ctxErr)
+	}
+}
+
+// errRowsOpen is what a call is told that pgx has refused because the rows of an earlier one are still open; pgx's stdlib says
+// driver.ErrBadConn, for which sql.Conn waits until they are closed, and closes the connection.
+var errRowsOpen = errors.New("managedpg: connection is busy: the rows of an earlier query on it are still open")
+
+// busy says whether pgx still reads the answer to an earlier call.
+func (ph *physical) busy() bool { return ph.pgx != nil && ph.pgx.Conn().PgConn().IsBusy() }
+
+// idledOut says that the server ended the session before it read the call: PostgreSQL raises these two only while it waits for a
+// command, and the last time right after one has arrived and before it runs (PostgresMain in postgres.c, steps 3 to 5). With
+// FATAL, as an error of that SQLSTATE can be raised by a statement too. lib/pq keeps a FATAL error to itself, but the socket saw it.
+func (ph *physical) idledOut(err error) bool {
+	switch sqlState(err) {
+	case codeIdleSessionTimeout, codeIdleInTransactionTimeout:
+		return severity(err) == "FATAL"
+	default:
+		return ph.sock != nil && ph.sock.idled.Load()
 	}
 }
 

@@ -63,6 +63,19 @@ func Hang(s *session) bool {
 	return true
 }
 
+// PassLastWords waits until the server has ended the session by itself, passes on what it said last, and closes the connection.
+// With Before it is a statement that crosses those words on the wire.
+func PassLastWords(s *session) bool {
+	s.mu.Lock()
+	for !s.lost {
+		s.changed.Wait()
+	}
+	kept := s.kept
+	s.mu.Unlock()
+	s.replace(kept)
+	return false
+}
+
 // Fatal sends an error of severity FATAL with that SQLSTATE in place of the answer and closes the connection, as a server
 // does that was told to shut down (57P01).
 func Fatal(sqlstate string) Action {
