@@ -92,6 +92,8 @@ type PoolTimeoutError struct {
 	Open, InUse, Waiting int64
 	// Longest are the checkouts that have held a connection longest, with leak detection on.
 	Longest []leak.Report
+	// Usage are the lines of code that used most of the pool's time lately, with leak detection on.
+	Usage []leak.Usage
 	// Err is ErrPoolTimeout or the context's error.
 	Err error
 }
@@ -105,6 +107,9 @@ func (e *PoolTimeoutError) Error() string {
 	fmt.Fprintf(&b, " (%d open, %d in use, %d waiting", e.Open, e.InUse, e.Waiting)
 	if len(e.Longest) > 0 {
 		fmt.Fprintf(&b, "; longest held for %v, by %s", e.Longest[0].Duration.Round(time.Millisecond), e.Longest[0].Caller)
+	}
+	if len(e.Usage) > 0 {
+		fmt.Fprintf(&b, "; %v of the time used lately", e.Usage[0])
 	}
 	b.WriteString(")")
 	return b.String()

@@ -188,6 +188,7 @@ func (p *Pool) checkout(ctx context.Context) (ph *physical, at time.Duration, er
 			continue
 		}
 		p.Recorder.CheckedOutAfter(at - start)
+		ph.waited(at - start)
 		return ph, at, nil
 	}
 	ph, err = p.dialUnderPermit(ctx)
@@ -196,6 +197,7 @@ func (p *Pool) checkout(ctx context.Context) (ph *physical, at time.Duration, er
 		return nil, 0, err
 	}
 	p.Recorder.CheckedOutAfter(ph.freeSince - start)
+	ph.waited(ph.freeSince - start)
 	return ph, ph.freeSince, nil
 }
 
@@ -221,6 +223,13 @@ func (p *Pool) lend(ctx context.Context, c *Conn, ph *physical, at time.Duration
 		ph.user.Store(c)
 	}
 	p.event(ctx, "checkout", ph)
+}
+
+// waited lets leak detection know how long the checkout that follows took.
+func (ph *physical) waited(d time.Duration) {
+	if ph.slot != nil {
+		ph.slot.Waited(d)
+	}
 }
 
 // track lets leak detection know of the checkout. It is called on the goroutine of whoever checks the connection out, and
@@ -286,11 +295,12 @@ func (p *Pool) timeout(err error, waited time.Duration) error {
 	e.Open, e.InUse, e.Waiting = p.Recorder.Now()
 	if p.opts.Leaks != nil {
 		e.Longest = p.opts.Leaks.Longest(longestHolders)
+		e.Usage = p.opts.Leaks.TopUsage(longestHolders)
 	}
 	return e
 }
 
-// longestHolders is how many checkouts a timeout names.
+// longestHolders is how many checkouts, and users of the pool's time, a timeout names.
 const longestHolders = 3
 
 // warn tells of the one setting of sql.DB's that works against a governed pool.

@@ -213,6 +213,15 @@ func (c *Connector) Leaks() []leak.Report {
 	return c.leaks.Leaks()
 }
 
+// Usage says which lines of code used the pool's time during the last five minutes, those first that held connections for longest. It
+// is an estimate from samples, and empty without leak detection.
+func (c *Connector) Usage() []leak.Usage {
+	if c.leaks == nil {
+		return nil
+	}
+	return c.leaks.Usage()
+}
+
 // longestHolders is how many holders Stats names.
 const longestHolders = 3
 

@@ -14,6 +14,10 @@ import (
 	"time"
 )
 
+// UsageProfileName is the name of the profile of what was used since the start, at /debug/pprof/managedpg.usage and in pprof.Lookup:
+// for each caller the number of its checkouts and the time they were held, estimated from samples.
+const UsageProfileName = "managedpg.usage"
+
 // ProfileName is the name of the profile of checkouts, at /debug/pprof/managedpg.checkouts and in pprof.Lookup.
 const ProfileName = "managedpg.checkouts"
 
@@ -54,34 +58,40 @@ func openTrackers() []*Tracker {
 // are a func() int named count and a func(io.Writer, int) error named write, or nothing; at no time but the start of the
 // program; and a panic is no more than a no. So should a Go version not have them any more, the profile isn't listed and
 // WriteProfile remains.
-var _ = list()
+var (
+	_ = list(ProfileName, heldByAll, writeProfile)
+	_ = list(UsageProfileName, usersOfAll, writeUsage)
+)
 
-func list() (done bool) {
+func heldByAll() int {
+	n := 0
+	for _, t := range openTrackers() {
+		n += t.held()
+	}
+	return n
+}
+
+func usersOfAll() int { return len(usageGroups()) }
+
+func list(name string, count func() int, write func(io.Writer, int) error) (done bool) {
 	defer func() {
 		if recover() != nil {
 			done = false
 		}
 	}()
-	count := func() int {
-		n := 0
-		for _, t := range openTrackers() {
-			n += t.held()
-		}
-		return n
-	}
-	fields := map[string]reflect.Value{"count": reflect.ValueOf(count), "write": reflect.ValueOf(writeProfile)}
+	fields := map[string]reflect.Value{"count": reflect.ValueOf(count), "write": reflect.ValueOf(write)}
 	for name, value := range fields {
 		f, ok := reflect.TypeFor[pprof.Profile]().FieldByName(name)
 		if !ok || f.Type != value.Type() {
 			return false
 		}
 	}
-	if pprof.Lookup(ProfileName) != nil {
+	if pprof.Lookup(name) != nil {
 		return false // a second copy of the module, vendored
 	}
-	profile := reflect.ValueOf(pprof.NewProfile(ProfileName)).Elem()
-	for name, value := range fields {
-		f := profile.FieldByName(name)
+	profile := reflect.ValueOf(pprof.NewProfile(name)).Elem()
+	for field, value := range fields {
+		f := profile.FieldByName(field)
 		reflect.NewAt(f.Type(), f.Addr().UnsafePointer()).Elem().Set(value)
 	}
 	return true
@@ -110,7 +120,19 @@ func writeProfile(w io.Writer, debug int) error {
 	if debug == 0 {
 		return encodeProfile(w, groups, time.Now())
 	}
-	return printProfile(w, groups)
+	return printProfile(w, ProfileName, groups)
+}
+
+// WriteUsageProfile writes which lines of code have used the pools' time since the start, of all open pools, as a profile for
+// "go tool pprof". Samples have the tag pool.
+func WriteUsageProfile(w io.Writer) error { return writeUsage(w, 0) }
+
+func writeUsage(w io.Writer, debug int) error {
+	if groups := usageGroups(); debug == 0 {
+		return encodeProfile(w, groups, time.Now())
+	} else {
+		return printProfile(w, UsageProfileName, groups)
+	}
 }
 
 // group is the checkouts of one pool by one stack.
@@ -153,19 +175,22 @@ func checkouts() []*group {
 }
 
 // printProfile writes what runtime/pprof writes for its own profiles, and the time held.
-func printProfile(w io.Writer, groups []*group) error {
+func printProfile(w io.Writer, name string, groups []*group) error {
 	b := bufio.NewWriter(w)
 	total := 0
 	for _, g := range groups {
 		total += g.count
 	}
-	fmt.Fprintf(b, "%s profile: total %d\n", ProfileName, total)
+	fmt.Fprintf(b, "%s profile: total %d\n", name, total)
 	for _, g := range groups {
 		fmt.Fprintf(b, "%d @", g.count)
 		for _, f := range g.frames {
 			fmt.Fprintf(b, " %#x", f.PC+1)
 		}
-		fmt.Fprintf(b, "\n#\theld %s, the oldest %s", g.held.Round(time.Millisecond), g.oldest.Round(time.Millisecond))
+		fmt.Fprintf(b, "\n#\theld %s", g.held.Round(time.Millisecond))
+		if g.oldest > 0 {
+			fmt.Fprintf(b, ", the oldest %s", g.oldest.Round(time.Millisecond))
+		}
 		for _, tag := range g.tags {
 			fmt.Fprintf(b, ", %s %q", tag[0], tag[1])
 		}

@@ -20,6 +20,10 @@ type Slot struct {
 
 	checkout checkout
 
+	// What Usage goes by; it belongs to whoever has the connection.
+	waited      time.Duration // of the checkout in force, or to come
+	untilSample time.Duration // time to be held or waited before the next sample
+
 	tracker  *Tracker
 	id       uint64
 	endpoint string
@@ -94,8 +98,14 @@ func (s *Slot) CheckOut(ctx context.Context, now time.Duration) uint64 {
 	return c.number
 }
 
+// Waited says how long the checkout that follows has waited for its connection.
+func (s *Slot) Waited(d time.Duration) { s.waited = d }
+
 // CheckIn says that the connection came back now. A second check-in does nothing.
 func (s *Slot) CheckIn(now time.Duration) {
+	if st := state(s.state.Load()); st != 0 {
+		s.used(st.since(), now)
+	}
 	if st := state(s.state.Swap(0)); st&reported != 0 {
 		s.tracker.cameBack(s, st, now)
 	}

@@ -44,6 +44,7 @@ type Tracker struct {
 	base    time.Time
 	callers *callers
 	journal journal
+	usage   usage
 
 	total, taken           atomic.Int64 // ever
 	resetTotal, resetTaken atomic.Int64 // what they were at the last Reset
@@ -90,7 +91,7 @@ func (t *Tracker) Now() time.Duration { return time.Since(t.base) }
 // Slot makes the place of a physical connection that was just opened; Remove ends it. Holder is handed to
 // Options.Reclaim.
 func (t *Tracker) Slot(id uint64, endpoint string, backendPID uint32, holder any) *Slot {
-	s := &Slot{tracker: t, id: id, endpoint: endpoint, pid: backendPID, holder: holder}
+	s := &Slot{tracker: t, id: id, endpoint: endpoint, pid: backendPID, holder: holder, untilSample: nextSample()}
 	if t.options.StackDepth > 0 {
 		s.checkout.buffer = make([]uintptr, t.options.StackDepth)
 	}
