@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/managedpg/managedpg/internal/e2e/rig"
+
 	"github.com/DATA-DOG/go-sqlmock"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
@@ -25,9 +27,9 @@ import (
 )
 
 func TestValuesRoundTrip(t *testing.T) {
-	inEachCombination(t, func(t *testing.T, _ combination, db *sql.DB) {
+	rig.InEachCombination(t, func(t *testing.T, _ rig.Combination, db *sql.DB) {
 		at := time.Date(2026, 1, 2, 3, 4, 5, 678000000, time.UTC)
-		mustExec(t, db, `CREATE TABLE v (i int, b bigint, f float8, s text, y bytea, o bool, at timestamptz, n text)`)
+		rig.Exec(t, db, `CREATE TABLE v (i int, b bigint, f float8, s text, y bytea, o bool, at timestamptz, n text)`)
 		res, err := db.Exec(`INSERT INTO v VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`,
 			1, int64(1)<<40, 2.5, "it's", []byte{0, 1, 255}, true, at, nil)
 		if err != nil {
@@ -60,8 +62,8 @@ func TestValuesRoundTrip(t *testing.T) {
 
 // TestTransparentRows compares what rows tell of themselves with the bare driver's.
 func TestTransparentRows(t *testing.T) {
-	inEachCombination(t, func(t *testing.T, c combination, db *sql.DB) {
-		bareName := map[string]string{"pgx": "pgx", "pq": "postgres"}[c.base]
+	rig.InEachCombination(t, func(t *testing.T, c rig.Combination, db *sql.DB) {
+		bareName := map[string]string{"pgx": "pgx", "pq": "postgres"}[c.Base]
 		bare, err := sql.Open(bareName, pgtest.Shared(t).DSN())
 		if err != nil {
 			t.Fatal(err)
@@ -112,14 +114,14 @@ func TestTransparentRows(t *testing.T) {
 }
 
 func TestTransactions(t *testing.T) {
-	inEachCombination(t, func(t *testing.T, c combination, db *sql.DB) {
-		mustExec(t, db, `CREATE TABLE tx (i int)`)
+	rig.InEachCombination(t, func(t *testing.T, c rig.Combination, db *sql.DB) {
+		rig.Exec(t, db, `CREATE TABLE tx (i int)`)
 		for _, commit := range []bool{true, false} {
 			tx, err := db.BeginTx(t.Context(), nil)
 			if err != nil {
 				t.Fatal(err)
 			}
-			mustExec(t, tx, `INSERT INTO tx VALUES (1)`)
+			rig.Exec(t, tx, `INSERT INTO tx VALUES (1)`)
 			end := tx.Rollback
 			if commit {
 				end = tx.Commit
@@ -128,7 +130,7 @@ func TestTransactions(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if n := value[int](t, db, `SELECT count(*) FROM tx`); n != 1 {
+		if n := rig.Value[int](t, db, `SELECT count(*) FROM tx`); n != 1 {
 			t.Errorf("%d rows after a commit and a rollback", n)
 		}
 
@@ -136,11 +138,11 @@ func TestTransactions(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if level := value[string](t, tx, `SHOW transaction_isolation`); level != "serializable" {
+		if level := rig.Value[string](t, tx, `SHOW transaction_isolation`); level != "serializable" {
 			t.Errorf("isolation %q", level)
 		}
 		_, err = tx.Exec(`INSERT INTO tx VALUES (2)`)
-		wantSQLState(t, c, err, "25006")
+		rig.WantSQLState(t, c, err, "25006")
 		if err := tx.Rollback(); err != nil {
 			t.Error(err)
 		}
@@ -151,18 +153,18 @@ func TestTransactions(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, err = tx.Exec(`SELECT 1 / 0`)
-		wantSQLState(t, c, err, "22012")
+		rig.WantSQLState(t, c, err, "22012")
 		if err := tx.Commit(); err == nil {
 			t.Error("COMMIT of a failed transaction succeeds")
 		} else if errors.Is(err, managedpg.ErrOutcomeUnknown) || errors.Is(err, managedpg.ErrTxLost) {
 			t.Errorf("COMMIT of a failed transaction: %v", err)
 		}
-		value[int](t, db, `SELECT 1`)
+		rig.Value[int](t, db, `SELECT 1`)
 	})
 }
 
 func TestPreparedStatements(t *testing.T) {
-	inEachCombination(t, func(t *testing.T, _ combination, db *sql.DB) {
+	rig.InEachCombination(t, func(t *testing.T, _ rig.Combination, db *sql.DB) {
 		st, err := db.Prepare(`SELECT $1::int + 1`)
 		if err != nil {
 			t.Fatal(err)
@@ -201,8 +203,8 @@ func TestPreparedStatements(t *testing.T) {
 }
 
 func TestContextEndsRunningStatement(t *testing.T) {
-	inEachCombination(t, func(t *testing.T, _ combination, db *sql.DB) {
-		mustExec(t, db, `SELECT 1`)
+	rig.InEachCombination(t, func(t *testing.T, _ rig.Combination, db *sql.DB) {
+		rig.Exec(t, db, `SELECT 1`)
 		for name, run := range map[string]func(context.Context) error{
 			"exec": func(ctx context.Context) error {
 				_, err := db.ExecContext(ctx, `SELECT pg_sleep(60)`)
@@ -239,7 +241,7 @@ func TestContextEndsRunningStatement(t *testing.T) {
 			if errors.Is(err, driver.ErrBadConn) {
 				t.Errorf("%s: ErrBadConn in %v", name, err)
 			}
-			value[int](t, db, `SELECT 1`)
+			rig.Value[int](t, db, `SELECT 1`)
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
@@ -256,9 +258,9 @@ func TestConnectObeysContext(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer silent.Close()
-	for _, c := range combinations {
+	for _, c := range rig.Combinations {
 		t.Run(c.String(), func(t *testing.T) {
-			db := open(t, c.dsn("postgres://u:sekret@"+silent.Addr().String()+"/d?sslmode=disable"))
+			db := rig.Open(t, c.DSN("postgres://u:sekret@"+silent.Addr().String()+"/d?sslmode=disable"))
 			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 			defer cancel()
 			start := time.Now()
@@ -270,7 +272,7 @@ func TestConnectObeysContext(t *testing.T) {
 				t.Errorf("took %v", took)
 			}
 
-			db = open(t, c.dsn("postgres://u:sekret@"+silent.Addr().String()+"/d?sslmode=disable", "connect_timeout=50ms"))
+			db = rig.Open(t, c.DSN("postgres://u:sekret@"+silent.Addr().String()+"/d?sslmode=disable", "connect_timeout=50ms"))
 			if _, err := db.Exec(`SELECT 1`); err == nil || strings.Contains(err.Error(), "sekret") {
 				t.Errorf("connect_timeout gives %v", err)
 			}
@@ -279,8 +281,8 @@ func TestConnectObeysContext(t *testing.T) {
 }
 
 func TestRawAndUnwrap(t *testing.T) {
-	inEachCombination(t, func(t *testing.T, c combination, db *sql.DB) {
-		mustExec(t, db, `CREATE TABLE raw (i int)`)
+	rig.InEachCombination(t, func(t *testing.T, c rig.Combination, db *sql.DB) {
+		rig.Exec(t, db, `CREATE TABLE raw (i int)`)
 		conn, err := db.Conn(t.Context())
 		if err != nil {
 			t.Fatal(err)
@@ -288,7 +290,7 @@ func TestRawAndUnwrap(t *testing.T) {
 		defer conn.Close()
 		err = conn.Raw(func(driverConn any) error {
 			base := managedpg.Unwrap(driverConn)
-			if c.base == "pq" {
+			if c.Base == "pq" {
 				if typ := reflect.TypeOf(base).String(); typ != "*pq.conn" {
 					return fmt.Errorf("the base connection is a %s", typ)
 				}
@@ -301,7 +303,7 @@ func TestRawAndUnwrap(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if n := value[int](t, conn, `SELECT count(*) FROM raw`); c.base == "pgx" && n != 3 {
+		if n := rig.Value[int](t, conn, `SELECT count(*) FROM raw`); c.Base == "pgx" && n != 3 {
 			t.Errorf("CopyFrom wrote %d rows", n)
 		}
 	})
@@ -311,8 +313,8 @@ func TestRawAndUnwrap(t *testing.T) {
 }
 
 func TestPgxNamedArguments(t *testing.T) {
-	for _, c := range combinations[:2] {
-		db := open(t, c.dsn(pgtest.Database(t)))
+	for _, c := range rig.Combinations[:2] {
+		db := rig.Open(t, c.DSN(pgtest.Database(t)))
 		var sum int
 		if err := db.QueryRow(`SELECT @a::int + @b::int`, pgx.NamedArgs{"a": 1, "b": 2}).Scan(&sum); err != nil || sum != 3 {
 			t.Errorf("%v: %d, %v", c, sum, err)
@@ -325,9 +327,9 @@ func TestPgxNamedArguments(t *testing.T) {
 }
 
 func TestPqCopyIn(t *testing.T) {
-	for _, c := range combinations[2:] {
-		db := open(t, c.dsn(pgtest.Database(t)))
-		mustExec(t, db, `CREATE TABLE c (i int, s text)`)
+	for _, c := range rig.Combinations[2:] {
+		db := rig.Open(t, c.DSN(pgtest.Database(t)))
+		rig.Exec(t, db, `CREATE TABLE c (i int, s text)`)
 		for range 2 { // the statement of the first must not be found again
 			tx, err := db.Begin()
 			if err != nil {
@@ -352,16 +354,16 @@ func TestPqCopyIn(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if n := value[int](t, db, `SELECT count(*) FROM c`); n != 200 {
+		if n := rig.Value[int](t, db, `SELECT count(*) FROM c`); n != 200 {
 			t.Errorf("%v: %d rows", c, n)
 		}
-		mustExec(t, db, `SELECT * FROM unnest($1::int[])`, pq.Array([]int{1, 2}))
+		rig.Exec(t, db, `SELECT * FROM unnest($1::int[])`, pq.Array([]int{1, 2}))
 	}
 }
 
 func TestPoolsAndNames(t *testing.T) {
-	dsn := withKeys(pgtest.Database(t), "pool_name=names")
-	first, second := open(t, dsn), open(t, dsn)
+	dsn := rig.WithKeys(pgtest.Database(t), "pool_name=names")
+	first, second := rig.Open(t, dsn), rig.Open(t, dsn)
 	p1, ok1 := managedpg.PoolOf(first)
 	p2, ok2 := managedpg.PoolOf(second)
 	if !ok1 || !ok2 || p1.Name() != "names" || p2.Name() != "names#2" {
@@ -399,13 +401,13 @@ func TestPoolsAndNames(t *testing.T) {
 }
 
 func TestCloseLeavesNothing(t *testing.T) {
-	inEachCombination(t, func(t *testing.T, c combination, _ *sql.DB) {
+	rig.InEachCombination(t, func(t *testing.T, c rig.Combination, _ *sql.DB) {
 		server := pgtest.Shared(t)
-		app := "application_name=close_" + c.base + fmt.Sprint(c.governed)
-		db := open(t, c.dsn(pgtest.Database(t), app))
+		app := "application_name=close_" + c.Base + fmt.Sprint(c.Governed)
+		db := rig.Open(t, c.DSN(pgtest.Database(t), app))
 		var group sync.WaitGroup
 		for range 8 {
-			group.Go(func() { mustExec(t, db, `SELECT pg_sleep(0.05)`) })
+			group.Go(func() { rig.Exec(t, db, `SELECT pg_sleep(0.05)`) })
 		}
 		group.Wait()
 		borrowed, err := db.Conn(t.Context())
@@ -421,7 +423,7 @@ func TestCloseLeavesNothing(t *testing.T) {
 		}
 		_ = borrowed.Close()
 		backends := fmt.Sprintf(`SELECT count(*) FROM pg_stat_activity WHERE application_name = '%s'`, strings.TrimPrefix(app, "application_name="))
-		eventually(t, "no backend is left", func() bool {
+		rig.Eventually(t, "no backend is left", func() bool {
 			n, err := server.QueryString(backends)
 			return err == nil && n == "0"
 		})
@@ -429,7 +431,7 @@ func TestCloseLeavesNothing(t *testing.T) {
 }
 
 func TestOpenDBWithHooks(t *testing.T) {
-	cfg, err := managedpg.ParseDSN(withKeys(pgtest.Database(t), "pool_size=2"))
+	cfg, err := managedpg.ParseDSN(rig.WithKeys(pgtest.Database(t), "pool_size=2"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -452,10 +454,10 @@ func TestOpenDBWithHooks(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer db.Close()
-	if app := value[string](t, db, `SHOW application_name`); app != "hooked" || configured != 1 {
+	if app := rig.Value[string](t, db, `SHOW application_name`); app != "hooked" || configured != 1 {
 		t.Errorf("application_name is %q after %d calls of PgxConfig", app, configured)
 	}
-	if path := value[string](t, db, `SHOW search_path`); path != "pg_catalog" || connected != 1 {
+	if path := rig.Value[string](t, db, `SHOW search_path`); path != "pg_catalog" || connected != 1 {
 		t.Errorf("search_path is %q after %d calls of OnConnect", path, connected)
 	}
 
@@ -483,7 +485,7 @@ func TestEndpointsOfOnesOwn(t *testing.T) {
 	mock.ExpectCommit()
 	mock.ExpectQuery("SELECT").WillReturnRows(sqlmock.NewRows([]string{"n"}).AddRow(42))
 	db, err := managedpg.OpenDB(&managedpg.Config{
-		Endpoints: []driver.Connector{dsnConnector{mockDB.Driver(), "mock"}}, PoolSize: 2, PoolTimeout: time.Second,
+		Endpoints: []driver.Connector{rig.LegacyConnector{Via: mockDB.Driver(), DSN: "mock"}}, PoolSize: 2, PoolTimeout: time.Second,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -493,11 +495,11 @@ func TestEndpointsOfOnesOwn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	mustExec(t, tx, "UPDATE t SET a = $1", 7)
+	rig.Exec(t, tx, "UPDATE t SET a = $1", 7)
 	if err := tx.Commit(); err != nil {
 		t.Fatal(err)
 	}
-	if n := value[int](t, db, "SELECT n FROM t"); n != 42 {
+	if n := rig.Value[int](t, db, "SELECT n FROM t"); n != 42 {
 		t.Errorf("got %d", n)
 	}
 	if err := mock.ExpectationsWereMet(); err != nil {
@@ -513,7 +515,7 @@ func TestEndpointsOfOnesOwn(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer own.Close()
-	if n := value[int](t, own, `SELECT $1::int`, 7); n != 7 {
+	if n := rig.Value[int](t, own, `SELECT $1::int`, 7); n != 7 {
 		t.Errorf("got %d", n)
 	}
 	if _, err := managedpg.OpenDB(&managedpg.Config{}); err == nil {
@@ -521,20 +523,10 @@ func TestEndpointsOfOnesOwn(t *testing.T) {
 	}
 }
 
-// dsnConnector is what database/sql makes of a driver without connectors.
-type dsnConnector struct {
-	driver driver.Driver
-	dsn    string
-}
-
-func (c dsnConnector) Connect(context.Context) (driver.Conn, error) { return c.driver.Open(c.dsn) }
-
-func (c dsnConnector) Driver() driver.Driver { return c.driver }
-
 // TestDriverOpen is for callers that know only driver.Driver's Open.
 func TestDriverOpen(t *testing.T) {
-	db := open(t, withKeys(pgtest.Database(t), "pool_name=legacy"))
-	dsn := withKeys(pgtest.Database(t), "pool_size=1", "pool_name=shared")
+	db := rig.Open(t, rig.WithKeys(pgtest.Database(t), "pool_name=legacy"))
+	dsn := rig.WithKeys(pgtest.Database(t), "pool_size=1", "pool_name=shared")
 	c, err := db.Driver().Open(dsn)
 	if err != nil {
 		t.Fatal(err)

@@ -9,26 +9,28 @@ import (
 	"testing"
 	"time"
 
+	"github.com/managedpg/managedpg/internal/e2e/rig"
+
 	"github.com/managedpg/managedpg"
 	"github.com/managedpg/managedpg/internal/pgtest"
 )
 
 func TestInTxContextEnds(t *testing.T) {
-	inTxEach(t, func(t *testing.T, c combination, r *txRig) {
+	rig.InTxEach(t, func(t *testing.T, c rig.Combination, r *rig.TxRig) {
 		opts := &managedpg.TxOptions{Retries: 5}
 		// Before BEGIN.
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		if err := r.inTx(ctx, opts, insert1(nothing)); err != context.Canceled {
+		if err := r.InTx(ctx, opts, rig.Insert1(rig.Nothing)); err != context.Canceled {
 			t.Errorf("before BEGIN: %v", err)
 		}
-		r.want(0, 0)
+		r.Want(0, 0)
 
 		// In fn, which returns nil, its own error, or the statement's.
 		mine := errors.New("mine")
 		for _, returned := range []error{nil, mine} {
 			ctx, cancel = context.WithCancel(t.Context())
-			err := r.inTx(ctx, opts, insert1(func(context.Context, *sql.Tx) error {
+			err := r.InTx(ctx, opts, rig.Insert1(func(context.Context, *sql.Tx) error {
 				cancel()
 				return returned
 			}))
@@ -38,87 +40,87 @@ func TestInTxContextEnds(t *testing.T) {
 			if err != returned {
 				t.Errorf("in fn: got %v, want %v", err, returned)
 			}
-			r.want(1, 0)
+			r.Want(1, 0)
 		}
 		ctx, cancel = context.WithCancel(t.Context())
-		err := r.inTx(ctx, opts, insert1(func(ctx context.Context, tx *sql.Tx) error {
+		err := r.InTx(ctx, opts, rig.Insert1(func(ctx context.Context, tx *sql.Tx) error {
 			time.AfterFunc(50*time.Millisecond, cancel)
 			_, err := tx.ExecContext(ctx, "SELECT pg_sleep(30)")
 			return err
 		}))
-		r.wantErr(err, context.Canceled)
-		r.want(1, 0)
+		r.WantErr(err, context.Canceled)
+		r.Want(1, 0)
 
 		// A deadline of fn's own isn't tried again.
-		err = r.inTx(t.Context(), opts, insert1(func(ctx context.Context, tx *sql.Tx) error {
+		err = r.InTx(t.Context(), opts, rig.Insert1(func(ctx context.Context, tx *sql.Tx) error {
 			ctx, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
 			defer cancel()
 			_, err := tx.ExecContext(ctx, "SELECT pg_sleep(30)")
 			return err
 		}))
-		r.wantErr(err, context.DeadlineExceeded)
-		r.want(1, 0)
+		r.WantErr(err, context.DeadlineExceeded)
+		r.Want(1, 0)
 
 		// While it waits for another try.
 		ctx, cancel = context.WithTimeout(t.Context(), 200*time.Millisecond)
-		r.proxy.SetDown(true)
-		r.proxy.ResetAll()
-		err = r.inTx(ctx, &managedpg.TxOptions{Retries: 1000}, insert1(nothing))
-		r.proxy.SetDown(false)
+		r.Proxy.SetDown(true)
+		r.Proxy.ResetAll()
+		err = r.InTx(ctx, &managedpg.TxOptions{Retries: 1000}, rig.Insert1(rig.Nothing))
+		r.Proxy.SetDown(false)
 		cancel()
-		r.wantErr(err, context.DeadlineExceeded)
-		r.want(0, 0)
+		r.WantErr(err, context.DeadlineExceeded)
+		r.Want(0, 0)
 
 		// During COMMIT: which has run, and which hasn't.
 		for _, before := range []bool{false, true} {
 			ctx, cancel = context.WithCancel(t.Context())
-			r.proxy.Arm(pgtest.Fault{On: onCommitOf, Do: pgtest.Hang, Before: before, Hook: cancel})
-			err := r.inTx(ctx, opts, insert1(nothing))
-			r.wantErr(err, context.Canceled, managedpg.ErrOutcomeUnknown)
+			r.Proxy.Arm(pgtest.Fault{On: rig.OnCommit, Do: pgtest.Hang, Before: before, Hook: cancel})
+			err := r.InTx(ctx, opts, rig.Insert1(rig.Nothing))
+			r.WantErr(err, context.Canceled, managedpg.ErrOutcomeUnknown)
 			rows := 1
 			if before {
 				rows = 0
 			}
-			r.proxy.Release()
-			r.want(1, rows)
+			r.Proxy.Release()
+			r.Want(1, rows)
 		}
 
-		pool, _ := managedpg.PoolOf(r.db)
-		eventually(t, "nothing is checked out", func() bool { return pool.Stats().CheckedOut == 0 })
+		pool, _ := managedpg.PoolOf(r.DB)
+		rig.Eventually(t, "nothing is checked out", func() bool { return pool.Stats().CheckedOut == 0 })
 	})
 }
 
 func TestInTxIgnoredErrors(t *testing.T) {
-	inTxEach(t, func(t *testing.T, c combination, r *txRig) {
+	rig.InTxEach(t, func(t *testing.T, c rig.Combination, r *rig.TxRig) {
 		opts := &managedpg.TxOptions{Retries: 5}
-		err := r.inTx(t.Context(), opts, insert1(func(ctx context.Context, tx *sql.Tx) error {
+		err := r.InTx(t.Context(), opts, rig.Insert1(func(ctx context.Context, tx *sql.Tx) error {
 			_, _ = tx.ExecContext(ctx, "SELECT 1/0")
 			_, _ = tx.ExecContext(ctx, "INSERT INTO t VALUES (2)")
 			return nil
 		}))
-		wantSQLState(t, c, err, "22012")
-		r.want(1, 0)
+		rig.WantSQLState(t, c, err, "22012")
+		r.Want(1, 0)
 		// Undone by a savepoint it is none.
-		err = r.inTx(t.Context(), opts, insert1(func(ctx context.Context, tx *sql.Tx) error {
-			mustExec(t, tx, "SAVEPOINT s")
+		err = r.InTx(t.Context(), opts, rig.Insert1(func(ctx context.Context, tx *sql.Tx) error {
+			rig.Exec(t, tx, "SAVEPOINT s")
 			_, _ = tx.ExecContext(ctx, "SELECT 1/0")
-			mustExec(t, tx, "ROLLBACK TO SAVEPOINT s")
+			rig.Exec(t, tx, "ROLLBACK TO SAVEPOINT s")
 			_, err := tx.ExecContext(ctx, "INSERT INTO t VALUES (2)")
 			return err
 		}))
 		if err != nil {
 			t.Error(err)
 		}
-		r.want(1, 2)
+		r.Want(1, 2)
 		// Deferred, it comes from COMMIT.
-		err = r.inTx(t.Context(), opts, insert1(insert1(nothing)))
-		wantSQLState(t, c, err, "23505")
-		r.want(1, 0)
+		err = r.InTx(t.Context(), opts, rig.Insert1(rig.Insert1(rig.Nothing)))
+		rig.WantSQLState(t, c, err, "23505")
+		r.Want(1, 0)
 	})
 }
 
 func TestInTxEndedByItsFunction(t *testing.T) {
-	inTxEach(t, func(t *testing.T, c combination, r *txRig) {
+	rig.InTxEach(t, func(t *testing.T, c rig.Combination, r *rig.TxRig) {
 		opts := &managedpg.TxOptions{Retries: 5}
 		lost := fmt.Errorf("later: %w", managedpg.ErrTxLost)
 		for _, end := range []struct {
@@ -140,7 +142,7 @@ func TestInTxEndedByItsFunction(t *testing.T) {
 			{"ROLLBACK, then a row outside", text("ROLLBACK; INSERT INTO t VALUES (7)"), lost, 1, false},
 			{"COMMIT in a failing text", text("COMMIT; SELECT 1/0"), lost, 1, false},
 		} {
-			err := r.inTx(t.Context(), opts, insert1(func(ctx context.Context, tx *sql.Tx) error {
+			err := r.InTx(t.Context(), opts, rig.Insert1(func(ctx context.Context, tx *sql.Tx) error {
 				if err := end.by(tx); err != nil && !strings.Contains(end.name, "failing") {
 					t.Errorf("%s: %v", end.name, err)
 				}
@@ -152,11 +154,11 @@ func TestInTxEndedByItsFunction(t *testing.T) {
 			if errors.Is(err, managedpg.ErrOutcomeUnknown) {
 				t.Errorf("%s: got %v", end.name, err)
 			}
-			r.want(1, end.rows)
+			r.Want(1, end.rows)
 		}
 		// It rolled back itself: that may be tried again.
-		err := r.inTx(t.Context(), opts, insert1(func(ctx context.Context, tx *sql.Tx) error {
-			if r.runs > 1 {
+		err := r.InTx(t.Context(), opts, rig.Insert1(func(ctx context.Context, tx *sql.Tx) error {
+			if r.Runs > 1 {
 				return nil
 			}
 			if err := tx.Rollback(); err != nil {
@@ -167,35 +169,35 @@ func TestInTxEndedByItsFunction(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-		r.want(2, 1)
+		r.Want(2, 1)
 		// Its own COMMIT, or COMMIT as text, was not answered.
 		for name, by := range map[string]func(*sql.Tx) error{"commit": (*sql.Tx).Commit, "COMMIT": text("COMMIT")} {
 			for _, returned := range []error{nil, errors.New("mine"), managedpg.ErrTxLost} {
-				r.proxy.Arm(pgtest.Fault{On: onCommitOf, Do: pgtest.Reset})
-				err := r.inTx(t.Context(), opts, insert1(func(ctx context.Context, tx *sql.Tx) error {
+				r.Proxy.Arm(pgtest.Fault{On: rig.OnCommit, Do: pgtest.Reset})
+				err := r.InTx(t.Context(), opts, rig.Insert1(func(ctx context.Context, tx *sql.Tx) error {
 					if by(tx) == nil {
 						t.Errorf("%s: no error", name)
 					}
 					return returned
 				}))
-				r.wantErr(err, managedpg.ErrOutcomeUnknown)
+				r.WantErr(err, managedpg.ErrOutcomeUnknown)
 				if returned != nil {
-					r.wantErr(err, returned)
+					r.WantErr(err, returned)
 				}
-				r.want(1, 1)
+				r.Want(1, 1)
 			}
 		}
-		pool, _ := managedpg.PoolOf(r.db)
-		eventually(t, "nothing is checked out", func() bool { return pool.Stats().CheckedOut == 0 })
+		pool, _ := managedpg.PoolOf(r.DB)
+		rig.Eventually(t, "nothing is checked out", func() bool { return pool.Stats().CheckedOut == 0 })
 		// What looks like an end and is none.
-		err = r.inTx(t.Context(), opts, insert1(func(ctx context.Context, tx *sql.Tx) error {
+		err = r.InTx(t.Context(), opts, rig.Insert1(func(ctx context.Context, tx *sql.Tx) error {
 			_, err := tx.ExecContext(ctx, "SELECT 'a; COMMIT'")
 			return err
 		}))
 		if err != nil {
 			t.Error(err)
 		}
-		r.want(1, 1)
+		r.Want(1, 1)
 	})
 }
 
@@ -207,21 +209,21 @@ func text(query string) func(*sql.Tx) error {
 }
 
 func TestInTxNested(t *testing.T) {
-	inTxEach(t, func(t *testing.T, c combination, r *txRig) {
-		other := open(t, c.dsn(pgtest.Database(t)))
-		mustExec(t, other, "CREATE TABLE t (k int)")
+	rig.InTxEach(t, func(t *testing.T, c rig.Combination, r *rig.TxRig) {
+		other := rig.Open(t, c.DSN(pgtest.Database(t)))
+		rig.Exec(t, other, "CREATE TABLE t (k int)")
 		var kept context.Context
-		err := r.inTx(t.Context(), nil, insert1(func(ctx context.Context, tx *sql.Tx) error {
+		err := r.InTx(t.Context(), nil, rig.Insert1(func(ctx context.Context, tx *sql.Tx) error {
 			kept = ctx
 			inner := func(context.Context, *sql.Tx) error {
 				t.Error("the inner function ran")
 				return nil
 			}
-			if err := managedpg.InTx(ctx, r.db, nil, inner); err == nil || !strings.Contains(err.Error(), "InTx inside") {
+			if err := managedpg.InTx(ctx, r.DB, nil, inner); err == nil || !strings.Contains(err.Error(), "InTx inside") {
 				t.Errorf("got %v", err)
 			}
-			return managedpg.InTx(ctx, other, nil, insert1(func(ctx context.Context, _ *sql.Tx) error {
-				if err := managedpg.InTx(ctx, r.db, nil, inner); err == nil || !strings.Contains(err.Error(), "InTx inside") {
+			return managedpg.InTx(ctx, other, nil, rig.Insert1(func(ctx context.Context, _ *sql.Tx) error {
+				if err := managedpg.InTx(ctx, r.DB, nil, inner); err == nil || !strings.Contains(err.Error(), "InTx inside") {
 					t.Errorf("two levels down: got %v", err)
 				}
 				return nil
@@ -230,13 +232,13 @@ func TestInTxNested(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-		r.want(1, 1)
-		if n := value[int](t, other, "SELECT count(*) FROM t"); n != 1 {
+		r.Want(1, 1)
+		if n := rig.Value[int](t, other, "SELECT count(*) FROM t"); n != 1 {
 			t.Errorf("%d rows in the other database", n)
 		}
-		if err := managedpg.InTx(kept, r.db, nil, insert1(nothing)); err != nil {
+		if err := managedpg.InTx(kept, r.DB, nil, rig.Insert1(rig.Nothing)); err != nil {
 			t.Errorf("once the outer one is over: %v", err)
 		}
-		r.want(1, 1)
+		r.Want(1, 1)
 	})
 }

@@ -2,21 +2,8 @@ package managedpg_test
 
 import (
 	"testing"
-	"time"
 
-	"go.uber.org/goleak"
-
-	"github.com/managedpg/managedpg/internal/pgtest"
+	"github.com/managedpg/managedpg/internal/e2e/rig"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(parting{pgtest.Suite(m)}) }
-
-// parting gives what is said to a hung server in parting the second that it may take, which is more than goleak gives it.
-type parting struct{ goleak.TestingM }
-
-func (p parting) Run() int {
-	code := p.TestingM.Run()
-	for end := time.Now().Add(2 * time.Second); goleak.Find() != nil && time.Now().Before(end); {
-	}
-	return code
-}
+func TestMain(m *testing.M) { rig.Main(m) }

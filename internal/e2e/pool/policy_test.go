@@ -1,4 +1,4 @@
-package managedpg_test
+package pool_test
 
 import (
 	"bytes"
@@ -13,38 +13,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/managedpg/managedpg/internal/e2e/rig"
+
 	"github.com/managedpg/managedpg"
 	"github.com/managedpg/managedpg/internal/pgtest"
 	"github.com/managedpg/managedpg/stats"
 )
-
-// poolOf is the pool behind a sql.DB of ours.
-func poolOf(t *testing.T, db *sql.DB) *managedpg.Pool {
-	t.Helper()
-	p, ok := managedpg.PoolOf(db)
-	if !ok {
-		t.Fatal("no pool behind the sql.DB")
-	}
-	return p
-}
-
-// hold takes n connections at once and gives them all back.
-func hold(t *testing.T, db *sql.DB, n int) {
-	t.Helper()
-	var conns []*sql.Conn
-	for range n {
-		c, err := db.Conn(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		conns = append(conns, c)
-	}
-	for _, c := range conns {
-		if err := c.Close(); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
 
 // TestSQLGovernsAsOnBareDriver compares what sql.DB's own limits do with what they do on the bare driver.
 func TestSQLGovernsAsOnBareDriver(t *testing.T) {
@@ -75,11 +49,11 @@ func TestSQLGovernsAsOnBareDriver(t *testing.T) {
 					t.Fatal(err)
 				}
 				defer bare.Close()
-				ours := open(t, withKeys(dsn, "base_driver="+base))
+				ours := rig.Open(t, rig.WithKeys(dsn, "base_driver="+base))
 				figures := func(db *sql.DB) sql.DBStats {
 					setting.set(db)
-					hold(t, db, 5)
-					eventually(t, "what the limit does", func() bool { return setting.reach(db.Stats()) })
+					rig.Warm(t, db, 5)
+					rig.Eventually(t, "what the limit does", func() bool { return setting.reach(db.Stats()) })
 					s := db.Stats()
 					s.WaitDuration = 0
 					return s
@@ -88,8 +62,8 @@ func TestSQLGovernsAsOnBareDriver(t *testing.T) {
 				if got != want {
 					t.Errorf("db.Stats() is %+v, on the bare driver %+v", got, want)
 				}
-				eventually(t, "our figures agree with db.Stats()", func() bool {
-					s, want := poolOf(t, ours).Stats(), ours.Stats()
+				rig.Eventually(t, "our figures agree with db.Stats()", func() bool {
+					s, want := rig.PoolOf(t, ours).Stats(), ours.Stats()
 					return s.Open == int64(want.OpenConnections) && s.CheckedOut == int64(want.InUse)
 				})
 			})
@@ -109,14 +83,14 @@ func dbName(t *testing.T, dsn string) string {
 
 // TestIdleConnectionsLost terminates the backends of idle connections: no call may notice.
 func TestIdleConnectionsLost(t *testing.T) {
-	for _, c := range combinations {
+	for _, c := range rig.Combinations {
 		for _, together := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%v,together=%v", c, together), func(t *testing.T) {
 				t.Parallel()
 				dsn := pgtest.Database(t)
-				db := open(t, c.dsn(dsn))
+				db := rig.Open(t, c.DSN(dsn))
 				db.SetMaxIdleConns(8)
-				hold(t, db, 8)
+				rig.Warm(t, db, 8)
 				// A probe may be there too.
 				if n, err := pgtest.Shared(t).TerminateBackends(dbName(t, dsn)); err != nil || n < 8 {
 					t.Fatalf("terminated %d backends, %v", n, err)
@@ -141,74 +115,74 @@ func TestIdleConnectionsLost(t *testing.T) {
 }
 
 func TestSteadyLoadDoesNotRedial(t *testing.T) {
-	db := open(t, withKeys(pgtest.Database(t), "pool_size=5", "max_overflow=10"))
+	db := rig.Open(t, rig.WithKeys(pgtest.Database(t), "pool_size=5", "max_overflow=10"))
 	var group sync.WaitGroup
 	for range 8 {
 		group.Go(func() {
 			for range 40 {
-				mustExec(t, db, `SELECT pg_sleep(0.01)`)
+				rig.Exec(t, db, `SELECT pg_sleep(0.01)`)
 			}
 		})
 	}
 	group.Wait()
-	if s := poolOf(t, db).Stats(); s.TotalConnectionsCreated > 10 {
+	if s := rig.PoolOf(t, db).Stats(); s.TotalConnectionsCreated > 10 {
 		t.Errorf("%d connections opened for a load of 8", s.TotalConnectionsCreated)
 	}
 }
 
 func TestMostRecentlyUsedFirst(t *testing.T) {
-	db := open(t, withKeys(pgtest.Database(t), "pool_size=4"))
-	hold(t, db, 4)
-	first := value[int](t, db, `SELECT pg_backend_pid()`)
+	db := rig.Open(t, rig.WithKeys(pgtest.Database(t), "pool_size=4"))
+	rig.Warm(t, db, 4)
+	first := rig.Value[int](t, db, `SELECT pg_backend_pid()`)
 	for range 5 {
-		if pid := value[int](t, db, `SELECT pg_backend_pid()`); pid != first {
+		if pid := rig.Value[int](t, db, `SELECT pg_backend_pid()`); pid != first {
 			t.Errorf("backend %d after %d", pid, first)
 		}
 	}
 }
 
 func TestOverflowIsClosedOnReturn(t *testing.T) {
-	db := open(t, withKeys(pgtest.Database(t), "pool_size=2", "max_overflow=-1"))
-	hold(t, db, 6)
-	eventually(t, "four are closed as overflow", func() bool {
-		s := poolOf(t, db).Stats()
+	db := rig.Open(t, rig.WithKeys(pgtest.Database(t), "pool_size=2", "max_overflow=-1"))
+	rig.Warm(t, db, 6)
+	rig.Eventually(t, "four are closed as overflow", func() bool {
+		s := rig.PoolOf(t, db).Stats()
 		return s.Open == 2 && s.ClosedBy[stats.ClosedOverflow] == 4 && s.CheckedIn == 2
 	})
 }
 
 func TestRecycle(t *testing.T) {
-	db := open(t, withKeys(pgtest.Database(t), "pool_size=2", "pool_recycle=50ms"))
-	hold(t, db, 2)
-	eventually(t, "old connections are closed while they are free", func() bool {
-		return poolOf(t, db).Stats().ClosedBy[stats.ClosedRecycle] == 2
+	db := rig.Open(t, rig.WithKeys(pgtest.Database(t), "pool_size=2", "pool_recycle=50ms"))
+	rig.Warm(t, db, 2)
+	rig.Eventually(t, "old connections are closed while they are free", func() bool {
+		return rig.PoolOf(t, db).Stats().ClosedBy[stats.ClosedRecycle] == 2
 	})
-	value[int](t, db, `SELECT 1`)
+	rig.Value[int](t, db, `SELECT 1`)
 
-	governedBySQL := open(t, withKeys(pgtest.Database(t), "pool_recycle=1ms"))
-	first := value[int](t, governedBySQL, `SELECT pg_backend_pid() FROM pg_sleep(0.01)`)
-	if second := value[int](t, governedBySQL, `SELECT pg_backend_pid()`); second == first {
+	governedBySQL := rig.Open(t, rig.WithKeys(pgtest.Database(t), "pool_recycle=1ms"))
+	first := rig.Value[int](t, governedBySQL, `SELECT pg_backend_pid() FROM pg_sleep(0.01)`)
+	if second := rig.Value[int](t, governedBySQL, `SELECT pg_backend_pid()`); second == first {
 		t.Error("a connection older than pool_recycle is kept by database/sql")
 	}
 }
 
 func TestIdleTimeoutAndMinIdle(t *testing.T) {
-	db := open(t, withKeys(pgtest.Database(t), "pool_size=5", "pool_idle_timeout=50ms", "pool_min_idle=2"))
-	hold(t, db, 5)
-	eventually(t, "all but pool_min_idle are closed", func() bool {
-		s := poolOf(t, db).Stats()
+	db := rig.Open(t, rig.WithKeys(pgtest.Database(t), "pool_size=5", "pool_idle_timeout=50ms", "pool_min_idle=2"))
+	rig.Warm(t, db, 5)
+	rig.Eventually(t, "all but pool_min_idle are closed", func() bool {
+		s := rig.PoolOf(t, db).Stats()
 		return s.Open == 2 && s.ClosedBy[stats.ClosedIdle] >= 3
 	})
 
-	ahead := open(t, withKeys(pgtest.Database(t), "pool_size=5", "pool_min_idle=3"))
-	value[int](t, ahead, `SELECT 1`) // whose connection may come back beside three that were opened meanwhile
-	eventually(t, "pool_min_idle are opened ahead", func() bool { return poolOf(t, ahead).Stats().CheckedIn >= 3 })
+	ahead := rig.Open(t, rig.WithKeys(pgtest.Database(t), "pool_size=5", "pool_min_idle=3"))
+	rig.Value[int](t, ahead, `SELECT 1`) // whose connection may come back beside three that were opened meanwhile
+	rig.Eventually(t, "pool_min_idle are opened ahead", func() bool { return rig.PoolOf(t, ahead).Stats().CheckedIn >= 3 })
 }
 
 func TestDiscardAll(t *testing.T) {
-	for _, c := range combinations {
+	for _, c := range rig.Combinations {
 		t.Run(c.String(), func(t *testing.T) {
 			t.Parallel()
-			cfg, err := managedpg.ParseDSN(c.dsn(pgtest.Database(t), "pool_reset=discard_all"))
+			cfg, err := managedpg.ParseDSN(c.DSN(pgtest.Database(t), "pool_reset=discard_all"))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -230,11 +204,11 @@ func TestDiscardAll(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer st.Close()
-			before := value[string](t, db, `SHOW search_path`)
-			pid := value[int](t, db, `SELECT pg_backend_pid()`)
+			before := rig.Value[string](t, db, `SHOW search_path`)
+			pid := rig.Value[int](t, db, `SELECT pg_backend_pid()`)
 			for i := range 3 {
-				mustExec(t, db, `SET search_path = pg_catalog`)
-				if path := value[string](t, db, `SHOW search_path`); path != before {
+				rig.Exec(t, db, `SET search_path = pg_catalog`)
+				if path := rig.Value[string](t, db, `SHOW search_path`); path != before {
 					t.Errorf("search_path is still %q", path)
 				}
 				var n int
@@ -242,7 +216,7 @@ func TestDiscardAll(t *testing.T) {
 					t.Errorf("a prepared statement after DISCARD ALL: %d, %v", n, err)
 				}
 			}
-			if now := value[int](t, db, `SELECT pg_backend_pid()`); now != pid {
+			if now := rig.Value[int](t, db, `SELECT pg_backend_pid()`); now != pid {
 				t.Error("the connection was not kept")
 			}
 			mu.Lock()
@@ -255,9 +229,9 @@ func TestDiscardAll(t *testing.T) {
 }
 
 func TestManualTransactionIsNotHandedOn(t *testing.T) {
-	inEachCombination(t, func(t *testing.T, _ combination, db *sql.DB) {
+	rig.InEachCombination(t, func(t *testing.T, _ rig.Combination, db *sql.DB) {
 		for _, begin := range []string{`BEGIN`, `/* now */ begin`, `SELECT 1; START TRANSACTION`} {
-			mustExec(t, db, begin)
+			rig.Exec(t, db, begin)
 			if _, err := db.Exec(`ROLLBACK TO SAVEPOINT s`); err == nil {
 				t.Error("there is a savepoint")
 			} else if !strings.Contains(err.Error(), "25P01") {
@@ -267,25 +241,25 @@ func TestManualTransactionIsNotHandedOn(t *testing.T) {
 		if _, err := db.Exec(`BEGIN; SELECT 1/0`); err == nil {
 			t.Error("no division by zero")
 		}
-		value[int](t, db, `SELECT 1`)
+		rig.Value[int](t, db, `SELECT 1`)
 	})
 }
 
 func TestDrainAndResetStats(t *testing.T) {
-	inEachCombination(t, func(t *testing.T, _ combination, db *sql.DB) {
+	rig.InEachCombination(t, func(t *testing.T, _ rig.Combination, db *sql.DB) {
 		db.SetMaxIdleConns(4)
-		p := poolOf(t, db)
-		hold(t, db, 3)
+		p := rig.PoolOf(t, db)
+		rig.Warm(t, db, 3)
 		borrowed, err := db.Conn(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
 		p.Drain()
-		eventually(t, "the free ones are closed", func() bool { return p.Stats().Open == 1 })
-		value[int](t, borrowed, `SELECT 1`)
+		rig.Eventually(t, "the free ones are closed", func() bool { return p.Stats().Open == 1 })
+		rig.Value[int](t, borrowed, `SELECT 1`)
 		_ = borrowed.Close()
-		eventually(t, "the borrowed one is closed on return", func() bool { return p.Stats().Open == 0 })
-		value[int](t, db, `SELECT 1`)
+		rig.Eventually(t, "the borrowed one is closed on return", func() bool { return p.Stats().Open == 0 })
+		rig.Value[int](t, db, `SELECT 1`)
 		if n := p.Stats().ClosedBy[stats.ClosedDrain]; n != 3 {
 			t.Errorf("%d closed by drain", n)
 		}
@@ -310,7 +284,7 @@ func TestDrainAndResetStats(t *testing.T) {
 func TestEchoPool(t *testing.T) {
 	var log bytes.Buffer
 	cfg, err := managedpg.ParseDSN(strings.Replace(
-		withKeys(pgtest.Database(t), "pool_size=1", "max_overflow=0", "echo_pool=true", "pool_timeout=0"), "postgres@", "postgres:sekret@", 1))
+		rig.WithKeys(pgtest.Database(t), "pool_size=1", "max_overflow=0", "echo_pool=true", "pool_timeout=0"), "postgres@", "postgres:sekret@", 1))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -319,7 +293,7 @@ func TestEchoPool(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	mustExec(t, db, `SELECT 'hidden'`)
+	rig.Exec(t, db, `SELECT 'hidden'`)
 	c, err := db.Conn(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -347,7 +321,7 @@ func TestPreparedStatementsStay(t *testing.T) {
 		t.Run(base, func(t *testing.T) {
 			proxy := pgtest.NewProxy(t, pgtest.Shared(t).Addr())
 			dsn := proxy.DSN(pgtest.Database(t))
-			db := open(t, withKeys(dsn, "pool_size=1", "max_overflow=0", "base_driver="+base, "health_check=false"))
+			db := rig.Open(t, rig.WithKeys(dsn, "pool_size=1", "max_overflow=0", "base_driver="+base, "health_check=false"))
 			st, err := db.Prepare(`SELECT $1::int`)
 			if err != nil {
 				t.Fatal(err)
@@ -375,10 +349,10 @@ func TestPreparedStatementsStay(t *testing.T) {
 // TestPreparedStatementsSurvive changes what a prepared statement depends on: at most the call right after may fail, as
 // it does on the bare driver.
 func TestPreparedStatementsSurvive(t *testing.T) {
-	inEachCombination(t, func(t *testing.T, c combination, db *sql.DB) {
+	rig.InEachCombination(t, func(t *testing.T, c rig.Combination, db *sql.DB) {
 		db.SetMaxOpenConns(0)
-		mustExec(t, db, `CREATE TABLE p (a int)`)
-		mustExec(t, db, `INSERT INTO p VALUES (1)`)
+		rig.Exec(t, db, `CREATE TABLE p (a int)`)
+		rig.Exec(t, db, `INSERT INTO p VALUES (1)`)
 		st, err := db.Prepare(`SELECT * FROM p`)
 		if err != nil {
 			t.Fatal(err)
@@ -398,12 +372,12 @@ func TestPreparedStatementsSurvive(t *testing.T) {
 			t.Fatal(err)
 		}
 		changes := []string{`DISCARD ALL`, `DEALLOCATE ALL`, `deallocate prepare all`}
-		if c.governed {
+		if c.Governed {
 			// Without a cache of ours a statement is sql.DB's alone, and fails as it does on the bare driver.
 			changes = append(changes, `ALTER TABLE p ADD COLUMN b int DEFAULT 2`)
 		}
 		for _, change := range changes {
-			mustExec(t, db, change)
+			rig.Exec(t, db, change)
 			failed := 0
 			for range 5 {
 				if err := call(); err != nil {
@@ -419,7 +393,7 @@ func TestPreparedStatementsSurvive(t *testing.T) {
 
 func TestStatementCacheLimit(t *testing.T) {
 	for _, limit := range []int{0, 2} {
-		db := open(t, withKeys(pgtest.Database(t), "pool_size=1", "max_overflow=0", fmt.Sprintf("statement_cache=%d", limit), "base_driver=pq"))
+		db := rig.Open(t, rig.WithKeys(pgtest.Database(t), "pool_size=1", "max_overflow=0", fmt.Sprintf("statement_cache=%d", limit), "base_driver=pq"))
 		for i := range 6 {
 			st, err := db.Prepare(fmt.Sprintf(`SELECT %d`, i))
 			if err != nil {
@@ -429,18 +403,18 @@ func TestStatementCacheLimit(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if n := value[int](t, db, `SELECT count(*) FROM pg_prepared_statements`); n != limit {
+		if n := rig.Value[int](t, db, `SELECT count(*) FROM pg_prepared_statements`); n != limit {
 			t.Errorf("statement_cache=%d keeps %d statements", limit, n)
 		}
 	}
 }
 
 func TestStatsOfPolicies(t *testing.T) {
-	governed := poolOf(t, open(t, withKeys(pgtest.Database(t), "pool_size=3", "max_overflow=2"))).Stats()
+	governed := rig.PoolOf(t, rig.Open(t, rig.WithKeys(pgtest.Database(t), "pool_size=3", "max_overflow=2"))).Stats()
 	if governed.GovernedBy != stats.GovernedByDriver || governed.Size != 3 || governed.MaxOverflow != 2 {
 		t.Errorf("governed by the driver:\n%v", governed)
 	}
-	if s := poolOf(t, open(t, pgtest.Database(t))).Stats(); s.GovernedBy != stats.GovernedBySQL {
+	if s := rig.PoolOf(t, rig.Open(t, pgtest.Database(t))).Stats(); s.GovernedBy != stats.GovernedBySQL {
 		t.Errorf("governed by database/sql:\n%v", s)
 	}
 }

@@ -1,4 +1,4 @@
-package managedpg_test
+package doubling_test
 
 import (
 	"context"
@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/managedpg/managedpg/internal/e2e/rig"
 
 	"github.com/managedpg/managedpg"
 	"github.com/managedpg/managedpg/internal/pgtest"
@@ -82,11 +84,11 @@ func TestWhatACancelledCallIsToldIsTrue(t *testing.T) {
 	} {
 		t.Run(mode, func(t *testing.T) {
 			dsn := pgtest.Database(t)
-			db := open(t, dsn+"&cancel_timeout=5s&"+mode)
+			db := rig.Open(t, dsn+"&cancel_timeout=5s&"+mode)
 			if !strings.Contains(mode, "pool_size") {
 				db.SetMaxOpenConns(2)
 			}
-			mustExec(t, db, `CREATE TABLE told (id int PRIMARY KEY)`)
+			rig.Exec(t, db, `CREATE TABLE told (id int PRIMARY KEY)`)
 
 			over := make(chan struct{})
 			var bystander sync.WaitGroup
@@ -166,9 +168,9 @@ func TestDeadlinesCostNoConnection(t *testing.T) {
 				dsn := pgtest.Database(t)
 				var db *sql.DB
 				if policy == "bare" {
-					db = opened(t, map[string]string{"pgx": "pgx", "pq": "postgres"}[base], dsn)
+					db = rig.OpenWith(t, map[string]string{"pgx": "pgx", "pq": "postgres"}[base], dsn)
 				} else {
-					db = open(t, dsn+"&cancel_timeout=5s&base_driver="+base+"&"+policy)
+					db = rig.Open(t, dsn+"&cancel_timeout=5s&base_driver="+base+"&"+policy)
 				}
 				db.SetMaxIdleConns(workers)
 				var ok, expired, unknown atomic.Int64
@@ -231,11 +233,11 @@ func TestDeadlinesCostNoConnection(t *testing.T) {
 
 // Whatever the server is at when a context ends, the session goes on: in rows, in a transaction, between its statements.
 func TestTheSessionOutlivesACancelledCall(t *testing.T) {
-	inEachCombination(t, func(t *testing.T, c combination, db *sql.DB) {
-		if db.SetMaxOpenConns(1); c.governed {
-			db = open(t, withKeys(pgtest.Database(t), "base_driver="+c.base, "pool_size=1", "max_overflow=0"))
+	rig.InEachCombination(t, func(t *testing.T, c rig.Combination, db *sql.DB) {
+		if db.SetMaxOpenConns(1); c.Governed {
+			db = rig.Open(t, rig.WithKeys(pgtest.Database(t), "base_driver="+c.Base, "pool_size=1", "max_overflow=0"))
 		}
-		backend := func() int { return value[int](t, db, "SELECT pg_backend_pid()") }
+		backend := func() int { return rig.Value[int](t, db, "SELECT pg_backend_pid()") }
 		first := backend()
 		for name, call := range map[string]func(ctx context.Context, end func()){
 			"rows": func(ctx context.Context, end func()) {
@@ -247,7 +249,7 @@ func TestTheSessionOutlivesACancelledCall(t *testing.T) {
 				end()
 				for rows.Next() {
 				}
-				if err := rows.Err(); !errors.Is(err, context.Canceled) && serverCode(err) != "57014" {
+				if err := rows.Err(); !errors.Is(err, context.Canceled) && rig.SQLState(err) != "57014" {
 					t.Errorf("the reader was told %v", err)
 				}
 			},
@@ -274,7 +276,7 @@ func TestTheSessionOutlivesACancelledCall(t *testing.T) {
 				if _, err := tx.ExecContext(ctx, "SELECT pg_sleep(60)"); !errors.Is(err, context.Canceled) || errors.Is(err, managedpg.ErrTxLost) {
 					t.Errorf("it was told %v", err)
 				}
-				if _, err := tx.Exec("SELECT 1"); serverCode(err) != "25P02" {
+				if _, err := tx.Exec("SELECT 1"); rig.SQLState(err) != "25P02" {
 					t.Errorf("the next statement was told %v, want that the transaction is aborted", err)
 				}
 			},
@@ -291,9 +293,9 @@ func TestTheSessionOutlivesACancelledCall(t *testing.T) {
 
 // Through a pooler that doesn't pass cancel requests on each one is a wait in vain, so after some there are no more.
 func TestCancelsThatComeToNothingAreNotGoneOnWith(t *testing.T) {
-	inEachCombination(t, func(t *testing.T, c combination, _ *sql.DB) {
+	rig.InEachCombination(t, func(t *testing.T, c rig.Combination, _ *sql.DB) {
 		proxy := pgtest.NewProxy(t, pgtest.Shared(t).Addr(), pgtest.DropCancels())
-		db := open(t, c.dsn(proxy.DSN(pgtest.Database(t)), "cancel_timeout=30ms"))
+		db := rig.Open(t, c.DSN(proxy.DSN(pgtest.Database(t)), "cancel_timeout=30ms"))
 		for range 6 {
 			if err := db.Ping(); err != nil { // the deadline isn't for the dial
 				t.Fatal(err)

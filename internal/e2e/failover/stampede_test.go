@@ -1,4 +1,4 @@
-package managedpg_test
+package failover_test
 
 import (
 	"context"
@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/managedpg/managedpg/internal/e2e/rig"
+
 	"github.com/jackc/pgx/v5"
 
 	"github.com/managedpg/managedpg"
@@ -22,10 +24,10 @@ func TestFailoverIsNoStampede(t *testing.T) {
 	t.Parallel()
 	// A standby must allow as many connections as its primary.
 	a := pgtest.Start(t, pgtest.Conf("max_connections=20"))
-	b := standby(t, a)
-	do(t, a.Exec("CREATE ROLE app LOGIN", "CREATE TABLE hits (n int)", "GRANT ALL ON hits TO app"))
-	do(t, b.Exec("SELECT 1"))
-	eventually(t, "the role is on the standby", func() bool {
+	b := rig.Standby(t, a)
+	rig.NoError(t, a.Exec("CREATE ROLE app LOGIN", "CREATE TABLE hits (n int)", "GRANT ALL ON hits TO app"))
+	rig.NoError(t, b.Exec("SELECT 1"))
+	rig.Eventually(t, "the role is on the standby", func() bool {
 		n, err := b.QueryString("SELECT count(*) FROM pg_class WHERE relname = 'hits' AND has_table_privilege('app', oid, 'INSERT')")
 		return err == nil && n == "1"
 	})
@@ -33,20 +35,20 @@ func TestFailoverIsNoStampede(t *testing.T) {
 	for i, base := range []string{"pgx", "pq"} {
 		first, second := a, b
 		if i == 1 {
-			do(t, a.RejoinAsStandby(b))
+			rig.NoError(t, a.RejoinAsStandby(b))
 			first, second = b, a
 		}
 		t.Run(base, func(t *testing.T) {
-			cfg, err := managedpg.ParseDSN(withKeys(as(first.DSN()), "pool_size=10", "base_driver="+base,
+			cfg, err := managedpg.ParseDSN(rig.WithKeys(as(first.DSN()), "pool_size=10", "base_driver="+base,
 				"failover_urls="+url.QueryEscape(as(second.DSN()))))
-			do(t, err)
+			rig.NoError(t, err)
 			dialing := dialCount{to: second.Addr()}
 			if base == "pgx" {
 				cfg.PgxConfig = dialing.watch
 			}
 			cfg.Logger = slog.New(slog.DiscardHandler)
 			db, err := managedpg.OpenDB(cfg)
-			do(t, err)
+			rig.NoError(t, err)
 			defer db.Close()
 			stop := make(chan struct{})
 			var calls sync.WaitGroup
@@ -69,11 +71,11 @@ func TestFailoverIsNoStampede(t *testing.T) {
 					}
 				})
 			}
-			eventually(t, "it gets going", func() bool { return done.Load() > 400 })
-			do(t, first.Kill())
-			do(t, second.Promote())
+			rig.Eventually(t, "it gets going", func() bool { return done.Load() > 400 })
+			rig.NoError(t, first.Kill())
+			rig.NoError(t, second.Promote())
 			at := done.Load()
-			eventually(t, "it goes on", func() bool { return done.Load() > at+400 })
+			rig.Eventually(t, "it goes on", func() bool { return done.Load() > at+400 })
 			close(stop)
 			calls.Wait()
 			worst.Range(func(err, _ any) bool {

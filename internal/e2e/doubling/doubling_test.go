@@ -1,4 +1,4 @@
-package managedpg_test
+package doubling_test
 
 import (
 	"context"
@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/managedpg/managedpg/internal/e2e/rig"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgproto3"
@@ -65,7 +67,7 @@ func (l *lossy) loseEach(t *testing.T, faults []lossyFault) {
 				case kept > 0 || inserted > c.inserted:
 					l.Errorf("kept %d of %d rows inserted by what never ran", kept, inserted)
 				}
-				if f.name == "FATAL 57P01" && l.base == "pgx" && c.want != nil && serverCode(err) != "57P01" {
+				if f.name == "FATAL 57P01" && l.base == "pgx" && c.want != nil && rig.SQLState(err) != "57P01" {
 					l.Errorf("the server's error is not in %v", err) // lib/pq itself drops it
 				}
 				l.goesOn()
@@ -168,7 +170,7 @@ func TestContextEndsAndTheServerSaysSo(t *testing.T) {
 					end()
 				}
 				kept, inserted, err := l.lose(ctx, c, pgtest.Fault{Hook: asleep, NoWait: true, Do: pgtest.Answer(nil)})
-				if serverCode(err) != "57014" {
+				if rig.SQLState(err) != "57014" {
 					t.Errorf("the server's error is not in %v", err)
 				}
 				l.wantError(err, errBase)
@@ -326,7 +328,7 @@ func TestServerErrorsAreNoLoss(t *testing.T) {
 		} {
 			err := call()
 			l.wantError(err, errBase)
-			if serverCode(err) != "23505" {
+			if rig.SQLState(err) != "23505" {
 				t.Errorf("%s: got %v", name, err)
 			}
 			l.goesOn()
@@ -425,11 +427,11 @@ func TestFatalInAnotherLanguage(t *testing.T) {
 				continue // lib/pq waits for the end of the stream
 			}
 			c := f.lost()
-			broken := func() int64 { return poolOf(t, l.db).Stats().ClosedBy[stats.ClosedBroken] }
+			broken := func() int64 { return rig.PoolOf(t, l.db).Stats().ClosedBy[stats.ClosedBroken] }
 			before := broken()
 			kept, inserted, err := l.lose(context.Background(), c, pgtest.Fault{Do: both(pgtest.Answer(raw), pgtest.CloseQuietly)})
 			l.wantError(err, managedpg.ErrOutcomeUnknown)
-			eventually(t, "its connection is closed before anybody asks for it", func() bool { return broken() > before })
+			rig.Eventually(t, "its connection is closed before anybody asks for it", func() bool { return broken() > before })
 			l.wantRows(kept, inserted, c)
 			l.goesOn()
 		}

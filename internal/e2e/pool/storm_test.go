@@ -1,4 +1,4 @@
-package managedpg_test
+package pool_test
 
 import (
 	"bufio"
@@ -21,6 +21,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/managedpg/managedpg/internal/e2e/rig"
 
 	"github.com/managedpg/managedpg"
 	"github.com/managedpg/managedpg/internal/pgtest"
@@ -80,14 +82,14 @@ func newStorm(t *testing.T, base string, keys ...string) *storm {
 	// take its time over a connection.
 	keys = append([]string{"base_driver=" + base, "pool_size=5", "max_overflow=3", "pool_timeout=-1", "connect_timeout=0",
 		"health_check=false"}, keys...)
-	s.db = open(t, withKeys(strings.Replace(dsn, pgtest.Shared(t).Addr(), s.gate.addr, 1), keys...))
+	s.db = rig.Open(t, rig.WithKeys(strings.Replace(dsn, pgtest.Shared(t).Addr(), s.gate.addr, 1), keys...))
 	s.db.SetMaxIdleConns(2) // database/sql's default
 	pool, ok := managedpg.PoolOf(s.db)
 	if !ok {
 		t.Fatal("no pool")
 	}
 	s.pool = pool
-	mustExec(t, s.db, "CREATE TABLE t (n int)")
+	rig.Exec(t, s.db, "CREATE TABLE t (n int)")
 	var err error
 	if s.stmt, err = s.db.Prepare("INSERT INTO t VALUES ($1)"); err != nil {
 		t.Fatal(err)
@@ -138,7 +140,7 @@ func (s *storm) watchBackends(ctx context.Context) {
 		seen := backends()
 		if len(seen) > stormLimit {
 			left := seen
-			eventually(s.t, "sessions beyond the limit to be exiting ones", func() bool {
+			rig.Eventually(s.t, "sessions beyond the limit to be exiting ones", func() bool {
 				now := backends()
 				left = slices.DeleteFunc(left, func(pid string) bool { return !slices.Contains(now, pid) })
 				return len(left) <= stormLimit
@@ -186,7 +188,7 @@ func (s *storm) watchWaiters(ctx context.Context) {
 func (s *storm) settle() {
 	t := s.t
 	_ = s.stmt.Close()
-	eventually(t, "everything to be given back", func() bool { return s.pool.Stats().CheckedOut == 0 && s.db.Stats().InUse == 0 })
+	rig.Eventually(t, "everything to be given back", func() bool { return s.pool.Stats().CheckedOut == 0 && s.db.Stats().InUse == 0 })
 	st := s.pool.Stats()
 	if st.TotalCheckouts != st.TotalCheckins || st.TotalConnectionsCreated != st.TotalConnectionsClosed+st.Open || st.Waiting != 0 {
 		t.Errorf("figures that don't add up:\n%v", st)
@@ -194,10 +196,10 @@ func (s *storm) settle() {
 	if st.UseTime.Count != st.TotalCheckins || st.CheckoutTime.Count != st.TotalCheckouts {
 		t.Errorf("%d check-ins and %d checkouts, but %d and %d times", st.TotalCheckins, st.TotalCheckouts, st.UseTime.Count, st.CheckoutTime.Count)
 	}
-	eventually(t, "the sockets to be as many as the pool counts", func() bool {
+	rig.Eventually(t, "the sockets to be as many as the pool counts", func() bool {
 		return int64(s.gate.established()) == s.pool.Stats().Open && s.pool.Stats().Open <= 5
 	})
-	eventually(t, "the server to have as many sessions as the pool counts", func() bool {
+	rig.Eventually(t, "the server to have as many sessions as the pool counts", func() bool {
 		n, err := pgtest.Shared(t).Backends(s.name)
 		return err == nil && int64(n) == s.pool.Stats().Open
 	})
@@ -229,7 +231,7 @@ func (s *storm) settle() {
 	if err := s.db.Close(); err != nil {
 		t.Error(err)
 	}
-	eventually(t, "all sockets to be closed", func() bool { return s.gate.established() == 0 })
+	rig.Eventually(t, "all sockets to be closed", func() bool { return s.gate.established() == 0 })
 	if st := s.pool.Stats(); st.Open != 0 || st.CheckedOut != 0 {
 		t.Errorf("after Close:\n%v", st)
 	}
@@ -278,7 +280,7 @@ func (u *stormUser) act() {
 	case ctx.Err() == nil:
 		u.t.Errorf("an error without cause: %v", err)
 	case errors.Is(err, ctx.Err()), errors.Is(err, sql.ErrTxDone), errors.Is(err, sql.ErrConnDone):
-	case sqlState(err) == "57014":
+	case rig.SQLState(err) == "57014":
 	case errors.Is(err, managedpg.ErrTxLost):
 		// lib/pq closes the connection of a call that ends together with its context, though the call has succeeded: the
 		// transaction goes with it, and its next call is the first to know.
@@ -426,14 +428,6 @@ func (u *stormUser) sleep(ctx context.Context, cancel context.CancelFunc) error 
 	defer time.AfterFunc(time.Duration(u.rng.IntN(10))*time.Millisecond, cancel).Stop()
 	_, err := u.db.ExecContext(ctx, "SELECT pg_sleep(10)")
 	return err
-}
-
-func sqlState(err error) string {
-	var s interface{ SQLState() string }
-	if !errors.As(err, &s) {
-		return ""
-	}
-	return s.SQLState()
 }
 
 // gate stands between clients and a server, and counts the clients' sockets at each moment when there is one more. Those

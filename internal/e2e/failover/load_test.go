@@ -1,16 +1,17 @@
-package managedpg_test
+package failover_test
 
 import (
 	"context"
 	"database/sql"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/url"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/managedpg/managedpg/internal/e2e/rig"
 
 	"github.com/managedpg/managedpg"
 	"github.com/managedpg/managedpg/internal/pgtest"
@@ -47,11 +48,11 @@ type loadCall struct {
 func underLoad(t *testing.T, first, second *pgtest.Cluster, deadline time.Duration, keys ...string) []*loadedPool {
 	t.Helper()
 	var all []*loadedPool
-	for _, c := range combinations {
-		all = append(all, startLoad(t, fmt.Sprintf("%v, deadline %v", c, deadline), deadline, c.dsn(first.DSN(), append(keys, to(second))...)))
+	for _, c := range rig.Combinations {
+		all = append(all, startLoad(t, fmt.Sprintf("%v, deadline %v", c, deadline), deadline, c.DSN(first.DSN(), append(keys, to(second))...)))
 	}
 	for _, l := range all {
-		eventually(t, l.name+" gets going", func() bool { return l.leastCalls() >= 5 })
+		rig.Eventually(t, l.name+" gets going", func() bool { return l.leastCalls() >= 5 })
 		l.pool.CheckNow(t.Context())
 	}
 	return all
@@ -62,26 +63,14 @@ func to(c *pgtest.Cluster) string { return "failover_urls=" + url.QueryEscape(c.
 
 func startLoad(t *testing.T, name string, deadline time.Duration, dsn string) *loadedPool {
 	t.Helper()
-	db := quietly(t, dsn)
+	db := rig.OpenQuietly(t, dsn)
 	db.SetMaxIdleConns(loadWorkers)
-	warm(t, db, loadWorkers)
-	l := &loadedPool{t: t, name: name, db: db, pool: poolOf(t, db), deadline: deadline, stop: make(chan struct{})}
+	rig.Warm(t, db, loadWorkers)
+	l := &loadedPool{t: t, name: name, db: db, pool: rig.PoolOf(t, db), deadline: deadline, stop: make(chan struct{})}
 	for w := range loadWorkers {
 		l.running.Go(func() { l.work(w) })
 	}
 	return l
-}
-
-// quietly opens a pool that logs nothing: these tests are about nothing but outages.
-func quietly(t *testing.T, dsn string) *sql.DB {
-	t.Helper()
-	cfg, err := managedpg.ParseDSN(dsn)
-	do(t, err)
-	cfg.Logger = slog.New(slog.DiscardHandler)
-	db, err := managedpg.OpenDB(cfg)
-	do(t, err)
-	t.Cleanup(func() { _ = db.Close() })
-	return db
 }
 
 func (l *loadedPool) work(worker int) {
@@ -168,7 +157,7 @@ func goesOn(t *testing.T, all []*loadedPool) time.Duration {
 	t.Helper()
 	at := time.Now()
 	for _, l := range all {
-		eventually(t, l.name+" goes on", func() bool { return l.leastSince(at) >= 3 })
+		rig.Eventually(t, l.name+" goes on", func() bool { return l.leastSince(at) >= 3 })
 	}
 	return time.Since(at)
 }
@@ -218,23 +207,8 @@ func nothingLostOrDoubled(t *testing.T, all []*loadedPool, rows map[string]int) 
 func createCalls(t *testing.T, servers ...*pgtest.Cluster) {
 	t.Helper()
 	for _, c := range servers {
-		do(t, c.Exec("DROP TABLE IF EXISTS calls", "CREATE TABLE calls (pool text, id int, port int)"))
+		rig.NoError(t, c.Exec("DROP TABLE IF EXISTS calls", "CREATE TABLE calls (pool text, id int, port int)"))
 	}
-}
-
-func do(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-func standby(t *testing.T, of *pgtest.Cluster, opts ...pgtest.Option) *pgtest.Cluster {
-	t.Helper()
-	s, err := of.Standby(opts...)
-	do(t, err)
-	t.Cleanup(func() { _ = s.Close() })
-	return s
 }
 
 // probed waits until each pool has looked so often at its first endpoint.
@@ -243,6 +217,6 @@ func probed(t *testing.T, all []*loadedPool, times int64) {
 	for _, l := range all {
 		checks := func() int64 { return l.pool.Health().Endpoints[0].TotalChecks }
 		enough := checks() + times
-		eventually(t, l.name+" looks", func() bool { return checks() >= enough })
+		rig.Eventually(t, l.name+" looks", func() bool { return checks() >= enough })
 	}
 }

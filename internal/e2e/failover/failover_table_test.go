@@ -1,4 +1,4 @@
-package managedpg_test
+package failover_test
 
 import (
 	"context"
@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/managedpg/managedpg/internal/e2e/rig"
+
 	"github.com/managedpg/managedpg"
 	"github.com/managedpg/managedpg/failover"
 	"github.com/managedpg/managedpg/internal/pgtest"
@@ -22,52 +24,52 @@ import (
 // What an error says about the server it came from, row by row, met on real servers where they can be made to say so.
 
 // eachBase runs a test with both base drivers, governed by turns.
-func eachBase(t *testing.T, test func(t *testing.T, c combination)) {
+func eachBase(t *testing.T, test func(t *testing.T, c rig.Combination)) {
 	t.Helper()
-	for _, c := range []combination{{"pgx", true}, {"pq", false}, {"pgx", false}, {"pq", true}} {
+	for _, c := range []rig.Combination{{Base: "pgx", Governed: true}, {Base: "pq", Governed: false}, {Base: "pgx", Governed: false}, {Base: "pq", Governed: true}} {
 		t.Run(c.String(), func(t *testing.T) { test(t, c) })
 	}
 }
 
 func stays(t *testing.T, db *sql.DB) {
 	t.Helper()
-	if s := poolOf(t, db).Failover(); s.FailoverCount != 0 || !s.IsPrimary {
+	if s := rig.PoolOf(t, db).Failover(); s.FailoverCount != 0 || !s.IsPrimary {
 		t.Errorf("it moved: %+v", s)
 	}
 }
 
 func stateOf(t *testing.T, db *sql.DB, endpoint int) failover.State {
 	t.Helper()
-	return poolOf(t, db).Health().Endpoints[endpoint].State
+	return rig.PoolOf(t, db).Health().Endpoints[endpoint].State
 }
 
 // One terminated session (57P01) is no dead server: it is probed, and used on.
 func TestTerminatedSessionIsNoDeadServer(t *testing.T) {
 	t.Parallel()
 	a, b := twoServers(t)
-	eachBase(t, func(t *testing.T, c combination) {
-		db := quietly(t, c.dsn(a.DSN(), "target_session_attrs=any", to(b)))
-		warm(t, db, 2)
+	eachBase(t, func(t *testing.T, c rig.Combination) {
+		db := rig.OpenQuietly(t, c.DSN(a.DSN(), "target_session_attrs=any", to(b)))
+		rig.Warm(t, db, 2)
 		victim, err := db.Conn(t.Context())
-		do(t, err)
+		rig.NoError(t, err)
 		defer victim.Close()
-		pid := value[int](t, victim, "SELECT pg_backend_pid()")
+		pid := rig.Value[int](t, victim, "SELECT pg_backend_pid()")
 		ended := make(chan error, 1)
 		go func() {
 			_, err := victim.ExecContext(context.Background(), "SELECT pg_sleep(60)")
 			ended <- err
 		}()
-		eventually(t, "it sleeps", func() bool {
-			return value[bool](t, db, "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1 AND state = 'active')", pid)
+		rig.Eventually(t, "it sleeps", func() bool {
+			return rig.Value[bool](t, db, "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1 AND state = 'active')", pid)
 		})
-		mustExec(t, db, "SELECT pg_terminate_backend($1)", pid)
+		rig.Exec(t, db, "SELECT pg_terminate_backend($1)", pid)
 		if err := <-ended; !errors.Is(err, managedpg.ErrOutcomeUnknown) {
 			t.Errorf("the terminated call: %v", err)
 		}
 		for range 20 {
-			mustExec(t, db, "SELECT 1")
+			rig.Exec(t, db, "SELECT 1")
 		}
-		eventually(t, "it is cleared", func() bool { return stateOf(t, db, 0) == failover.Up })
+		rig.Eventually(t, "it is cleared", func() bool { return stateOf(t, db, 0) == failover.Up })
 		stays(t, db)
 	})
 }
@@ -76,7 +78,7 @@ func TestTerminatedSessionIsNoDeadServer(t *testing.T) {
 func refusing(t *testing.T, sqlstate string) (addr string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	do(t, err)
+	rig.NoError(t, err)
 	t.Cleanup(func() { l.Close() })
 	go func() {
 		for {
@@ -108,14 +110,14 @@ func TestServerThatCannotServeIsDown(t *testing.T) {
 	b := pgtest.Start(t)
 	for _, sqlstate := range []string{"57P03", "57P02", "08006", "58030"} {
 		addr := refusing(t, sqlstate)
-		for _, c := range combinations[1:3] {
+		for _, c := range rig.Combinations[1:3] {
 			t.Run(sqlstate+","+c.String(), func(t *testing.T) {
-				db := quietly(t, c.dsn("postgres://postgres@"+addr+"/postgres?sslmode=disable", "target_session_attrs=any", to(b)))
-				mustExec(t, db, "SELECT 1")
+				db := rig.OpenQuietly(t, c.DSN("postgres://postgres@"+addr+"/postgres?sslmode=disable", "target_session_attrs=any", to(b)))
+				rig.Exec(t, db, "SELECT 1")
 				if state := stateOf(t, db, 0); state != failover.Down {
 					t.Errorf("it is %s", state)
 				}
-				if s := poolOf(t, db).Failover(); s.Current != b.Addr()+"/postgres" {
+				if s := rig.PoolOf(t, db).Failover(); s.Current != b.Addr()+"/postgres" {
 					t.Errorf("%+v", s)
 				}
 			})
@@ -127,18 +129,18 @@ func TestServerThatCannotServeIsDown(t *testing.T) {
 func TestRestartOfTheOnlyServerOfTwo(t *testing.T) {
 	t.Parallel()
 	a := pgtest.Start(t)
-	eachBase(t, func(t *testing.T, c combination) {
-		db := quietly(t, c.dsn(a.DSN(), "target_session_attrs=any", "failover_urls="+
+	eachBase(t, func(t *testing.T, c rig.Combination) {
+		db := rig.OpenQuietly(t, c.DSN(a.DSN(), "target_session_attrs=any", "failover_urls="+
 			url.QueryEscape("postgres://postgres@"+refusing(t, "57P03")+"/postgres?sslmode=disable")))
-		warm(t, db, 2)
-		do(t, a.Kill())
+		rig.Warm(t, db, 2)
+		rig.NoError(t, a.Kill())
 		answered := make(chan error, 1)
 		go func() {
 			_, err := db.Exec("SELECT 1")
 			answered <- err
 		}()
-		eventually(t, "nobody is there", func() bool { return poolOf(t, db).Health().Endpoints[0].State == failover.Down })
-		do(t, a.Restart()) // which answers 57P03 for a while
+		rig.Eventually(t, "nobody is there", func() bool { return rig.PoolOf(t, db).Health().Endpoints[0].State == failover.Down })
+		rig.NoError(t, a.Restart()) // which answers 57P03 for a while
 		if err := <-answered; err != nil {
 			t.Errorf("the call that waited: %v", err)
 		}
@@ -151,16 +153,16 @@ func TestServerWithoutRoomIsWaitedFor(t *testing.T) {
 	a := pgtest.Start(t, pgtest.Conf("max_connections=10", "superuser_reserved_connections=3"))
 	b := pgtest.Start(t, pgtest.OwnSystem())
 	for _, s := range []*pgtest.Cluster{a, b} {
-		do(t, s.Exec("CREATE ROLE app LOGIN"))
+		rig.NoError(t, s.Exec("CREATE ROLE app LOGIN"))
 	}
 	asApp := func(c *pgtest.Cluster) string { return strings.Replace(c.DSN(), "postgres@", "app@", 1) }
-	eachBase(t, func(t *testing.T, c combination) {
+	eachBase(t, func(t *testing.T, c rig.Combination) {
 		name := "application_name=" + url.QueryEscape(c.String())
-		db := quietly(t, c.dsn(asApp(a), name, "target_session_attrs=any", "failover_urls="+url.QueryEscape(asApp(b))))
-		mustExec(t, db, "SELECT 1")
-		taken := opened(t, "pgx", withKeys(asApp(a), name))
+		db := rig.OpenQuietly(t, c.DSN(asApp(a), name, "target_session_attrs=any", "failover_urls="+url.QueryEscape(asApp(b))))
+		rig.Exec(t, db, "SELECT 1")
+		taken := rig.OpenWith(t, "pgx", rig.WithKeys(asApp(a), name))
 		var held []*sql.Conn
-		eventually(t, "all seven places are taken by ours, and those before have left", func() bool {
+		rig.Eventually(t, "all seven places are taken by ours, and those before have left", func() bool {
 			for {
 				conn, err := taken.Conn(t.Context())
 				if err != nil {
@@ -169,10 +171,10 @@ func TestServerWithoutRoomIsWaitedFor(t *testing.T) {
 				held = append(held, conn)
 			}
 			ours := "SELECT count(*) FROM pg_stat_activity WHERE application_name = '" + c.String() + "'"
-			return len(held) > 0 && value[int](t, held[0], ours) == 7
+			return len(held) > 0 && rig.Value[int](t, held[0], ours) == 7
 		})
 		first, err := db.Conn(t.Context()) // the pool's own, or one that waits
-		do(t, err)
+		rig.NoError(t, err)
 		defer first.Close()
 		var left atomic.Bool
 		time.AfterFunc(400*time.Millisecond, func() {
@@ -191,7 +193,7 @@ func TestServerWithoutRoomIsWaitedFor(t *testing.T) {
 		if !left.Load() {
 			t.Errorf("there was room after %v", time.Since(start))
 		}
-		if port := value[int](t, second, "SELECT inet_server_port()"); port != a.Port() {
+		if port := rig.Value[int](t, second, "SELECT inet_server_port()"); port != a.Port() {
 			t.Errorf("it went to the other server")
 		}
 		stays(t, db)
@@ -213,7 +215,7 @@ func TestServerThatWontHaveUsIsMisconfigured(t *testing.T) {
 		if user == "md5" {
 			encryption = "md5"
 		}
-		do(t, a.Exec("SET password_encryption = '"+encryption+"'; CREATE ROLE "+user+" LOGIN PASSWORD 'right'"))
+		rig.NoError(t, a.Exec("SET password_encryption = '"+encryption+"'; CREATE ROLE "+user+" LOGIN PASSWORD 'right'"))
 	}
 	refusals := map[string]string{"no database": "3D000"}
 	dsns := map[string]string{"no database": a.DSNFor("nowhere")}
@@ -222,18 +224,18 @@ func TestServerThatWontHaveUsIsMisconfigured(t *testing.T) {
 		dsns["wrong password, "+user] = strings.Replace(a.DSN(), "postgres@", user+":wrong@", 1)
 	}
 	for name, dsn := range dsns {
-		for _, c := range combinations[1:3] {
+		for _, c := range rig.Combinations[1:3] {
 			t.Run(name+","+c.String(), func(t *testing.T) {
-				db := quietly(t, c.dsn(dsn, "target_session_attrs=any", to(b)))
-				mustExec(t, db, "SELECT 1")
-				if h := poolOf(t, db).Health().Endpoints[0]; h.State != failover.Misconfigured || h.LastError == "" || strings.Contains(h.LastError, "wrong@") {
+				db := rig.OpenQuietly(t, c.DSN(dsn, "target_session_attrs=any", to(b)))
+				rig.Exec(t, db, "SELECT 1")
+				if h := rig.PoolOf(t, db).Health().Endpoints[0]; h.State != failover.Misconfigured || h.LastError == "" || strings.Contains(h.LastError, "wrong@") {
 					t.Errorf("%+v", h)
 				}
 
 				other := "postgres://postgres@" + refusing(t, refusals[name]) + "/postgres?sslmode=disable"
 				start := time.Now()
-				_, err := quietly(t, c.dsn(dsn, "failover_urls="+url.QueryEscape(other))).Exec("SELECT 1")
-				wantSQLState(t, c, err, refusals[name])
+				_, err := rig.OpenQuietly(t, c.DSN(dsn, "failover_urls="+url.QueryEscape(other))).Exec("SELECT 1")
+				rig.WantSQLState(t, c, err, refusals[name])
 				if !errors.Is(err, managedpg.ErrNoEndpoint) {
 					t.Errorf("got %v", err)
 				}
@@ -249,10 +251,10 @@ func TestServerThatWontHaveUsIsMisconfigured(t *testing.T) {
 func TestCallersCancelIsNoEvidence(t *testing.T) {
 	t.Parallel()
 	a, b := twoServers(t)
-	eachBase(t, func(t *testing.T, c combination) {
-		db := quietly(t, c.dsn(a.DSN(), "target_session_attrs=any", "health_check_interval=1h", to(b)))
-		warm(t, db, 4)
-		pool := poolOf(t, db)
+	eachBase(t, func(t *testing.T, c rig.Combination) {
+		db := rig.OpenQuietly(t, c.DSN(a.DSN(), "target_session_attrs=any", "health_check_interval=1h", to(b)))
+		rig.Warm(t, db, 4)
+		pool := rig.PoolOf(t, db)
 		checks := pool.CheckNow(t.Context()).TotalChecks
 		var calls sync.WaitGroup
 		for range 8 {
@@ -265,7 +267,7 @@ func TestCallersCancelIsNoEvidence(t *testing.T) {
 			})
 		}
 		calls.Wait()
-		mustExec(t, db, "SELECT 1")
+		rig.Exec(t, db, "SELECT 1")
 		if h := pool.Health(); h.TotalChecks != checks || h.Endpoints[0].State != failover.Up {
 			t.Errorf("%d checks, then %d; the server is %s", checks, h.TotalChecks, h.Endpoints[0].State)
 		}
@@ -277,10 +279,10 @@ func TestCallersCancelIsNoEvidence(t *testing.T) {
 func TestCallersDeadlineIsOnlyASuspicion(t *testing.T) {
 	t.Parallel()
 	a, b := twoServers(t)
-	eachBase(t, func(t *testing.T, c combination) {
-		db := quietly(t, c.dsn(a.DSN(), "target_session_attrs=any", "health_check_interval=1h", "cancel_timeout=0", to(b)))
-		warm(t, db, 2)
-		pool := poolOf(t, db)
+	eachBase(t, func(t *testing.T, c rig.Combination) {
+		db := rig.OpenQuietly(t, c.DSN(a.DSN(), "target_session_attrs=any", "health_check_interval=1h", "cancel_timeout=0", to(b)))
+		rig.Warm(t, db, 2)
+		pool := rig.PoolOf(t, db)
 		checks := pool.CheckNow(t.Context()).TotalChecks
 		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 		defer cancel()
@@ -288,9 +290,9 @@ func TestCallersDeadlineIsOnlyASuspicion(t *testing.T) {
 		if _, err := db.ExecContext(ctx, "SELECT pg_sleep(10)"); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("got %v", err)
 		}
-		eventually(t, "it is probed", func() bool { return pool.Health().TotalChecks > checks })
-		eventually(t, "it is cleared", func() bool { return stateOf(t, db, 0) == failover.Up })
-		mustExec(t, db, "SELECT 1")
+		rig.Eventually(t, "it is probed", func() bool { return pool.Health().TotalChecks > checks })
+		rig.Eventually(t, "it is cleared", func() bool { return stateOf(t, db, 0) == failover.Up })
+		rig.Exec(t, db, "SELECT 1")
 		stays(t, db)
 	})
 }
@@ -299,26 +301,26 @@ func TestCallersDeadlineIsOnlyASuspicion(t *testing.T) {
 func TestWriteInAReadOnlyTransactionDrainsNothing(t *testing.T) {
 	t.Parallel()
 	a := pgtest.Start(t)
-	b := standby(t, a)
+	b := rig.Standby(t, a)
 	createCalls(t, a)
-	eachBase(t, func(t *testing.T, c combination) {
+	eachBase(t, func(t *testing.T, c rig.Combination) {
 		name := url.QueryEscape(c.String())
 		pids := "SELECT string_agg(pid::text, ' ' ORDER BY pid) FROM pg_stat_activity WHERE application_name = '" + c.String() + "'"
-		db := quietly(t, c.dsn(a.DSN(), "application_name="+name, to(b)))
+		db := rig.OpenQuietly(t, c.DSN(a.DSN(), "application_name="+name, to(b)))
 		defer db.Close()
-		warm(t, db, 2)
-		poolOf(t, db).CheckNow(t.Context()) // which has a session of its own
+		rig.Warm(t, db, 2)
+		rig.PoolOf(t, db).CheckNow(t.Context()) // which has a session of its own
 		before, err := a.QueryString(pids)
-		do(t, err)
+		rig.NoError(t, err)
 		for range 10 {
 			tx, err := db.BeginTx(t.Context(), &sql.TxOptions{ReadOnly: true})
-			do(t, err)
+			rig.NoError(t, err)
 			_, err = tx.Exec("INSERT INTO calls VALUES ('x', 1, 1)")
-			wantSQLState(t, c, err, "25006")
-			do(t, tx.Rollback())
+			rig.WantSQLState(t, c, err, "25006")
+			rig.NoError(t, tx.Rollback())
 		}
-		poolOf(t, db).CheckNow(t.Context())
-		mustExec(t, db, "INSERT INTO calls VALUES ('x', 1, 1)")
+		rig.PoolOf(t, db).CheckNow(t.Context())
+		rig.Exec(t, db, "INSERT INTO calls VALUES ('x', 1, 1)")
 		stays(t, db)
 		if after, err := a.QueryString(pids); err != nil || after != before || before == "" {
 			t.Errorf("the sessions were %s, are %s; %v", before, after, err)
@@ -331,33 +333,33 @@ func TestWriteInAReadOnlyTransactionDrainsNothing(t *testing.T) {
 func TestLostRoleIsLeft(t *testing.T) {
 	t.Parallel()
 	a := pgtest.Start(t)
-	b := standby(t, a)
+	b := rig.Standby(t, a)
 	createCalls(t, a)
-	eventually(t, "the standby has the table", func() bool {
+	rig.Eventually(t, "the standby has the table", func() bool {
 		n, err := b.QueryString("SELECT count(*) FROM pg_class WHERE relname = 'calls'")
 		return err == nil && n == "1"
 	})
 	var dbs []*sql.DB
-	for _, c := range combinations {
-		db := quietly(t, c.dsn(a.DSN(), "health_check_interval=1h", to(b)))
-		warm(t, db, 2)
+	for _, c := range rig.Combinations {
+		db := rig.OpenQuietly(t, c.DSN(a.DSN(), "health_check_interval=1h", to(b)))
+		rig.Warm(t, db, 2)
 		dbs = append(dbs, db)
 	}
-	do(t, a.Exec("ALTER SYSTEM SET default_transaction_read_only = on", "SELECT pg_reload_conf()"))
-	eventually(t, "it is read-only", func() bool {
+	rig.NoError(t, a.Exec("ALTER SYSTEM SET default_transaction_read_only = on", "SELECT pg_reload_conf()"))
+	rig.Eventually(t, "it is read-only", func() bool {
 		v, err := a.QueryString("SHOW default_transaction_read_only")
 		return err == nil && v == "on"
 	})
-	do(t, b.Promote())
+	rig.NoError(t, b.Promote())
 	for i, db := range dbs {
 		failed := 0
-		eventually(t, combinations[i].String()+" writes on the new primary", func() bool {
+		rig.Eventually(t, rig.Combinations[i].String()+" writes on the new primary", func() bool {
 			_, err := db.Exec("INSERT INTO calls VALUES ('x', 1, current_setting('port')::int)")
 			if err != nil {
 				failed++
 			}
 			return err == nil
 		})
-		t.Logf("%v: %d errors", combinations[i], failed)
+		t.Logf("%v: %d errors", rig.Combinations[i], failed)
 	}
 }

@@ -1,4 +1,4 @@
-package managedpg_test
+package pool_test
 
 import (
 	"bytes"
@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/managedpg/managedpg/internal/e2e/rig"
 
 	"github.com/managedpg/managedpg"
 	"github.com/managedpg/managedpg/internal/pgtest"
@@ -22,9 +24,9 @@ func TestUnansweredResetLeavesNoSocket(t *testing.T) {
 			proxy := pgtest.NewProxy(t, pgtest.Shared(t).Addr(), pgtest.DropCancels())
 			gate := newGate(t, proxy.Addr())
 			dsn := strings.Replace(pgtest.Database(t), pgtest.Shared(t).Addr(), gate.addr, 1)
-			db := open(t, withKeys(dsn, "base_driver="+base, "pool_size=1", "max_overflow=0", "pool_reset=discard_all",
+			db := rig.Open(t, rig.WithKeys(dsn, "base_driver="+base, "pool_size=1", "max_overflow=0", "pool_reset=discard_all",
 				"connect_timeout=0", "health_check=false"))
-			first := value[int](t, db, "SELECT pg_backend_pid()")
+			first := rig.Value[int](t, db, "SELECT pg_backend_pid()")
 
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
@@ -32,7 +34,7 @@ func TestUnansweredResetLeavesNoSocket(t *testing.T) {
 			if _, err := db.ExecContext(ctx, "SELECT 1"); !errors.Is(err, context.Canceled) {
 				t.Errorf("a call whose reset hangs: %v, want its context's error", err)
 			}
-			if second := value[int](t, db, "SELECT pg_backend_pid()"); second == first {
+			if second := rig.Value[int](t, db, "SELECT pg_backend_pid()"); second == first {
 				t.Error("the connection is used again")
 			}
 			if most := gate.most(); most > 1 {
@@ -46,7 +48,7 @@ func TestUnansweredResetLeavesNoSocket(t *testing.T) {
 func TestSetMaxOpenConnsIsWarnedOfOnce(t *testing.T) {
 	for keys, want := range map[string]int{"pool_size=2": 1, "pool_size=none": 0} {
 		var log bytes.Buffer
-		cfg, err := managedpg.ParseDSN(withKeys(pgtest.Database(t), keys))
+		cfg, err := managedpg.ParseDSN(rig.WithKeys(pgtest.Database(t), keys))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -64,7 +66,7 @@ func TestSetMaxOpenConnsIsWarnedOfOnce(t *testing.T) {
 			waiting := db.Stats().WaitCount
 			done := make(chan error, 1)
 			go func() { done <- db.PingContext(t.Context()) }()
-			eventually(t, "a call waits in sql.DB", func() bool { return db.Stats().WaitCount > waiting })
+			rig.Eventually(t, "a call waits in sql.DB", func() bool { return db.Stats().WaitCount > waiting })
 			_ = held.Close()
 			select {
 			case err := <-done:

@@ -1,4 +1,4 @@
-package managedpg_test
+package doubling_test
 
 import (
 	"context"
@@ -6,6 +6,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/managedpg/managedpg/internal/e2e/rig"
 
 	"github.com/managedpg/managedpg"
 	"github.com/managedpg/managedpg/internal/pgtest"
@@ -31,23 +33,23 @@ func TestStatementCrossesAnIdleTimeout(t *testing.T) {
 	calls = slices.DeleteFunc(calls, func(c lostCall) bool { return c.name == "exec of three statements" })
 	dsn := pgtest.Database(t)
 	const limits = "&idle_session_timeout=1000&idle_in_transaction_session_timeout=1000"
-	for _, c := range combinations {
+	for _, c := range rig.Combinations {
 		t.Run(c.String(), func(t *testing.T) {
 			t.Parallel()
 			proxy := pgtest.NewProxy(t, pgtest.Shared(t).Addr())
 			cross := pgtest.Fault{Do: pgtest.PassLastWords, Before: true}
 
-			bare := openLossy(t, map[string]string{"pgx": "pgx", "pq": "postgres"}[c.base], dsn, proxy.DSN(dsn), limits)
+			bare := openLossy(t, map[string]string{"pgx": "pgx", "pq": "postgres"}[c.Base], dsn, proxy.DSN(dsn), limits)
 			bare.proxy = proxy
 			_, _, err := bare.lose(t.Context(), insertForms[0].lost(), cross)
 			t.Logf("outside a transaction the bare driver says: %v", err)
 
-			params := limits + "&health_check=false&base_driver=" + c.base
-			if c.governed {
+			params := limits + "&health_check=false&base_driver=" + c.Base
+			if c.Governed {
 				params += "&pool_size=4"
 			}
 			l := openLossy(t, "managedpg", dsn, proxy.DSN(dsn), params)
-			l.base, l.governed, l.proxy = c.base, c.governed, proxy
+			l.base, l.governed, l.proxy = c.Base, c.Governed, proxy
 			for _, call := range calls {
 				t.Run(call.name, func(t *testing.T) {
 					l := l.as(t)
@@ -62,22 +64,22 @@ func TestStatementCrossesAnIdleTimeout(t *testing.T) {
 
 // A statement can raise that SQLSTATE too, after it has had effects.
 func TestIdleTimeoutRaisedByAStatement(t *testing.T) {
-	inEachCombination(t, func(t *testing.T, c combination, db *sql.DB) {
+	rig.InEachCombination(t, func(t *testing.T, c rig.Combination, db *sql.DB) {
 		_, err := db.Exec("DO $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '57P05'; END $$")
-		wantSQLState(t, c, err, "57P05")
-		mustExec(t, db, "SELECT 1")
+		rig.WantSQLState(t, c, err, "57P05")
+		rig.Exec(t, db, "SELECT 1")
 	})
 }
 
 // The same race without a proxy, against a server that ends each session after about as long as the application waits.
 func TestIdleTimeoutRace(t *testing.T) {
-	for _, c := range combinations {
+	for _, c := range rig.Combinations {
 		t.Run(c.String(), func(t *testing.T) {
 			t.Parallel()
 			dsn := pgtest.Database(t)
-			direct := open(t, dsn)
-			mustExec(t, direct, "CREATE TABLE t (k int)")
-			db := open(t, c.dsn(dsn, "idle_session_timeout=5", "pool_pre_ping=false", "health_check=false"))
+			direct := rig.Open(t, dsn)
+			rig.Exec(t, direct, "CREATE TABLE t (k int)")
+			db := rig.Open(t, c.DSN(dsn, "idle_session_timeout=5", "pool_pre_ping=false", "health_check=false"))
 			const calls = 300
 			failed := 0
 			for k := range calls {
@@ -87,8 +89,8 @@ func TestIdleTimeoutRace(t *testing.T) {
 				}
 				time.Sleep(5*time.Millisecond - time.Duration(k)*3*time.Microsecond)
 			}
-			t.Logf("%d of %d calls failed; %d sessions", failed, calls, poolOf(t, db).Stats().TotalConnectionsCreated)
-			if n := value[int](t, direct, "SELECT count(DISTINCT k) FROM t HAVING count(*) = count(DISTINCT k)"); n < calls-failed {
+			t.Logf("%d of %d calls failed; %d sessions", failed, calls, rig.PoolOf(t, db).Stats().TotalConnectionsCreated)
+			if n := rig.Value[int](t, direct, "SELECT count(DISTINCT k) FROM t HAVING count(*) = count(DISTINCT k)"); n < calls-failed {
 				t.Errorf("%d rows, want %d, each once", n, calls)
 			}
 		})

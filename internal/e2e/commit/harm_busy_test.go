@@ -1,4 +1,4 @@
-package managedpg_test
+package commit_test
 
 import (
 	"context"
@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/managedpg/managedpg/internal/e2e/rig"
 
 	"github.com/managedpg/managedpg"
 	"github.com/managedpg/managedpg/failover"
@@ -57,10 +59,10 @@ func TestStatementWhileRowsAreOpen(t *testing.T) {
 	run := func(t *testing.T, name string, db *sql.DB, ours bool) (kept map[string]int) {
 		kept = map[string]int{}
 		for what, call := range calls {
-			mustExec(t, db, "DELETE FROM t")
+			rig.Exec(t, db, "DELETE FROM t")
 			tx, err := db.BeginTx(t.Context(), nil)
-			do(t, err)
-			mustExec(t, tx, "INSERT INTO t VALUES (1)")
+			rig.NoError(t, err)
+			rig.Exec(t, tx, "INSERT INTO t VALUES (1)")
 			rows := openRows(t, tx)
 			err = call(t.Context(), tx)
 			rows.Close()
@@ -68,26 +70,26 @@ func TestStatementWhileRowsAreOpen(t *testing.T) {
 				if err == nil || errors.Is(err, managedpg.ErrTxLost) || errors.Is(err, managedpg.ErrOutcomeUnknown) || errors.Is(err, driver.ErrBadConn) {
 					t.Errorf("%s: %v", what, err)
 				}
-				if h := poolOf(t, db).Health().Endpoints[0]; h.State == failover.Suspect || h.State == failover.Down {
+				if h := rig.PoolOf(t, db).Health().Endpoints[0]; h.State == failover.Suspect || h.State == failover.Down {
 					t.Errorf("%s: the server is %s", what, h.State)
 				}
 			}
 			if err := tx.Commit(); err == nil {
-				kept[what] = value[int](t, db, "SELECT count(*) FROM t")
+				kept[what] = rig.Value[int](t, db, "SELECT count(*) FROM t")
 			}
 			t.Logf("%s, %s: %v, %d rows kept", name, what, err, kept[what])
 		}
 		return kept
 	}
-	for _, c := range combinations {
+	for _, c := range rig.Combinations {
 		t.Run(c.String(), func(t *testing.T) {
 			dsn := pgtest.Database(t)
-			bare, err := sql.Open(map[string]string{"pgx": "pgx", "pq": "postgres"}[c.base], dsn)
-			do(t, err)
+			bare, err := sql.Open(map[string]string{"pgx": "pgx", "pq": "postgres"}[c.Base], dsn)
+			rig.NoError(t, err)
 			defer bare.Close()
-			mustExec(t, bare, "CREATE TABLE t (k int)")
+			rig.Exec(t, bare, "CREATE TABLE t (k int)")
 			theirs := run(t, "bare", bare, false)
-			ours := run(t, "managedpg", open(t, c.dsn(dsn)), true)
+			ours := run(t, "managedpg", rig.Open(t, c.DSN(dsn)), true)
 			for what := range calls {
 				if ours[what] < theirs[what] {
 					t.Errorf("%s: %d rows kept, and %d by the bare driver", what, ours[what], theirs[what])
@@ -99,16 +101,16 @@ func TestStatementWhileRowsAreOpen(t *testing.T) {
 
 // On a sql.Conn bare pgx waits for the rows to be closed, which this goroutine does only afterwards.
 func TestConnWhileRowsAreOpen(t *testing.T) {
-	inEachCombination(t, func(t *testing.T, c combination, db *sql.DB) {
+	rig.InEachCombination(t, func(t *testing.T, c rig.Combination, db *sql.DB) {
 		conn, err := db.Conn(t.Context())
-		do(t, err)
+		rig.NoError(t, err)
 		defer conn.Close()
 		rows := openRows(t, conn)
 		defer rows.Close()
 		calls := map[string]func() error{
 			"exec": func() error { _, err := conn.ExecContext(t.Context(), "SELECT 1"); return err },
 		}
-		if c.base == "pgx" { // lib/pq, which sends these all the same, loses its place among the answers
+		if c.Base == "pgx" { // lib/pq, which sends these all the same, loses its place among the answers
 			calls["begin"] = func() error { _, err := conn.BeginTx(t.Context(), nil); return err }
 			calls["ping"] = func() error { return conn.PingContext(t.Context()) }
 			calls["prepare"] = func() error { _, err := conn.PrepareContext(t.Context(), "SELECT 2"); return err }
@@ -121,7 +123,7 @@ func TestConnWhileRowsAreOpen(t *testing.T) {
 				if err == nil || errors.Is(err, driver.ErrBadConn) {
 					t.Errorf("%s: %v", what, err)
 				}
-				if want := "the rows of an earlier query"; c.base == "pgx" && (err == nil || !strings.Contains(err.Error(), want)) {
+				if want := "the rows of an earlier query"; c.Base == "pgx" && (err == nil || !strings.Contains(err.Error(), want)) {
 					t.Errorf("%s: %v, want %q in it", what, err, want)
 				}
 			case <-time.After(10 * time.Second):
@@ -136,13 +138,13 @@ func TestConnWhileRowsAreOpen(t *testing.T) {
 		if err := rows.Err(); err != nil || n != 100000 {
 			t.Errorf("%d rows: %v", n, err)
 		}
-		mustExec(t, conn, "SELECT 1")
+		rig.Exec(t, conn, "SELECT 1")
 	})
 }
 
 func TestInTxWhileRowsAreOpenRunsOnce(t *testing.T) {
-	inTxEach(t, func(t *testing.T, c combination, r *txRig) {
-		err := r.inTx(t.Context(), &managedpg.TxOptions{Retries: 3}, insert1(func(ctx context.Context, tx *sql.Tx) error {
+	rig.InTxEach(t, func(t *testing.T, c rig.Combination, r *rig.TxRig) {
+		err := r.InTx(t.Context(), &managedpg.TxOptions{Retries: 3}, rig.Insert1(func(ctx context.Context, tx *sql.Tx) error {
 			rows := openRows(t, tx)
 			defer rows.Close()
 			_, err := tx.ExecContext(ctx, "INSERT INTO t VALUES (2)")
@@ -151,6 +153,6 @@ func TestInTxWhileRowsAreOpenRunsOnce(t *testing.T) {
 		if err == nil || errors.Is(err, managedpg.ErrTxLost) {
 			t.Error(err)
 		}
-		r.want(1, 0)
+		r.Want(1, 0)
 	})
 }

@@ -1,4 +1,4 @@
-package managedpg_test
+package leak_test
 
 import (
 	"context"
@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/managedpg/managedpg/internal/e2e/rig"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/stdlib"
@@ -43,7 +45,7 @@ func (l *leaky) wantReclaimed(what string, err error, at string) {
 // gone waits for the end of a session.
 func (l *leaky) gone(pid int) {
 	l.Helper()
-	eventually(l.T, "the session gone", func() bool {
+	rig.Eventually(l.T, "the session gone", func() bool {
 		n, err := pgtest.Shared(l.T).QueryString(fmt.Sprintf("SELECT count(*) FROM pg_stat_activity WHERE pid = %d", pid))
 		return err == nil && n == "0"
 	})
@@ -57,16 +59,16 @@ func TestReclaim(t *testing.T) {
 		if err != nil {
 			l.Fatal(err)
 		}
-		mustExec(l.T, l.db, "CREATE TABLE t (n int)")
+		rig.Exec(l.T, l.db, "CREATE TABLE t (n int)")
 
 		at := nextLine()
 		tx, err := l.db.BeginTx(ctx, nil)
 		if err != nil {
 			l.Fatal(err)
 		}
-		pid := value[int](l.T, tx, "SELECT pg_backend_pid()")
-		mustExec(l.T, tx, "INSERT INTO t VALUES (1)")
-		mustExec(l.T, tx, "SELECT pg_sleep(1)") // slow, not abandoned
+		pid := rig.Value[int](l.T, tx, "SELECT pg_backend_pid()")
+		rig.Exec(l.T, tx, "INSERT INTO t VALUES (1)")
+		rig.Exec(l.T, tx, "SELECT pg_sleep(1)") // slow, not abandoned
 		if r := l.reportedAt(at); r.BackendPID != uint32(pid) || r.Reclaimed {
 			l.Errorf("report %+v", r)
 		}
@@ -87,7 +89,7 @@ func TestReclaim(t *testing.T) {
 		if err != nil {
 			l.Fatal(err)
 		}
-		pid = value[int](l.T, c, "SELECT pg_backend_pid()")
+		pid = rig.Value[int](l.T, c, "SELECT pg_backend_pid()")
 		st, err := c.PrepareContext(ctx, "SELECT 1")
 		if err != nil {
 			l.Fatal(err)
@@ -98,7 +100,7 @@ func TestReclaim(t *testing.T) {
 		_ = st.Close()
 		_ = c.Close()
 
-		if n := value[int](l.T, l.db, "SELECT count(*) FROM t"); n != 0 {
+		if n := rig.Value[int](l.T, l.db, "SELECT count(*) FROM t"); n != 0 {
 			l.Errorf("%d rows of a reclaimed transaction", n)
 		}
 		if err := errors.Join(long.PingContext(ctx), long.Close()); err != nil {
@@ -108,7 +110,7 @@ func TestReclaim(t *testing.T) {
 		if s.TotalLeaks < 2 || s.ReclaimedConnections < 2 || s.LeakedConnections != 0 || s.CheckedOut != 0 {
 			l.Errorf("stats\n%v", s)
 		}
-		eventually(l.T, "both counted as closed", func() bool { return l.pool.Stats().ClosedBy[stats.ClosedReclaimed] >= 2 })
+		rig.Eventually(l.T, "both counted as closed", func() bool { return l.pool.Stats().ClosedBy[stats.ClosedReclaimed] >= 2 })
 		if n := len(l.logged("connection is reclaimed")); n == 0 {
 			l.Error("the log doesn't tell of a reclaim")
 		}
@@ -152,7 +154,7 @@ func TestSlowReaderIsNotReclaimed(t *testing.T) {
 			l.Errorf("a slow server's rows: %d, %v", n, err)
 		}
 
-		eventually(l.T, "it is reclaimed", func() bool { return l.pool.Stats().ReclaimedConnections == 1 })
+		rig.Eventually(l.T, "it is reclaimed", func() bool { return l.pool.Stats().ReclaimedConnections == 1 })
 		for read() {
 		}
 		l.wantReclaimed("Rows", rows.Err(), at)
@@ -162,9 +164,9 @@ func TestSlowReaderIsNotReclaimed(t *testing.T) {
 
 // What sql.Conn.Raw shows is used without a call of ours.
 func TestCopyThroughRawIsNotReclaimed(t *testing.T) {
-	l := newLeaky(t, withKeys(pgtest.Database(t), "pool_size=2", "leak_reclaim_after=1"))
+	l := newLeaky(t, rig.WithKeys(pgtest.Database(t), "pool_size=2", "leak_reclaim_after=1"))
 	ctx := context.Background()
-	mustExec(t, l.db, "CREATE TABLE t (text text)")
+	rig.Exec(t, l.db, "CREATE TABLE t (text text)")
 	c, err := l.db.Conn(ctx)
 	if err != nil {
 		t.Fatal(err)
@@ -190,7 +192,7 @@ func TestCopyThroughRawIsNotReclaimed(t *testing.T) {
 
 // After a write that took long pgx leaves a read of its own behind, which is no sign of life.
 func TestReclaimWhilePgxReadsInTheBackground(t *testing.T) {
-	l := newLeaky(t, withKeys(pgtest.Database(t), "pool_size=1", "max_overflow=0", "leak_reclaim_after=0.4"), func(cfg *managedpg.Config) {
+	l := newLeaky(t, rig.WithKeys(pgtest.Database(t), "pool_size=1", "max_overflow=0", "leak_reclaim_after=0.4"), func(cfg *managedpg.Config) {
 		cfg.PgxConfig = func(c *pgx.ConnConfig) error {
 			dial := c.DialFunc
 			c.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
@@ -205,9 +207,9 @@ func TestReclaimWhilePgxReadsInTheBackground(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.gone(value[int](t, tx, "SELECT pg_backend_pid()"))
+	l.gone(rig.Value[int](t, tx, "SELECT pg_backend_pid()"))
 	l.wantReclaimed("Commit", tx.Commit(), at)
-	mustExec(t, l.db, "SELECT 1")
+	rig.Exec(t, l.db, "SELECT 1")
 }
 
 type slowWriter struct{ net.Conn }
@@ -256,8 +258,8 @@ func TestReclaimEndsWhatTheServerIsDoing(t *testing.T) {
 // A connection of a driver that we know nothing of can't be closed under its holder; it is closed once that returns.
 func TestReclaimOfAnUnknownDriversConnection(t *testing.T) {
 	dsn := pgtest.Database(t)
-	l := newLeaky(t, withKeys(dsn, "pool_size=1", "max_overflow=0", "leak_threshold=0.1", "leak_reclaim_after=0.2"), func(cfg *managedpg.Config) {
-		cfg.Endpoints = []driver.Connector{dsnConnector{&pq.Driver{}, dsn}}
+	l := newLeaky(t, rig.WithKeys(dsn, "pool_size=1", "max_overflow=0", "leak_threshold=0.1", "leak_reclaim_after=0.2"), func(cfg *managedpg.Config) {
+		cfg.Endpoints = []driver.Connector{rig.LegacyConnector{Via: &pq.Driver{}, DSN: dsn}}
 	})
 	ctx := context.Background()
 	at := nextLine()
@@ -265,8 +267,8 @@ func TestReclaimOfAnUnknownDriversConnection(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pid := value[int](t, c, "SELECT pg_backend_pid()")
-	mustExec(t, l.db, "SELECT 1") // by another connection, once it is reclaimed
+	pid := rig.Value[int](t, c, "SELECT pg_backend_pid()")
+	rig.Exec(t, l.db, "SELECT 1") // by another connection, once it is reclaimed
 	l.wantReclaimed("Ping", c.PingContext(ctx), at)
 	_ = c.Close()
 	l.gone(pid)
@@ -278,9 +280,9 @@ func TestExhaustionHeals(t *testing.T) {
 		t.Run(base, func(t *testing.T) {
 			t.Parallel()
 			dsn := pgtest.Database(t)
-			l := newLeaky(t, withKeys(dsn, "base_driver="+base, "application_name=leaky", "pool_size=5", "max_overflow=0",
+			l := newLeaky(t, rig.WithKeys(dsn, "base_driver="+base, "application_name=leaky", "pool_size=5", "max_overflow=0",
 				"leak_reclaim_after=2", "health_check=false")) // a probe has a connection of its own
-			mustExec(t, l.db, "CREATE TABLE t (n int)")
+			rig.Exec(t, l.db, "CREATE TABLE t (n int)")
 			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 			defer cancel()
 			var group sync.WaitGroup
@@ -329,7 +331,7 @@ func TestExhaustionHeals(t *testing.T) {
 			if most > 5 {
 				t.Errorf("%d sessions", most)
 			}
-			if s.CheckoutTimeouts > 0 || s.ReclaimedConnections == 0 || calls.Load() != value[int64](t, l.db, "SELECT count(*) FROM t") {
+			if s.CheckoutTimeouts > 0 || s.ReclaimedConnections == 0 || calls.Load() != rig.Value[int64](t, l.db, "SELECT count(*) FROM t") {
 				t.Errorf("%d calls; stats\n%v", calls.Load(), s)
 			}
 			for _, free := range held {

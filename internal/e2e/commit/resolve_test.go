@@ -1,4 +1,4 @@
-package managedpg_test
+package commit_test
 
 import (
 	"context"
@@ -10,28 +10,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/managedpg/managedpg/internal/e2e/rig"
+
 	"github.com/managedpg/managedpg"
 	"github.com/managedpg/managedpg/conn"
 	"github.com/managedpg/managedpg/internal/pgtest"
 )
-
-// warm leaves n free connections in the pool.
-func warm(t *testing.T, db *sql.DB, n int) {
-	t.Helper()
-	var held []*sql.Conn
-	for range n {
-		c, err := db.Conn(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		held = append(held, c)
-	}
-	for _, c := range held {
-		if err := c.Close(); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
 
 // preparedOnTwo prepares a statement on two connections.
 func preparedOnTwo(t *testing.T, db *sql.DB) *sql.Stmt {
@@ -60,195 +44,195 @@ func preparedOnTwo(t *testing.T, db *sql.DB) *sql.Stmt {
 }
 
 func TestResolveCommit(t *testing.T) {
-	inTxEach(t, func(t *testing.T, c combination, r *txRig) {
+	rig.InTxEach(t, func(t *testing.T, c rig.Combination, r *rig.TxRig) {
 		once := &managedpg.TxOptions{ResolveCommit: true}
 		again := &managedpg.TxOptions{ResolveCommit: true, Retries: 1}
-		warm(t, r.db, 2)
-		if err := r.inTx(t.Context(), once, insert1(nothing)); err != nil {
+		rig.Warm(t, r.DB, 2)
+		if err := r.InTx(t.Context(), once, rig.Insert1(rig.Nothing)); err != nil {
 			t.Error(err)
 		}
-		r.want(1, 1)
+		r.Want(1, 1)
 
 		for _, do := range []pgtest.Action{pgtest.Reset, pgtest.Fatal("57P01")} {
 			// It took place.
-			warm(t, r.db, 2)
-			r.proxy.Arm(pgtest.Fault{On: onCommitOf, Do: do})
-			if err := r.inTx(t.Context(), again, insert1(nothing)); err != nil {
+			rig.Warm(t, r.DB, 2)
+			r.Proxy.Arm(pgtest.Fault{On: rig.OnCommit, Do: do})
+			if err := r.InTx(t.Context(), again, rig.Insert1(rig.Nothing)); err != nil {
 				t.Error(err)
 			}
-			r.want(1, 1)
+			r.Want(1, 1)
 			// It didn't.
-			warm(t, r.db, 2)
-			r.proxy.Arm(pgtest.Fault{On: onCommitOf, Do: do, Before: true})
-			if err := r.inTx(t.Context(), again, insert1(nothing)); err != nil {
+			rig.Warm(t, r.DB, 2)
+			r.Proxy.Arm(pgtest.Fault{On: rig.OnCommit, Do: do, Before: true})
+			if err := r.InTx(t.Context(), again, rig.Insert1(rig.Nothing)); err != nil {
 				t.Error(err)
 			}
-			r.want(2, 1)
-			warm(t, r.db, 2)
-			r.proxy.Arm(pgtest.Fault{On: onCommitOf, Do: do, Before: true})
-			err := r.inTx(t.Context(), once, insert1(nothing))
-			r.wantErr(err, managedpg.ErrTxLost)
+			r.Want(2, 1)
+			rig.Warm(t, r.DB, 2)
+			r.Proxy.Arm(pgtest.Fault{On: rig.OnCommit, Do: do, Before: true})
+			err := r.InTx(t.Context(), once, rig.Insert1(rig.Nothing))
+			r.WantErr(err, managedpg.ErrTxLost)
 			if errors.Is(err, managedpg.ErrOutcomeUnknown) {
 				t.Errorf("got %v", err)
 			}
-			r.want(1, 0)
+			r.Want(1, 0)
 		}
 
 		// Its context ends meanwhile: it hangs after it took place, and on its way. The server doesn't know that nobody will
 		// answer it, so its session has to be ended.
-		warm(t, r.db, 2)
+		rig.Warm(t, r.DB, 2)
 		ctx, cancel := context.WithCancel(t.Context())
-		r.proxy.Arm(pgtest.Fault{On: onCommitOf, Do: pgtest.Hang, Hook: cancel})
-		if err := r.inTx(ctx, again, insert1(nothing)); err != nil {
+		r.Proxy.Arm(pgtest.Fault{On: rig.OnCommit, Do: pgtest.Hang, Hook: cancel})
+		if err := r.InTx(ctx, again, rig.Insert1(rig.Nothing)); err != nil {
 			t.Error(err)
 		}
-		r.want(1, 1)
-		warm(t, r.db, 2)
+		r.Want(1, 1)
+		rig.Warm(t, r.DB, 2)
 		ctx, cancel = context.WithCancel(t.Context())
-		r.proxy.Arm(pgtest.Fault{On: onCommitOf, Do: pgtest.Hang, Before: true, Hook: cancel})
-		err := r.inTx(ctx, again, insert1(nothing))
-		r.wantErr(err, managedpg.ErrTxLost, context.Canceled)
-		r.want(1, 0)
-		r.proxy.Release()
+		r.Proxy.Arm(pgtest.Fault{On: rig.OnCommit, Do: pgtest.Hang, Before: true, Hook: cancel})
+		err := r.InTx(ctx, again, rig.Insert1(rig.Nothing))
+		r.WantErr(err, managedpg.ErrTxLost, context.Canceled)
+		r.Want(1, 0)
+		r.Proxy.Release()
 
 		// The connection is lost while the id is asked for: nothing has been committed.
-		warm(t, r.db, 2)
-		r.proxy.Arm(pgtest.Fault{On: pgtest.OnText("if_assigned()::text, pg_catalog.pg_backend_pid()::text, (extract"), Do: pgtest.Reset})
-		if err := r.inTx(t.Context(), again, insert1(nothing)); err != nil {
+		rig.Warm(t, r.DB, 2)
+		r.Proxy.Arm(pgtest.Fault{On: pgtest.OnText("if_assigned()::text, pg_catalog.pg_backend_pid()::text, (extract"), Do: pgtest.Reset})
+		if err := r.InTx(t.Context(), again, rig.Insert1(rig.Nothing)); err != nil {
 			t.Error(err)
 		}
-		r.want(2, 1)
+		r.Want(2, 1)
 
 		// A statement has failed: there is nothing to ask for.
-		err = r.inTx(t.Context(), again, insert1(func(ctx context.Context, tx *sql.Tx) error {
+		err = r.InTx(t.Context(), again, rig.Insert1(func(ctx context.Context, tx *sql.Tx) error {
 			_, _ = tx.ExecContext(ctx, "SELECT 1/0")
 			return nil
 		}))
-		wantSQLState(t, c, err, "22012")
-		r.want(1, 0)
+		rig.WantSQLState(t, c, err, "22012")
+		r.Want(1, 0)
 
 		// READ ONLY, it isn't asked.
-		r.proxy.ResetCounts()
-		err = r.inTx(t.Context(), &managedpg.TxOptions{TxOptions: sql.TxOptions{ReadOnly: true}, ResolveCommit: true}, nothing)
+		r.Proxy.ResetCounts()
+		err = r.InTx(t.Context(), &managedpg.TxOptions{TxOptions: sql.TxOptions{ReadOnly: true}, ResolveCommit: true}, rig.Nothing)
 		if err != nil {
 			t.Error(err)
 		}
-		if n := r.proxy.RoundTrips(); n > 3 { // and a ping
-			t.Errorf("%d round trips: %q", n, r.proxy.Queries())
+		if n := r.Proxy.RoundTrips(); n > 3 { // and a ping
+			t.Errorf("%d round trips: %q", n, r.Proxy.Queries())
 		}
 	})
 }
 
 func TestResolveCommitHonestly(t *testing.T) {
-	inTxEach(t, func(t *testing.T, c combination, r *txRig) {
+	rig.InTxEach(t, func(t *testing.T, c rig.Combination, r *rig.TxRig) {
 		opts := &managedpg.TxOptions{ResolveCommit: true}
-		r.db.SetMaxIdleConns(1) // where database/sql governs
-		pool, _ := managedpg.PoolOf(r.db)
+		r.DB.SetMaxIdleConns(1) // where database/sql governs
+		pool, _ := managedpg.PoolOf(r.DB)
 
 		// No connection is older.
 		for _, before := range []bool{false, true} {
 			pool.Drain()
-			r.proxy.Arm(pgtest.Fault{On: onCommitOf, Do: pgtest.Reset, Before: before})
-			err := r.inTx(t.Context(), opts, insert1(nothing))
+			r.Proxy.Arm(pgtest.Fault{On: rig.OnCommit, Do: pgtest.Reset, Before: before})
+			err := r.InTx(t.Context(), opts, rig.Insert1(rig.Nothing))
 			if before {
-				r.wantErr(err, managedpg.ErrTxLost)
-				r.want(1, 0)
+				r.WantErr(err, managedpg.ErrTxLost)
+				r.Want(1, 0)
 				continue
 			}
-			r.wantErr(err, managedpg.ErrOutcomeUnknown)
+			r.WantErr(err, managedpg.ErrOutcomeUnknown)
 			var lost *conn.LostError
 			if !errors.As(err, &lost) || lost.XID == 0 || !strings.Contains(err.Error(), "older") {
 				t.Errorf("got %v", err)
 			} else if outcome, err := lost.Resolve(t.Context()); outcome != conn.OutcomeUnknown || err == nil {
 				t.Errorf("later: %v, %v", outcome, err)
 			}
-			r.want(1, 1)
+			r.Want(1, 1)
 		}
 		// It has written nothing.
-		r.db.SetMaxIdleConns(2)
-		warm(t, r.db, 2)
-		r.proxy.Arm(pgtest.Fault{On: onCommitOf, Do: pgtest.Reset})
-		err := r.inTx(t.Context(), opts, func(ctx context.Context, tx *sql.Tx) error {
+		r.DB.SetMaxIdleConns(2)
+		rig.Warm(t, r.DB, 2)
+		r.Proxy.Arm(pgtest.Fault{On: rig.OnCommit, Do: pgtest.Reset})
+		err := r.InTx(t.Context(), opts, func(ctx context.Context, tx *sql.Tx) error {
 			_, err := tx.ExecContext(ctx, "NOTIFY x")
 			return err
 		})
-		r.wantErr(err, managedpg.ErrOutcomeUnknown)
-		r.want(1, 0)
+		r.WantErr(err, managedpg.ErrOutcomeUnknown)
+		r.Want(1, 0)
 
 		// One who doesn't ask for it has no id.
-		warm(t, r.db, 2)
-		r.proxy.Arm(pgtest.Fault{On: onCommitOf, Do: pgtest.Reset})
-		err = r.inTx(t.Context(), nil, insert1(nothing))
+		rig.Warm(t, r.DB, 2)
+		r.Proxy.Arm(pgtest.Fault{On: rig.OnCommit, Do: pgtest.Reset})
+		err = r.InTx(t.Context(), nil, rig.Insert1(rig.Nothing))
 		var lost *conn.LostError
 		if !errors.As(err, &lost) || lost.XID != 0 {
 			t.Errorf("got %v", err)
 		} else if outcome, err := lost.Resolve(t.Context()); outcome != conn.OutcomeUnknown || err == nil {
 			t.Errorf("got %v, %v", outcome, err)
 		}
-		r.want(1, 1)
+		r.Want(1, 1)
 
 		// The context ends while the only older connection is asked: the evidence isn't lost with it.
-		warm(t, r.db, 2)
-		stmt := preparedOnTwo(t, r.db)
+		rig.Warm(t, r.DB, 2)
+		stmt := preparedOnTwo(t, r.DB)
 		ctx, cancel := context.WithCancel(t.Context())
-		r.proxy.Arm(pgtest.Fault{On: onCommitOf, Do: pgtest.Reset, Hook: func() {
-			r.proxy.Arm(pgtest.Fault{On: pgtest.OnText("pg_xact_status("), Do: pgtest.Hang, Hook: cancel})
+		r.Proxy.Arm(pgtest.Fault{On: rig.OnCommit, Do: pgtest.Reset, Hook: func() {
+			r.Proxy.Arm(pgtest.Fault{On: pgtest.OnText("pg_xact_status("), Do: pgtest.Hang, Hook: cancel})
 		}})
-		err = r.inTx(ctx, opts, insert1(nothing))
-		r.wantErr(err, managedpg.ErrOutcomeUnknown)
+		err = r.InTx(ctx, opts, rig.Insert1(rig.Nothing))
+		r.WantErr(err, managedpg.ErrOutcomeUnknown)
 		// It is free as far as database/sql knows, whose next call waits for it no longer than its own context lets it.
-		if !c.governed {
+		if !c.Governed {
 			soon, stop := context.WithTimeout(t.Context(), 20*time.Millisecond)
-			_, err := r.db.ExecContext(soon, "SELECT 1")
+			_, err := r.DB.ExecContext(soon, "SELECT 1")
 			stop()
-			r.wantErr(err, context.DeadlineExceeded)
+			r.WantErr(err, context.DeadlineExceeded)
 		}
 		if err := stmt.Close(); err != nil { // nor does this wait, for which database/sql stops all of the pool
 			t.Error(err)
 		}
-		r.proxy.Release()
+		r.Proxy.Release()
 		if !errors.As(err, &lost) {
 			t.Errorf("got %v", err)
 		} else if outcome, err := lost.Resolve(t.Context()); outcome != conn.Committed || err != nil {
 			t.Errorf("the older connection was interrupted: %v, %v", outcome, err)
 		}
-		r.want(1, 1)
-		if n := value[int](t, r.db, "SELECT count(*) FROM pg_prepared_statements WHERE statement = 'SELECT 1'"); !c.governed && n > 0 {
+		r.Want(1, 1)
+		if n := rig.Value[int](t, r.DB, "SELECT count(*) FROM pg_prepared_statements WHERE statement = 'SELECT 1'"); !c.Governed && n > 0 {
 			t.Errorf("a connection with %d forgotten statements is used", n)
 		}
 
 		// With a second one that nobody could hear any more: it isn't asked.
-		r.db.SetMaxIdleConns(3)
-		warm(t, r.db, 3)
+		r.DB.SetMaxIdleConns(3)
+		rig.Warm(t, r.DB, 3)
 		ctx, cancel = context.WithCancel(t.Context())
-		r.proxy.Arm(pgtest.Fault{On: onCommitOf, Do: pgtest.Reset, Hook: func() {
-			r.proxy.Arm(pgtest.Fault{On: pgtest.OnText("pg_xact_status("), Do: pgtest.Hang, Hook: cancel})
+		r.Proxy.Arm(pgtest.Fault{On: rig.OnCommit, Do: pgtest.Reset, Hook: func() {
+			r.Proxy.Arm(pgtest.Fault{On: pgtest.OnText("pg_xact_status("), Do: pgtest.Hang, Hook: cancel})
 		}})
-		r.proxy.ResetCounts()
-		r.wantErr(r.inTx(ctx, opts, insert1(nothing)), managedpg.ErrOutcomeUnknown)
-		r.proxy.Release()
-		asked := slices.DeleteFunc(r.proxy.Queries(), func(q string) bool { return !strings.Contains(q, "pg_xact_status(") })
+		r.Proxy.ResetCounts()
+		r.WantErr(r.InTx(ctx, opts, rig.Insert1(rig.Nothing)), managedpg.ErrOutcomeUnknown)
+		r.Proxy.Release()
+		asked := slices.DeleteFunc(r.Proxy.Queries(), func(q string) bool { return !strings.Contains(q, "pg_xact_status(") })
 		if len(asked) != 1 {
 			t.Errorf("%d were asked", len(asked))
 		}
-		r.want(1, 1)
-		r.db.SetMaxIdleConns(2)
+		r.Want(1, 1)
+		r.DB.SetMaxIdleConns(2)
 
 		// A plain user can, too, and when it suits him.
-		warm(t, r.db, 2)
-		tx, err := r.db.BeginTx(conn.WithAttempt(t.Context(), &conn.Attempt{Resolve: true}), nil)
+		rig.Warm(t, r.DB, 2)
+		tx, err := r.DB.BeginTx(conn.WithAttempt(t.Context(), &conn.Attempt{Resolve: true}), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		mustExec(t, tx, "INSERT INTO t VALUES (1)")
-		r.proxy.Arm(pgtest.Fault{On: onCommitOf, Do: pgtest.Reset})
+		rig.Exec(t, tx, "INSERT INTO t VALUES (1)")
+		r.Proxy.Arm(pgtest.Fault{On: rig.OnCommit, Do: pgtest.Reset})
 		if err := tx.Commit(); !errors.As(err, &lost) || lost.XID == 0 {
 			t.Errorf("got %v", err)
 		} else if outcome, err := lost.Resolve(t.Context()); outcome != conn.Committed || err != nil {
 			t.Errorf("got %v, %v", outcome, err)
 		}
-		r.runs = 1
-		r.want(1, 1)
+		r.Runs = 1
+		r.Want(1, 1)
 	})
 	t.Run("another driver", func(t *testing.T) {
 		db, err := sql.Open("pgx", pgtest.Database(t))
@@ -256,7 +240,7 @@ func TestResolveCommitHonestly(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer db.Close()
-		if err := managedpg.InTx(t.Context(), db, &managedpg.TxOptions{ResolveCommit: true}, nothing); err == nil {
+		if err := managedpg.InTx(t.Context(), db, &managedpg.TxOptions{ResolveCommit: true}, rig.Nothing); err == nil {
 			t.Error("no error")
 		}
 	})
@@ -264,23 +248,23 @@ func TestResolveCommitHonestly(t *testing.T) {
 
 // TestResolveCommitAsksTheMonitor has a pool of a single connection: with several endpoints the monitor keeps one of its own.
 func TestResolveCommitAsksTheMonitor(t *testing.T) {
-	for _, c := range combinations {
+	for _, c := range rig.Combinations {
 		t.Run(c.String(), func(t *testing.T) {
 			t.Parallel()
 			dsn := pgtest.Database(t)
 			proxy := pgtest.NewProxy(t, pgtest.Shared(t).Addr())
-			db := open(t, c.dsn(proxy.DSN(dsn), "failover_urls="+url.QueryEscape(dsn), "health_check_interval=200ms"))
-			mustExec(t, db, "CREATE TABLE t (k int)")
+			db := rig.Open(t, c.DSN(proxy.DSN(dsn), "failover_urls="+url.QueryEscape(dsn), "health_check_interval=200ms"))
+			rig.Exec(t, db, "CREATE TABLE t (k int)")
 			pool, _ := managedpg.PoolOf(db)
 			for range 3 { // probes go on meanwhile
 				pool.CheckNow(t.Context())
 				pool.Drain()
-				proxy.Arm(pgtest.Fault{On: onCommitOf, Do: pgtest.Reset})
-				if err := managedpg.InTx(t.Context(), db, &managedpg.TxOptions{ResolveCommit: true}, insert1(nothing)); err != nil {
+				proxy.Arm(pgtest.Fault{On: rig.OnCommit, Do: pgtest.Reset})
+				if err := managedpg.InTx(t.Context(), db, &managedpg.TxOptions{ResolveCommit: true}, rig.Insert1(rig.Nothing)); err != nil {
 					t.Error(err)
 				}
 			}
-			if n := value[int](t, db, "SELECT count(*) FROM t"); n != 3 {
+			if n := rig.Value[int](t, db, "SELECT count(*) FROM t"); n != 3 {
 				t.Errorf("%d rows", n)
 			}
 		})
@@ -289,7 +273,7 @@ func TestResolveCommitAsksTheMonitor(t *testing.T) {
 
 // TestResolveCommitAfterACrash lets the server lose the transaction's id, and give it to somebody who commits.
 func TestResolveCommitAfterACrash(t *testing.T) {
-	for _, c := range combinations {
+	for _, c := range rig.Combinations {
 		t.Run(c.String(), func(t *testing.T) {
 			t.Parallel()
 			server := pgtest.Start(t)
@@ -297,11 +281,11 @@ func TestResolveCommitAfterACrash(t *testing.T) {
 				t.Fatal(err)
 			}
 			proxy := pgtest.NewProxy(t, server.Addr())
-			db := open(t, c.dsn(proxy.DSN(server.DSN())))
-			warm(t, db, 2)
+			db := rig.Open(t, c.DSN(proxy.DSN(server.DSN())))
+			rig.Warm(t, db, 2)
 			reused := ""
 			for try := 0; ; try++ {
-				proxy.Arm(pgtest.Fault{On: onCommitOf, Do: pgtest.Reset, Before: true, Hook: func() {
+				proxy.Arm(pgtest.Fault{On: rig.OnCommit, Do: pgtest.Reset, Before: true, Hook: func() {
 					for _, err := range []error{server.Kill(), server.Restart()} {
 						if err != nil {
 							t.Error(err)
@@ -314,7 +298,7 @@ func TestResolveCommitAfterACrash(t *testing.T) {
 				}})
 				mine := ""
 				err := managedpg.InTx(t.Context(), db, &managedpg.TxOptions{ResolveCommit: true}, func(ctx context.Context, tx *sql.Tx) error {
-					mine = value[string](t, tx, "SELECT pg_current_xact_id()::text")
+					mine = rig.Value[string](t, tx, "SELECT pg_current_xact_id()::text")
 					_, err := tx.ExecContext(ctx, "INSERT INTO t VALUES (1)")
 					return err
 				})
@@ -330,7 +314,7 @@ func TestResolveCommitAfterACrash(t *testing.T) {
 					t.Errorf("the id %s was never handed out again", mine)
 					break
 				}
-				warm(t, db, 2)
+				rig.Warm(t, db, 2)
 			}
 		})
 	}
@@ -349,19 +333,19 @@ func TestResolveCommitWithSynchronousStandby(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the standby is synchronous", func() bool {
+	rig.Eventually(t, "the standby is synchronous", func() bool {
 		state, err := primary.QueryString("SELECT sync_state FROM pg_stat_replication")
 		return err == nil && state == "sync"
 	})
-	for _, c := range combinations {
+	for _, c := range rig.Combinations {
 		t.Run(c.String(), func(t *testing.T) {
 			proxy := pgtest.NewProxy(t, primary.Addr())
-			db := open(t, c.dsn(proxy.DSN(primary.DSN())))
+			db := rig.Open(t, c.DSN(proxy.DSN(primary.DSN())))
 			// The connection is lost while COMMIT waits for the standby, which is silent.
 			commit := func(ctx context.Context, then func()) error {
-				warm(t, db, 2)
-				proxy.Arm(pgtest.Fault{On: onCommitOf, Do: pgtest.Reset, NoWait: true, Hook: func() {
-					eventually(t, "COMMIT waits for the standby", func() bool {
+				rig.Warm(t, db, 2)
+				proxy.Arm(pgtest.Fault{On: rig.OnCommit, Do: pgtest.Reset, NoWait: true, Hook: func() {
+					rig.Eventually(t, "COMMIT waits for the standby", func() bool {
 						n, err := primary.QueryString("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
 						return err == nil && n == "1"
 					})

@@ -1,4 +1,4 @@
-package managedpg_test
+package leak_test
 
 import (
 	"bytes"
@@ -20,6 +20,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/managedpg/managedpg/internal/e2e/rig"
 
 	"github.com/managedpg/managedpg"
 	"github.com/managedpg/managedpg/conn"
@@ -106,7 +108,7 @@ func (l *leaky) logged(message string) (records []map[string]any) {
 // eventuallyReported waits for n reports and for what goes with them.
 func (l *leaky) eventuallyReported(n int) []leak.Report {
 	l.Helper()
-	eventually(l.T, fmt.Sprintf("%d leaks reported", n), func() bool { return len(l.reported()) >= n })
+	rig.Eventually(l.T, fmt.Sprintf("%d leaks reported", n), func() bool { return len(l.reported()) >= n })
 	if got := l.reported(); len(got) != n {
 		l.Fatalf("%d reports, want %d: %v", len(got), n, got)
 	}
@@ -190,10 +192,10 @@ var waysToLeak = []struct {
 }
 
 func inEachLeakyCombination(t *testing.T, keys []string, f func(l *leaky)) {
-	for _, c := range combinations {
+	for _, c := range rig.Combinations {
 		t.Run(c.String(), func(t *testing.T) {
 			t.Parallel()
-			f(newLeaky(t, c.dsn(pgtest.Database(t), keys...)))
+			f(newLeaky(t, c.DSN(pgtest.Database(t), keys...)))
 		})
 	}
 }
@@ -236,7 +238,7 @@ func TestLeakNamesTheLine(t *testing.T) {
 		if s := l.pool.Stats(); s.LeakedConnections != 0 || s.TotalLeaks != n || l.pool.Leaks() != nil {
 			l.Errorf("after they came back: leaks %v, %d in the stats, %d in total", l.pool.Leaks(), s.LeakedConnections, s.TotalLeaks)
 		}
-		eventually(l.T, "each said to have come back", func() bool { return len(l.logged("connection came back")) == int(n) })
+		rig.Eventually(l.T, "each said to have come back", func() bool { return len(l.logged("connection came back")) == int(n) })
 		for _, r := range l.logged("connection is held too long") {
 			if r["level"] != "WARN" || r["stack"].([]any)[0] != r["caller"] || r["backend_pid"] == 0. || r["labels"] == nil {
 				l.Errorf("logged %v", r)
@@ -282,13 +284,13 @@ func TestLeakOfAConnectionThatTheOpenerOpened(t *testing.T) {
 				at, free, err = way.do(ctx, l.db)
 				done <- err
 			}()
-			eventually(l.T, "it waits", func() bool { return l.db.Stats().WaitCount > waits })
+			rig.Eventually(l.T, "it waits", func() bool { return l.db.Stats().WaitCount > waits })
 			_ = first.Raw(func(any) error { return driver.ErrBadConn }) // so that it is closed, and another opened
 			_ = first.Close()
 			if err := <-done; err != nil {
 				l.Fatalf("%s: %v", way.name, err)
 			}
-			eventually(l.T, "the leak reported", func() bool {
+			rig.Eventually(l.T, "the leak reported", func() bool {
 				for _, r := range l.reported()[known:] {
 					if strings.HasPrefix(r.Caller, at) {
 						return true
@@ -308,7 +310,7 @@ func TestLeakOfAConnectionThatTheOpenerOpened(t *testing.T) {
 }
 
 func TestLeaksOfOneLineAreWarnedOfOnce(t *testing.T) {
-	l := newLeaky(t, withKeys(pgtest.Database(t), "pool_size=3", "leak_threshold=0.05"))
+	l := newLeaky(t, rig.WithKeys(pgtest.Database(t), "pool_size=3", "leak_threshold=0.05"))
 	var held []*sql.Conn
 	for range 3 {
 		c, err := l.db.Conn(context.Background())
@@ -323,7 +325,7 @@ func TestLeaksOfOneLineAreWarnedOfOnce(t *testing.T) {
 	}
 	_ = l.db.Close()
 	const more = "more connections were held too long by a caller reported before"
-	eventually(t, "the others summed up", func() bool { return len(l.logged(more)) == 1 })
+	rig.Eventually(t, "the others summed up", func() bool { return len(l.logged(more)) == 1 })
 	if r := l.logged(more)[0]; r["level"] != "WARN" || r["leaks"] != 2. || r["came_back"] != 2. {
 		t.Errorf("logged %v", r)
 	}
@@ -336,8 +338,8 @@ func TestLeaksOfOneLineAreWarnedOfOnce(t *testing.T) {
 }
 
 func TestSkippedPackagesAreNoCaller(t *testing.T) {
-	l := newLeaky(t, withKeys(pgtest.Database(t), "leak_threshold=0.05"), func(cfg *managedpg.Config) {
-		cfg.LeakSkipPackages = []string{"github.com/managedpg/managedpg_test"}
+	l := newLeaky(t, rig.WithKeys(pgtest.Database(t), "leak_threshold=0.05"), func(cfg *managedpg.Config) {
+		cfg.LeakSkipPackages = []string{"github.com/managedpg/managedpg/internal/e2e/leak_test"}
 	})
 	c, err := l.db.Conn(context.Background())
 	if err != nil {
@@ -382,7 +384,7 @@ func TestWhatIsNoLeakIsNotReported(t *testing.T) {
 				l.Fatal(err)
 			}
 			for time.Since(start) < threshold-200*time.Millisecond {
-				mustExec(l.T, tx, "SELECT 1")
+				rig.Exec(l.T, tx, "SELECT 1")
 				time.Sleep(10 * time.Millisecond)
 			}
 			if err := tx.Commit(); err != nil {
@@ -409,7 +411,7 @@ func TestWhatIsNoLeakIsNotReported(t *testing.T) {
 func TestExhaustedPoolNamesItsHolders(t *testing.T) {
 	for _, base := range []string{"pgx", "pq"} {
 		t.Run(base, func(t *testing.T) {
-			db := open(t, withKeys(pgtest.Database(t), "base_driver="+base, "pool_size=1", "max_overflow=0", "pool_timeout=0.1", "pool_name=full"))
+			db := rig.Open(t, rig.WithKeys(pgtest.Database(t), "base_driver="+base, "pool_size=1", "max_overflow=0", "pool_timeout=0.1", "pool_name=full"))
 			at := nextLine()
 			c, err := db.Conn(context.Background())
 			if err != nil {
@@ -446,7 +448,7 @@ func leakInReport(ctx context.Context, db *sql.DB) (*sql.Tx, error) { return db.
 func leakInExport(ctx context.Context, db *sql.DB) (*sql.Tx, error) { return db.BeginTx(ctx, nil) }
 
 func TestProfileShowsTheLeaks(t *testing.T) {
-	db := open(t, withKeys(pgtest.Database(t), "pool_size=5"))
+	db := rig.Open(t, rig.WithKeys(pgtest.Database(t), "pool_size=5"))
 	ctx := context.Background()
 	for _, leak := range []func(context.Context, *sql.DB) (*sql.Tx, error){leakInReport, leakInExport} {
 		tx, err := leak(ctx, db)
@@ -477,7 +479,7 @@ func TestProfileShowsTheLeaks(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	if !regexp.MustCompile(`flat%.*\n.*managedpg_test\.leakInReport\n.*managedpg_test\.leakInExport\n`).Match(out) {
+	if !regexp.MustCompile(`flat%.*\n.*leak_test\.leakInReport\n.*leak_test\.leakInExport\n`).Match(out) {
 		t.Errorf("the leaks don't come first:\n%s", out)
 	}
 }

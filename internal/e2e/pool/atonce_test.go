@@ -1,4 +1,4 @@
-package managedpg_test
+package pool_test
 
 import (
 	"context"
@@ -9,6 +9,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/managedpg/managedpg/internal/e2e/rig"
 
 	"github.com/managedpg/managedpg"
 	"github.com/managedpg/managedpg/internal/pgtest"
@@ -37,10 +39,10 @@ func TestOperatorsAtAnyMoment(t *testing.T) {
 		}
 		calls.Wait()
 	}
-	for _, c := range combinations {
+	for _, c := range rig.Combinations {
 		users.Go(func() {
 			for range 6 {
-				db, err := sql.Open("managedpg", c.dsn(server, "pool_name=at-once", "leak_detection=true",
+				db, err := sql.Open("managedpg", c.DSN(server, "pool_name=at-once", "leak_detection=true",
 					"target_session_attrs=read-write", "failover_urls="+url.QueryEscape(server)))
 				if err != nil {
 					t.Error(err)
@@ -51,7 +53,7 @@ func TestOperatorsAtAnyMoment(t *testing.T) {
 				if err := db.Close(); err != nil {
 					t.Error(err)
 				}
-				eventually(t, "all is given back and closed", func() bool {
+				rig.Eventually(t, "all is given back and closed", func() bool {
 					s, _ := pool.Totals()
 					return s.CheckedOut == 0 && s.TotalCheckouts == s.TotalCheckins && s.Open == 0
 				})

@@ -1,4 +1,4 @@
-package managedpg_test
+package doubling_test
 
 import (
 	"context"
@@ -11,8 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/lib/pq"
+	"github.com/managedpg/managedpg/internal/e2e/rig"
 
 	"github.com/managedpg/managedpg"
 	"github.com/managedpg/managedpg/conn"
@@ -334,22 +333,12 @@ func openLossy(t *testing.T, driver, direct, dsn, params string) *lossy {
 	t.Helper()
 	l := &lossy{T: t, name: fmt.Sprintf("s%d", seen.Add(1))}
 	own := "&search_path=" + l.name + "&application_name="
-	l.direct = opened(t, "pgx", direct+own+"direct&synchronous_commit=local")
+	l.direct = rig.OpenWith(t, "pgx", direct+own+"direct&synchronous_commit=local")
 	l.exec(l.direct, "CREATE SCHEMA "+l.name)
 	l.exec(l.direct, "CREATE TABLE t (k int, n serial, deferred int UNIQUE DEFERRABLE INITIALLY DEFERRED)")
 	l.exec(l.direct, "CREATE UNIQUE INDEX ON t (k) WHERE k > 1")
-	l.db = opened(t, driver, dsn+own+l.name+params)
+	l.db = rig.OpenWith(t, driver, dsn+own+l.name+params)
 	return l
-}
-
-func opened(t *testing.T, driver, dsn string) *sql.DB {
-	t.Helper()
-	db, err := sql.Open(driver, dsn)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { db.Close() })
-	return db
 }
 
 // as is for a call of its own.
@@ -500,20 +489,6 @@ func (l *lossy) policy() int {
 		return 1
 	}
 	return 0
-}
-
-// serverCode is the SQLSTATE that the base driver's error has.
-func serverCode(err error) string {
-	var pgxErr *pgconn.PgError
-	var pqErr *pq.Error
-	switch {
-	case errors.As(err, &pgxErr):
-		return pgxErr.Code
-	case errors.As(err, &pqErr):
-		return string(pqErr.Code)
-	default:
-		return ""
-	}
 }
 
 // deadline is a context whose deadline passes when the function is called.

@@ -1,4 +1,4 @@
-package managedpg_test
+package pool_test
 
 import (
 	"context"
@@ -7,12 +7,15 @@ import (
 	"errors"
 	"log/slog"
 	"net/url"
+	"os"
 	"regexp"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/managedpg/managedpg/internal/e2e/rig"
 
 	"github.com/managedpg/managedpg"
 	"github.com/managedpg/managedpg/internal/pgtest"
@@ -23,8 +26,10 @@ import (
 // docs/enhanced-connection-manager.md says of each method, option and variable of the Enhanced Connection Manager what does
 // it here. Each line has a test that does it.
 func TestEnhancedConnectionManager(t *testing.T) {
+	text, err := os.ReadFile("../../../docs/enhanced-connection-manager.md")
+	rig.NoError(t, err)
 	var lines []string
-	for _, m := range regexp.MustCompile("(?m)^\\| `([^`]+)`").FindAllStringSubmatch(read(t, "docs/enhanced-connection-manager.md"), -1) {
+	for _, m := range regexp.MustCompile("(?m)^\\| `([^`]+)`").FindAllStringSubmatch(string(text), -1) {
 		lines = append(lines, m[1])
 	}
 	for name := range seed {
@@ -49,13 +54,13 @@ var seed = map[string]func(*testing.T){
 	},
 	"EnhancedConnectionManager(config, database_url)": func(t *testing.T) {
 		cfg, err := managedpg.ParseDSN(pgtest.Shared(t).DSN())
-		do(t, err)
+		rig.NoError(t, err)
 		cfg.PoolSize, cfg.MaxOverflow = 2, 1
 		db, err := managedpg.OpenDB(cfg)
-		do(t, err)
+		rig.NoError(t, err)
 		t.Cleanup(func() { _ = db.Close() })
-		do(t, db.Ping())
-		wantFigures(t, poolOf(t, db), "size", poolOf(t, db).Stats().Size, 2)
+		rig.NoError(t, db.Ping())
+		wantFigures(t, rig.PoolOf(t, db), "size", rig.PoolOf(t, db).Stats().Size, 2)
 	},
 	"get_db_manager()": func(t *testing.T) {
 		_, pool := seedPool(t, "pool_name=manager")
@@ -66,15 +71,15 @@ var seed = map[string]func(*testing.T){
 	"get_session()": func(t *testing.T) {
 		db, pool := seedPool(t)
 		c, err := db.Conn(t.Context())
-		do(t, err)
-		mustExec(t, c, "SELECT 1")
+		rig.NoError(t, err)
+		rig.Exec(t, c, "SELECT 1")
 		wantFigures(t, pool, "checked_out", pool.Stats().CheckedOut, 1)
-		do(t, c.Close())
+		rig.NoError(t, c.Close())
 		wantFigures(t, pool, "checked_out", pool.Stats().CheckedOut, 0)
 	},
 	"session_scope()": func(t *testing.T) {
-		db := open(t, pgtest.Database(t))
-		mustExec(t, db, "CREATE TABLE kept (id int)")
+		db := rig.Open(t, pgtest.Database(t))
+		rig.Exec(t, db, "CREATE TABLE kept (id int)")
 		insert := func(id int, then error) error {
 			return managedpg.InTx(t.Context(), db, nil, func(ctx context.Context, tx *sql.Tx) error {
 				if _, err := tx.ExecContext(ctx, "INSERT INTO kept VALUES ($1)", id); err != nil {
@@ -83,12 +88,12 @@ var seed = map[string]func(*testing.T){
 				return then
 			})
 		}
-		do(t, insert(1, nil))
+		rig.NoError(t, insert(1, nil))
 		changedMind := errors.New("changed my mind")
 		if err := insert(2, changedMind); !errors.Is(err, changedMind) {
 			t.Errorf("InTx says %v", err)
 		}
-		if ids := value[string](t, db, "SELECT string_agg(id::text, ',') FROM kept"); ids != "1" {
+		if ids := rig.Value[string](t, db, "SELECT string_agg(id::text, ',') FROM kept"); ids != "1" {
 			t.Errorf("%s are kept", ids)
 		}
 	},
@@ -100,7 +105,7 @@ var seed = map[string]func(*testing.T){
 	"get_connection_pool_metrics()": func(t *testing.T) {
 		_, pool := seedPool(t, "pool_size=2")
 		text, err := json.Marshal(pool.Stats())
-		do(t, err)
+		rig.NoError(t, err)
 		for _, name := range []string{"size", "checked_out", "checked_in", "overflow", "total_checkouts",
 			"total_connections_created", "failed_checkouts", "avg_checkout_time", "leaked_connections", "utilization"} {
 			if !strings.Contains(string(text), `"`+name+`":`) {
@@ -134,12 +139,12 @@ var seed = map[string]func(*testing.T){
 		db, pool := seedPool(t, "pool_size=2")
 		wantFigures(t, pool, "open", pool.Stats().Open, 1)
 		pool.Drain()
-		eventually(t, "nothing is open", func() bool { return pool.Stats().Open == 0 })
-		do(t, db.Ping())
+		rig.Eventually(t, "nothing is open", func() bool { return pool.Stats().Open == 0 })
+		rig.NoError(t, db.Ping())
 	},
 	"dispose()": func(t *testing.T) {
 		db, pool := seedPool(t)
-		do(t, db.Close())
+		rig.NoError(t, db.Close())
 		if db.Ping() == nil || slices.Contains(managedpg.Pools(), pool) {
 			t.Error("there is a pool still")
 		}
@@ -162,7 +167,7 @@ var seed = map[string]func(*testing.T){
 	"leaked_connections": func(t *testing.T) {
 		db, pool := seedPool(t, "leak_threshold=20ms")
 		keep(t, db, 1)
-		eventually(t, "the connection counts as leaked", func() bool { return pool.Stats().LeakedConnections == 1 })
+		rig.Eventually(t, "the connection counts as leaked", func() bool { return pool.Stats().LeakedConnections == 1 })
 	},
 	"leak.connection_id": func(t *testing.T) {
 		if r := seedLeak(t); r.ConnectionID != 1 || r.BackendPID == 0 {
@@ -198,26 +203,26 @@ var seed = map[string]func(*testing.T){
 	},
 	"pool_recycle": func(t *testing.T) {
 		_, pool := seedPool(t, "pool_size=1", "pool_recycle=20ms")
-		eventually(t, "the connection is recycled", func() bool { return pool.Stats().ClosedBy[stats.ClosedRecycle] == 1 })
+		rig.Eventually(t, "the connection is recycled", func() bool { return pool.Stats().ClosedBy[stats.ClosedRecycle] == 1 })
 	},
 	"pool_pre_ping": func(t *testing.T) {
 		dsn := pgtest.Database(t)
-		db := open(t, withKeys(dsn, "pool_size=1"))
-		do(t, db.Ping())
+		db := rig.Open(t, rig.WithKeys(dsn, "pool_size=1"))
+		rig.NoError(t, db.Ping())
 		if _, err := pgtest.Shared(t).TerminateBackends(dbName(t, dsn)); err != nil {
 			t.Fatal(err)
 		}
-		mustExec(t, db, "SELECT 1")
+		rig.Exec(t, db, "SELECT 1")
 	},
 	"echo_pool": func(t *testing.T) {
-		cfg, err := managedpg.ParseDSN(withKeys(pgtest.Shared(t).DSN(), "echo_pool=true"))
-		do(t, err)
+		cfg, err := managedpg.ParseDSN(rig.WithKeys(pgtest.Shared(t).DSN(), "echo_pool=true"))
+		rig.NoError(t, err)
 		var told atomic.Int64
 		cfg.Logger = slog.New(counting{slog.DiscardHandler, "managedpg: checkout", &told})
 		db, err := managedpg.OpenDB(cfg)
-		do(t, err)
+		rig.NoError(t, err)
 		t.Cleanup(func() { _ = db.Close() })
-		do(t, db.Ping())
+		rig.NoError(t, db.Ping())
 		if told.Load() != 1 {
 			t.Errorf("%d checkouts are logged", told.Load())
 		}
@@ -232,23 +237,23 @@ var seed = map[string]func(*testing.T){
 	"leak_threshold_seconds": func(t *testing.T) {
 		db, pool := seedPool(t, "leak_threshold=0.02")
 		keep(t, db, 1)
-		eventually(t, "the connection is a leak", func() bool { return len(pool.Leaks()) == 1 })
+		rig.Eventually(t, "the connection is a leak", func() bool { return len(pool.Leaks()) == 1 })
 	},
 	"health_check_enabled": func(t *testing.T) { seedUnchecked(t) },
 	"health_monitoring":    func(t *testing.T) { seedUnchecked(t) },
 	"health_check_interval": func(t *testing.T) {
 		_, pool := seedPool(t, "health_check_interval=20ms")
-		eventually(t, "a third check", func() bool { return pool.Health().TotalChecks >= 3 })
+		rig.Eventually(t, "a third check", func() bool { return pool.Health().TotalChecks >= 3 })
 	},
 	"failover_enabled": func(t *testing.T) {
-		db := open(t, withKeys(nobody, "failover=false", further(t)))
+		db := rig.Open(t, rig.WithKeys(nobody, "failover=false", further(t)))
 		if err := db.Ping(); err == nil {
 			t.Error("another server is used")
 		}
 	},
 	"failover_urls": func(t *testing.T) { seedFailover(t) },
 	"failover_retry_attempts": func(t *testing.T) {
-		db := open(t, withKeys(nobody, "failover_retry_attempts=1", "failover_urls="+url.QueryEscape(nobodyElse)))
+		db := rig.Open(t, rig.WithKeys(nobody, "failover_retry_attempts=1", "failover_urls="+url.QueryEscape(nobodyElse)))
 		start := time.Now()
 		if err := db.Ping(); !errors.Is(err, managedpg.ErrNoEndpoint) {
 			t.Errorf("Ping says %v", err)
@@ -258,7 +263,7 @@ var seed = map[string]func(*testing.T){
 		}
 	},
 	"failover_retry_delay": func(t *testing.T) {
-		db := open(t, withKeys(nobody, "failover_retry_attempts=3", "failover_retry_delay=100ms", "health_check=false",
+		db := rig.Open(t, rig.WithKeys(nobody, "failover_retry_attempts=3", "failover_retry_delay=100ms", "health_check=false",
 			"failover_urls="+url.QueryEscape(nobodyElse)))
 		start := time.Now()
 		if err := db.Ping(); !errors.Is(err, managedpg.ErrNoEndpoint) {
@@ -271,14 +276,14 @@ var seed = map[string]func(*testing.T){
 
 	"DATABASE_URL": func(t *testing.T) {
 		t.Setenv("DATABASE_URL", pgtest.Shared(t).DSN())
-		do(t, open(t, "").Ping())
+		rig.NoError(t, rig.Open(t, "").Ping())
 	},
 	"DATABASE_FAILOVER_URLS": func(t *testing.T) {
 		t.Setenv("DATABASE_URL", nobody)
 		t.Setenv("DATABASE_FAILOVER_URLS", nobodyElse+","+pgtest.Shared(t).DSN())
-		db := open(t, "")
-		do(t, db.Ping())
-		if n := len(poolOf(t, db).Failover().Endpoints); n != 3 {
+		db := rig.Open(t, "")
+		rig.NoError(t, db.Ping())
+		if n := len(rig.PoolOf(t, db).Failover().Endpoints); n != 3 {
 			t.Errorf("there are %d servers", n)
 		}
 	},
@@ -309,11 +314,11 @@ func seedPool(t *testing.T, keys ...string) (*sql.DB, *managedpg.Pool) {
 	t.Helper()
 	dsn := pgtest.Shared(t).DSN()
 	if len(keys) > 0 {
-		dsn = withKeys(dsn, keys...)
+		dsn = rig.WithKeys(dsn, keys...)
 	}
-	db := open(t, dsn)
-	mustExec(t, db, "SELECT 1")
-	return db, poolOf(t, db)
+	db := rig.Open(t, dsn)
+	rig.Exec(t, db, "SELECT 1")
+	return db, rig.PoolOf(t, db)
 }
 
 func wantFigures(t *testing.T, pool *managedpg.Pool, name string, got, want int64) {
@@ -328,7 +333,7 @@ func keep(t *testing.T, db *sql.DB, n int) {
 	t.Helper()
 	for range n {
 		c, err := db.Conn(t.Context())
-		do(t, err)
+		rig.NoError(t, err)
 		t.Cleanup(func() { _ = c.Close() })
 	}
 }
@@ -351,7 +356,7 @@ func seedFigures(t *testing.T) {
 	var all []*sql.Conn
 	for range 3 {
 		c, err := db.Conn(t.Context())
-		do(t, err)
+		rig.NoError(t, err)
 		all = append(all, c)
 	}
 	s := pool.Stats()
@@ -368,9 +373,9 @@ func seedFigures(t *testing.T) {
 		t.Errorf("avg_checkout_time is %v", s.AvgCheckoutTime)
 	}
 	for _, c := range all {
-		do(t, c.Close())
+		rig.NoError(t, c.Close())
 	}
-	eventually(t, "two are kept", func() bool { s := pool.Stats(); return s.CheckedIn == 2 && s.Overflow == 0 })
+	rig.Eventually(t, "two are kept", func() bool { s := pool.Stats(); return s.CheckedIn == 2 && s.Overflow == 0 })
 }
 
 func seedHealth(t *testing.T) {
@@ -393,15 +398,15 @@ func seedLeak(t *testing.T) leak.Report {
 	t.Helper()
 	db, pool := seedPool(t, "leak_threshold=20ms")
 	keep(t, db, 1)
-	eventually(t, "a leak", func() bool { return len(pool.Leaks()) == 1 })
+	rig.Eventually(t, "a leak", func() bool { return len(pool.Leaks()) == 1 })
 	return pool.Leaks()[0]
 }
 
 // seedFailover finds the first server dead.
 func seedFailover(t *testing.T) {
-	db := open(t, withKeys(nobody, further(t)))
-	do(t, db.Ping())
-	s := poolOf(t, db).Failover()
+	db := rig.Open(t, rig.WithKeys(nobody, further(t)))
+	rig.NoError(t, db.Ping())
+	s := rig.PoolOf(t, db).Failover()
 	if want := pgtest.Shared(t).Addr() + "/postgres"; s.Current != want || s.IsPrimary || s.FailoverCount != 1 {
 		t.Errorf("status is %+v, want %s to be the current one", s, want)
 	}

@@ -1,4 +1,4 @@
-package managedpg_test
+package pool_test
 
 import (
 	"context"
@@ -7,6 +7,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/managedpg/managedpg/internal/e2e/rig"
 
 	"github.com/managedpg/managedpg"
 	"github.com/managedpg/managedpg/conn"
@@ -38,7 +40,7 @@ func greedy(ctx context.Context, db *sql.DB) error {
 func TestUsageNamesTheLineThatNeedsThePool(t *testing.T) {
 	for _, base := range []string{"pgx", "pq"} {
 		t.Run(base, func(t *testing.T) {
-			db := open(t, combination{base: base}.dsn(pgtest.Database(t), "pool_size=2", "max_overflow=0", "pool_timeout=50ms"))
+			db := rig.Open(t, rig.Combination{Base: base}.DSN(pgtest.Database(t), "pool_size=2", "max_overflow=0", "pool_timeout=50ms"))
 			pool, _ := managedpg.PoolOf(db)
 			var load sync.WaitGroup
 			var mu sync.Mutex

@@ -1,4 +1,4 @@
-package managedpg_test
+package failover_test
 
 import (
 	"context"
@@ -10,6 +10,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/managedpg/managedpg/internal/e2e/rig"
 
 	"github.com/jackc/pgx/v5/pgproto3"
 	"go.uber.org/goleak"
@@ -24,15 +26,15 @@ import (
 func TestFailoverToAPromotedStandbyAndBack(t *testing.T) {
 	t.Parallel()
 	a := pgtest.Start(t)
-	b := standby(t, a)
+	b := rig.Standby(t, a)
 	createCalls(t, a)
 	// What a has acknowledged is on b. (b, made before, waits for nobody when it is promoted.)
-	do(t, a.Exec("ALTER SYSTEM SET synchronous_standby_names = '"+b.Name()+"'", "SELECT pg_reload_conf()"))
+	rig.NoError(t, a.Exec("ALTER SYSTEM SET synchronous_standby_names = '"+b.Name()+"'", "SELECT pg_reload_conf()"))
 	all := underLoad(t, a, b, 0, "health_check_interval=200ms", "failback_after=3")
 
 	fault := time.Now()
-	do(t, a.Kill())
-	do(t, b.Promote())
+	rig.NoError(t, a.Kill())
+	rig.NoError(t, b.Promote())
 	t.Logf("every worker went on within %v of the promotion", goesOn(t, all))
 	for _, l := range all {
 		l.atMostOnePerWorker(fault)
@@ -50,11 +52,11 @@ func TestFailoverToAPromotedStandbyAndBack(t *testing.T) {
 		}
 	}
 
-	do(t, a.Restart())
+	rig.NoError(t, a.Restart())
 	// A write that reached it would not come back before its standby has it.
-	do(t, a.Exec("ALTER SYSTEM RESET synchronous_standby_names", "SELECT pg_reload_conf()"))
+	rig.NoError(t, a.Exec("ALTER SYSTEM RESET synchronous_standby_names", "SELECT pg_reload_conf()"))
 	start, err := a.QueryString("SELECT count(*) FROM calls")
-	do(t, err)
+	rig.NoError(t, err)
 	probed(t, all, 5)
 	goesOn(t, all)
 	if end, err := a.QueryString("SELECT count(*) FROM calls"); err != nil || end != start {
@@ -68,7 +70,7 @@ func TestFailoverToAPromotedStandbyAndBack(t *testing.T) {
 		}
 	}
 
-	do(t, a.RejoinAsStandby(b))
+	rig.NoError(t, a.RejoinAsStandby(b))
 	probed(t, all, 5)
 	goesOn(t, all)
 	noErrorsSince("a standby again")
@@ -78,9 +80,9 @@ func TestFailoverToAPromotedStandbyAndBack(t *testing.T) {
 		}
 	}
 
-	do(t, a.Promote())
+	rig.NoError(t, a.Promote())
 	for _, l := range all {
-		eventually(t, l.name+" fails back", func() bool { return l.pool.Failover().IsPrimary })
+		rig.Eventually(t, l.name+" fails back", func() bool { return l.pool.Failover().IsPrimary })
 	}
 	goesOn(t, all)
 	noErrorsSince("the failback")
@@ -97,41 +99,41 @@ func TestFailoverToAPromotedStandbyAndBack(t *testing.T) {
 func TestFencedServerGetsNothingMore(t *testing.T) {
 	t.Parallel()
 	a := pgtest.Start(t)
-	b := standby(t, a)
+	b := rig.Standby(t, a)
 	createCalls(t, a)
-	holder, err := opened(t, "pgx", a.DSN()).Conn(t.Context())
-	do(t, err)
+	holder, err := rig.OpenWith(t, "pgx", a.DSN()).Conn(t.Context())
+	rig.NoError(t, err)
 	type user struct {
-		combination
+		rig.Combination
 		db    *sql.DB
 		tx    *sql.Tx
 		waits chan error
 	}
 	var users []*user
-	for i, c := range combinations {
-		u := &user{combination: c, db: quietly(t, c.dsn(a.DSN(), "health_check_interval=100ms", to(b))), waits: make(chan error, 1)}
+	for i, c := range rig.Combinations {
+		u := &user{Combination: c, db: rig.OpenQuietly(t, c.DSN(a.DSN(), "health_check_interval=100ms", to(b))), waits: make(chan error, 1)}
 		users = append(users, u)
-		mustExec(t, holder, "SELECT pg_advisory_lock($1)", i)
+		rig.Exec(t, holder, "SELECT pg_advisory_lock($1)", i)
 		var err error
 		u.tx, err = u.db.Begin()
-		do(t, err)
-		mustExec(t, u.tx, "INSERT INTO calls VALUES ('tx', 1, 1)")
-		poolOf(t, u.db).CheckNow(t.Context())
+		rig.NoError(t, err)
+		rig.Exec(t, u.tx, "INSERT INTO calls VALUES ('tx', 1, 1)")
+		rig.PoolOf(t, u.db).CheckNow(t.Context())
 		go func() {
 			_, err := u.db.Exec("SELECT pg_advisory_lock($1)", i)
 			u.waits <- err
 		}()
 	}
-	eventually(t, "all wait", func() bool {
+	rig.Eventually(t, "all wait", func() bool {
 		n, err := a.QueryString("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'advisory'")
 		return err == nil && n == fmt.Sprint(len(users))
 	})
-	do(t, b.Promote()) // with a still there, as an operator must not
+	rig.NoError(t, b.Promote()) // with a still there, as an operator must not
 	var leaving sync.WaitGroup
 	for i, u := range users {
 		leaving.Go(func() {
-			eventually(t, "the other one is used", func() bool { return !poolOf(t, u.db).Failover().IsPrimary })
-			mustExec(t, holder, "SELECT pg_advisory_unlock($1)", i)
+			rig.Eventually(t, "the other one is used", func() bool { return !rig.PoolOf(t, u.db).Failover().IsPrimary })
+			rig.Exec(t, holder, "SELECT pg_advisory_unlock($1)", i)
 		})
 	}
 	leaving.Wait()
@@ -153,14 +155,14 @@ func TestFencedServerGetsNothingMore(t *testing.T) {
 func TestCancelledProbe(t *testing.T) {
 	t.Parallel()
 	old := pgtest.Start(t)
-	promoted := standby(t, old)
+	promoted := rig.Standby(t, old)
 	createCalls(t, old)
 	proxy := pgtest.NewProxy(t, old.Addr())
-	db := quietly(t, withKeys(proxy.DSN(old.DSN()), "health_check_interval=100ms", "failback_after=1", to(promoted)))
-	mustExec(t, db, "INSERT INTO calls VALUES ('a', 1, 1)")
-	do(t, promoted.Promote())
-	health := func() failover.EndpointHealth { return poolOf(t, db).Health().Endpoints[0] }
-	eventually(t, "the old one is fenced", func() bool { return health().Fenced })
+	db := rig.OpenQuietly(t, rig.WithKeys(proxy.DSN(old.DSN()), "health_check_interval=100ms", "failback_after=1", to(promoted)))
+	rig.Exec(t, db, "INSERT INTO calls VALUES ('a', 1, 1)")
+	rig.NoError(t, promoted.Promote())
+	health := func() failover.EndpointHealth { return rig.PoolOf(t, db).Health().Endpoints[0] }
+	rig.Eventually(t, "the old one is fenced", func() bool { return health().Fenced })
 	var answer []byte
 	for _, m := range []pgproto3.Message{
 		&pgproto3.ErrorResponse{Severity: "ERROR", SeverityUnlocalized: "ERROR", Code: "57014", Message: "canceled"},
@@ -168,18 +170,18 @@ func TestCancelledProbe(t *testing.T) {
 	} {
 		var err error
 		answer, err = m.Encode(answer)
-		do(t, err)
+		rig.NoError(t, err)
 	}
 	for range 3 {
 		proxy.Arm(pgtest.Fault{On: pgtest.OnQuery("pg_control_system"), Do: pgtest.Answer(answer)})
 		<-proxy.Fired()
 		seen := health().TotalChecks
-		eventually(t, "it is probed again", func() bool { return health().TotalChecks > seen+1 })
+		rig.Eventually(t, "it is probed again", func() bool { return health().TotalChecks > seen+1 })
 		if h := health(); !h.Fenced || h.Timeline != 1 {
 			t.Errorf("after a cancelled probe: %+v", h)
 		}
 	}
-	mustExec(t, db, "INSERT INTO calls VALUES ('a', 2, 1)")
+	rig.Exec(t, db, "INSERT INTO calls VALUES ('a', 2, 1)")
 	if n, err := old.QueryString("SELECT count(*) FROM calls"); err != nil || n != "1" {
 		t.Errorf("%s rows on the fenced server, %v", n, err)
 	}
@@ -198,15 +200,15 @@ func TestKillOfOneOfTwoServers(t *testing.T) {
 	a, b := twoServers(t)
 	all := underLoad(t, a, b, 0, "target_session_attrs=any", "health_check_interval=200ms")
 	fault := time.Now()
-	do(t, a.Kill())
+	rig.NoError(t, a.Kill())
 	t.Logf("every worker went on within %v", goesOn(t, all))
 	back := time.Now()
 	for _, l := range all {
 		l.atMostOnePerWorker(fault)
 	}
-	do(t, a.Restart())
+	rig.NoError(t, a.Restart())
 	for _, l := range all {
-		eventually(t, l.name+" fails back", func() bool { return l.pool.Failover().IsPrimary })
+		rig.Eventually(t, l.name+" fails back", func() bool { return l.pool.Failover().IsPrimary })
 	}
 	goesOn(t, all)
 	for _, l := range all {
@@ -229,29 +231,29 @@ func TestHungServer(t *testing.T) {
 			timed := underLoad(t, a, b, 2*time.Second, keys...)
 			patient := underLoad(t, a, b, 0, append(keys, "health_check_interval=1s")...)
 			fault := time.Now()
-			do(t, a.Freeze())
+			rig.NoError(t, a.Freeze())
 			empty := func() {}
 			if unreachable {
 				empty = fillQueue(t, a)
 			}
 			for _, l := range timed {
 				// 2 s for the deadline, 1 s more for lib/pq to give up.
-				eventually(t, l.name+" goes on", func() bool { return l.leastSince(fault.Add(time.Second)) >= 3 })
+				rig.Eventually(t, l.name+" goes on", func() bool { return l.leastSince(fault.Add(time.Second)) >= 3 })
 			}
 			t.Logf("with deadlines every worker went on within %v", time.Since(fault))
 			for _, l := range patient {
-				eventually(t, l.name+" goes on", func() bool { return l.leastSince(fault.Add(time.Second)) >= 3 })
+				rig.Eventually(t, l.name+" goes on", func() bool { return l.leastSince(fault.Add(time.Second)) >= 3 })
 			}
 			t.Logf("without deadlines every worker went on within %v", time.Since(fault))
 			all := append(timed, patient...)
 			for _, l := range all {
 				l.atMostOnePerWorker(fault)
 				l.finish()
-				do(t, l.db.Close())
+				rig.NoError(t, l.db.Close())
 			}
 			empty()
-			do(t, a.Thaw())
-			eventually(t, "what hung is over", func() bool {
+			rig.NoError(t, a.Thaw())
+			rig.Eventually(t, "what hung is over", func() bool {
 				sessions, err := a.QueryString("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'")
 				return err == nil && sessions == "1"
 			})
@@ -275,7 +277,7 @@ func fillQueue(t *testing.T, c *pgtest.Cluster) (empty func()) {
 		if errors.As(err, &netErr) && netErr.Timeout() {
 			return empty
 		}
-		do(t, err)
+		rig.NoError(t, err)
 		queue = append(queue, conn)
 	}
 	empty()
@@ -288,9 +290,9 @@ func TestFlappingServer(t *testing.T) {
 	t.Parallel()
 	a, b := twoServers(t)
 	proxy := pgtest.NewProxy(t, a.Addr())
-	l := startLoad(t, "flapping", 0, withKeys(proxy.DSN(a.DSN()), "target_session_attrs=any", "pool_size=8",
+	l := startLoad(t, "flapping", 0, rig.WithKeys(proxy.DSN(a.DSN()), "target_session_attrs=any", "pool_size=8",
 		"health_check_interval=100ms", "failback_after=10", to(b)))
-	eventually(t, "it gets going", func() bool { return l.leastCalls() >= 5 })
+	rig.Eventually(t, "it gets going", func() bool { return l.leastCalls() >= 5 })
 	fault := time.Now()
 	for range 10 {
 		proxy.SetDown(true)
@@ -304,7 +306,7 @@ func TestFlappingServer(t *testing.T) {
 	if s := l.pool.Failover(); s.FailoverCount != 1 || s.FailbackCount != 0 {
 		t.Errorf("%d failovers, %d failbacks", s.FailoverCount, s.FailbackCount)
 	}
-	eventually(t, "it goes back in the end", func() bool { return l.pool.Failover().FailbackCount == 1 })
+	rig.Eventually(t, "it goes back in the end", func() bool { return l.pool.Failover().FailbackCount == 1 })
 	goesOn(t, []*loadedPool{l})
 	l.finish()
 	nothingLostOrDoubled(t, []*loadedPool{l}, rows(t, false, a, b))
@@ -317,16 +319,16 @@ func TestCloseDuringAnOutage(t *testing.T) {
 			a, b := twoServers(t)
 			before := goleak.IgnoreCurrent()
 			var dbs []*sql.DB
-			for _, c := range combinations {
-				db := quietly(t, c.dsn(a.DSN(), "target_session_attrs=any", to(b)))
-				mustExec(t, db, "SELECT 1")
+			for _, c := range rig.Combinations {
+				db := rig.OpenQuietly(t, c.DSN(a.DSN(), "target_session_attrs=any", to(b)))
+				rig.Exec(t, db, "SELECT 1")
 				dbs = append(dbs, db)
 			}
 			for _, s := range []*pgtest.Cluster{a, b} {
 				if kind == "dead" {
-					do(t, s.Kill())
+					rig.NoError(t, s.Kill())
 				} else {
-					do(t, s.Freeze())
+					rig.NoError(t, s.Freeze())
 				}
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
@@ -341,14 +343,14 @@ func TestCloseDuringAnOutage(t *testing.T) {
 					})
 				}
 			}
-			eventually(t, "all calls are under way", func() bool {
+			rig.Eventually(t, "all calls are under way", func() bool {
 				return !slices.ContainsFunc(dbs, func(db *sql.DB) bool { return db.Stats().InUse != 8 })
 			})
 			for i, db := range dbs {
 				start := time.Now()
-				do(t, db.Close())
+				rig.NoError(t, db.Close())
 				if took := time.Since(start); took > time.Second {
-					t.Errorf("%v: Close took %v", combinations[i], took)
+					t.Errorf("%v: Close took %v", rig.Combinations[i], took)
 				}
 			}
 			cancel() // for those that hang on a connection: they are borrowed, and Close waits for no borrower

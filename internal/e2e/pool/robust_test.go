@@ -1,13 +1,14 @@
-package managedpg_test
+package pool_test
 
 import (
 	"context"
-	"database/sql"
 	"database/sql/driver"
 	"net"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/managedpg/managedpg/internal/e2e/rig"
 
 	"github.com/jackc/pgx/v5"
 
@@ -15,25 +16,10 @@ import (
 	"github.com/managedpg/managedpg/internal/pgtest"
 )
 
-func openConfig(t *testing.T, dsn string, change func(*managedpg.Config)) *sql.DB {
-	t.Helper()
-	cfg, err := managedpg.ParseDSN(dsn)
-	if err != nil {
-		t.Fatal(err)
-	}
-	change(cfg)
-	db, err := managedpg.OpenDB(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { db.Close() })
-	return db
-}
-
 // A panic of OnConnect's at a reset goes on, and leaves the pool whole.
 func TestPanicAtReset(t *testing.T) {
 	calls := 0
-	db := openConfig(t, pgtest.Database(t), func(c *managedpg.Config) {
+	db := rig.OpenConfig(t, pgtest.Database(t), func(c *managedpg.Config) {
 		c.PoolSize, c.MaxOverflow, c.PoolTimeout, c.PoolReset = 1, 0, time.Second, "discard_all"
 		c.OnConnect = func(context.Context, driver.Conn) error {
 			if calls++; calls == 2 {
@@ -42,7 +28,7 @@ func TestPanicAtReset(t *testing.T) {
 			return nil
 		}
 	})
-	mustExec(t, db, "SELECT 1")
+	rig.Exec(t, db, "SELECT 1")
 	func() {
 		defer func() {
 			if recover() != "no" {
@@ -51,7 +37,7 @@ func TestPanicAtReset(t *testing.T) {
 		}()
 		_ = db.Ping()
 	}()
-	mustExec(t, db, "SELECT 1")
+	rig.Exec(t, db, "SELECT 1")
 }
 
 // OnConnect is part of a dial: on a server that hangs it ends with connect_timeout.
@@ -60,7 +46,7 @@ func TestOnConnectOnAHungServer(t *testing.T) {
 		t.Run(base, func(t *testing.T) {
 			dsn := pgtest.Database(t)
 			proxy := pgtest.NewProxy(t, pgtest.Shared(t).Addr())
-			db := openConfig(t, proxy.DSN(dsn), func(c *managedpg.Config) {
+			db := rig.OpenConfig(t, proxy.DSN(dsn), func(c *managedpg.Config) {
 				c.BaseDriver, c.ConnectTimeout, c.HealthCheck = base, time.Second, false
 				c.OnConnect = func(ctx context.Context, c driver.Conn) error {
 					_, err := c.(driver.ExecerContext).ExecContext(ctx, "SELECT 'hang'", nil)
@@ -85,7 +71,7 @@ func TestOnConnectOnAHungServer(t *testing.T) {
 
 // One address of a host that swallows everything leaves time for the next.
 func TestAddressThatSwallowsEverything(t *testing.T) {
-	db := openConfig(t, pgtest.Database(t), func(c *managedpg.Config) {
+	db := rig.OpenConfig(t, pgtest.Database(t), func(c *managedpg.Config) {
 		c.ConnectTimeout = 2 * time.Second
 		c.PgxConfig = func(c *pgx.ConnConfig) error {
 			there, dialer := c.Host, &net.Dialer{}
@@ -100,5 +86,5 @@ func TestAddressThatSwallowsEverything(t *testing.T) {
 			return nil
 		}
 	})
-	mustExec(t, db, "SELECT 1")
+	rig.Exec(t, db, "SELECT 1")
 }
