@@ -9,9 +9,9 @@ import (
 	"entgo.io/ent/dialect"
 	entsql "entgo.io/ent/dialect/sql"
 
-	"github.com/managedpg/managedpg/integration/ent"
-	"github.com/managedpg/managedpg/integration/ent/order"
-	"github.com/managedpg/managedpg/integration/ent/user"
+	"github.com/managedpg/managedpg/integration/clients/ent"
+	"github.com/managedpg/managedpg/integration/clients/ent/order"
+	"github.com/managedpg/managedpg/integration/clients/ent/user"
 )
 
 func TestEnt(t *testing.T) {

@@ -20,7 +20,7 @@ import (
 
 	"github.com/managedpg/managedpg"
 	_ "github.com/managedpg/managedpg/driver/sqlxbind"
-	"github.com/managedpg/managedpg/integration/ent"
+	"github.com/managedpg/managedpg/integration/clients/ent"
 	"github.com/managedpg/managedpg/internal/pgtest"
 	"github.com/managedpg/managedpg/leak"
 )

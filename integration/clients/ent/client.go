@@ -9,14 +9,14 @@ import (
 	"log"
 	"reflect"
 
-	"github.com/managedpg/managedpg/integration/ent/migrate"
+	"github.com/managedpg/managedpg/integration/clients/ent/migrate"
 
 	"entgo.io/ent"
 	"entgo.io/ent/dialect"
 	"entgo.io/ent/dialect/sql"
 	"entgo.io/ent/dialect/sql/sqlgraph"
-	"github.com/managedpg/managedpg/integration/ent/order"
-	"github.com/managedpg/managedpg/integration/ent/user"
+	"github.com/managedpg/managedpg/integration/clients/ent/order"
+	"github.com/managedpg/managedpg/integration/clients/ent/user"
 )
 
 // Client is the client that holds all ent builders.

@@ -6,7 +6,7 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/managedpg/managedpg/integration/ent"
+	"github.com/managedpg/managedpg/integration/clients/ent"
 )
 
 // The OrderFunc type is an adapter to allow the use of ordinary

@@ -5,12 +5,12 @@ package enttest
 import (
 	"context"
 
-	"github.com/managedpg/managedpg/integration/ent"
+	"github.com/managedpg/managedpg/integration/clients/ent"
 	// required by schema hooks.
-	_ "github.com/managedpg/managedpg/integration/ent/runtime"
+	_ "github.com/managedpg/managedpg/integration/clients/ent/runtime"
 
 	"entgo.io/ent/dialect/sql/schema"
-	"github.com/managedpg/managedpg/integration/ent/migrate"
+	"github.com/managedpg/managedpg/integration/clients/ent/migrate"
 )
 
 type (

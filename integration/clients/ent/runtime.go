@@ -3,8 +3,8 @@
 package ent
 
 import (
-	"github.com/managedpg/managedpg/integration/ent/order"
-	"github.com/managedpg/managedpg/integration/ent/schema"
+	"github.com/managedpg/managedpg/integration/clients/ent/order"
+	"github.com/managedpg/managedpg/integration/clients/ent/schema"
 )
 
 // The init function reads all schema descriptors with runtime code

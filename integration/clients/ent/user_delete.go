@@ -8,8 +8,8 @@ import (
 	"entgo.io/ent/dialect/sql"
 	"entgo.io/ent/dialect/sql/sqlgraph"
 	"entgo.io/ent/schema/field"
-	"github.com/managedpg/managedpg/integration/ent/predicate"
-	"github.com/managedpg/managedpg/integration/ent/user"
+	"github.com/managedpg/managedpg/integration/clients/ent/predicate"
+	"github.com/managedpg/managedpg/integration/clients/ent/user"
 )
 
 // UserDelete is the builder for deleting a User entity.

@@ -10,9 +10,9 @@ import (
 	"entgo.io/ent/dialect/sql"
 	"entgo.io/ent/dialect/sql/sqlgraph"
 	"entgo.io/ent/schema/field"
-	"github.com/managedpg/managedpg/integration/ent/order"
-	"github.com/managedpg/managedpg/integration/ent/predicate"
-	"github.com/managedpg/managedpg/integration/ent/user"
+	"github.com/managedpg/managedpg/integration/clients/ent/order"
+	"github.com/managedpg/managedpg/integration/clients/ent/predicate"
+	"github.com/managedpg/managedpg/integration/clients/ent/user"
 )
 
 // UserUpdate is the builder for updating User entities.

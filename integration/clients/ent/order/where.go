@@ -5,7 +5,7 @@ package order
 import (
 	"entgo.io/ent/dialect/sql"
 	"entgo.io/ent/dialect/sql/sqlgraph"
-	"github.com/managedpg/managedpg/integration/ent/predicate"
+	"github.com/managedpg/managedpg/integration/clients/ent/predicate"
 )
 
 // ID filters vertices based on their ID field.

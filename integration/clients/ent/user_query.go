@@ -12,9 +12,9 @@ import (
 	"entgo.io/ent/dialect/sql"
 	"entgo.io/ent/dialect/sql/sqlgraph"
 	"entgo.io/ent/schema/field"
-	"github.com/managedpg/managedpg/integration/ent/order"
-	"github.com/managedpg/managedpg/integration/ent/predicate"
-	"github.com/managedpg/managedpg/integration/ent/user"
+	"github.com/managedpg/managedpg/integration/clients/ent/order"
+	"github.com/managedpg/managedpg/integration/clients/ent/predicate"
+	"github.com/managedpg/managedpg/integration/clients/ent/user"
 )
 
 // UserQuery is the builder for querying User entities.
