@@ -13,7 +13,7 @@ func TestImports(t *testing.T) {
 	const module = "github.com/managedpg/managedpg"
 	for of, never := range map[string][]string{
 		module: {"net/http", "expvar", "html/template", "github.com/prometheus", "go.opentelemetry.io",
-			module + "/stats/", module + "/internal/"},
+			module + "/stats/", module + "/internal/pgtest"},
 		module + "/stats/otelstats":   {"net/http", "go.opentelemetry.io/otel/sdk", "github.com/prometheus"},
 		module + "/stats/promstats":   {"go.opentelemetry.io", module + "/stats/web"},
 		module + "/stats/web":         {"go.opentelemetry.io", "github.com/prometheus"},

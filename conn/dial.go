@@ -40,6 +40,12 @@ type dialing struct {
 	last      *socket
 	over      error // why no socket is wanted any more
 	addresses int   // of the host, that are still to be tried; 0 if that isn't known
+
+	// What follows is only touched by the base's Connect and by who called it.
+	inHook   bool // the user's code is running
+	refused  bool // by ValidateConnect
+	prepared bool // AfterConnect of the user's configuration has run
+	plain    bool // the user's options have no AfterConnect
 }
 
 type dialingKey struct{}
@@ -92,6 +98,7 @@ func dial(ctx context.Context, network, address string, open func(ctx context.Co
 	if !ok {
 		return dialBriefly(ctx, network, address, open)
 	}
+	serverBegins(ctx)
 	ctx, cancel := d.share(ctx)
 	defer cancel()
 	c, err := open(ctx, network, address)

@@ -86,7 +86,7 @@ func TestConnectObeysContext(t *testing.T) {
 				ctx, cancel := context.WithCancel(t.Context())
 				failed := make(chan error)
 				go func() {
-					_, _, err := e.connect(ctx)
+					_, _, err := e.open(ctx)
 					failed <- err
 				}()
 				within(t, "the server to be spoken to", s.hears)
@@ -101,14 +101,14 @@ func TestConnectObeysContext(t *testing.T) {
 			s := newSilent(t, "")
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 			defer cancel()
-			if _, _, err := open(t, "postgres://u@"+s.addr+"/d?sslmode=disable").connect(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			if _, _, err := open(t, "postgres://u@"+s.addr+"/d?sslmode=disable").open(ctx); !errors.Is(err, context.DeadlineExceeded) {
 				t.Errorf("connect: %v, want context.DeadlineExceeded", err)
 			}
 		})
 		t.Run(base+"/over before it begins", func(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			cancel()
-			if _, _, err := open(t, pgtest.Database(t)).connect(ctx); !errors.Is(err, context.Canceled) {
+			if _, _, err := open(t, pgtest.Database(t)).open(ctx); !errors.Is(err, context.Canceled) {
 				t.Errorf("connect: %v, want context.Canceled", err)
 			}
 		})
@@ -131,10 +131,10 @@ func TestDeadlineBeforeItsContext(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := e.connect(late); !errors.Is(err, context.DeadlineExceeded) {
+	if _, _, err := e.open(late); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("connect: %v, want context.DeadlineExceeded", err)
 	}
-	if _, _, err := e.connect(t.Context()); !errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) {
+	if _, _, err := e.open(t.Context()); !errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("connect: %v, want the dial's own timeout", err)
 	}
 }
@@ -162,7 +162,7 @@ func TestConnectedOutlivesContext(t *testing.T) {
 	for base, open := range bases {
 		t.Run(base, func(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
-			c, s, err := open(t, pgtest.Database(t)).connect(ctx)
+			c, s, err := open(t, pgtest.Database(t)).open(ctx)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -182,7 +182,7 @@ func TestSocketOfFallback(t *testing.T) {
 				t.Fatal(err)
 			}
 			dsn.RawQuery = "sslmode=prefer"
-			c, s, err := open(t, dsn.String()).connect(t.Context())
+			c, s, err := open(t, dsn.String()).open(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -202,7 +202,7 @@ func TestSocketUnderTLS(t *testing.T) {
 				t.Fatal(err)
 			}
 			proxy := pgtest.NewProxy(t, at.Host, pgtest.WithTLS())
-			c, s, err := open(t, proxy.DSN(dsn)).connect(t.Context())
+			c, s, err := open(t, proxy.DSN(dsn)).open(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -287,4 +287,13 @@ func within[T any](t *testing.T, what string, c <-chan T) (v T) {
 		t.Fatalf("waited too long for %s", what)
 	}
 	return v
+}
+
+// open connects as a pool does.
+func (e *Endpoint) open(ctx context.Context) (driver.Conn, *socket, error) {
+	base, d, err := e.connect(ctx, e.connector)
+	if err != nil {
+		return nil, nil, err
+	}
+	return base, d.last, nil
 }

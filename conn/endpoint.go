@@ -11,6 +11,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/lib/pq"
+
+	"github.com/managedpg/managedpg/internal/usercode"
 )
 
 // Endpoint opens connections to one server through one base driver.
@@ -20,7 +22,8 @@ type Endpoint struct {
 
 	canceller *canceller
 	connector driver.Connector
-	deaf      bool // the base doesn't obey its context while it waits for the server
+	asking    driver.Connector // for connections of our own, that ask something and run none of the user's hooks
+	deaf      bool             // the base doesn't obey its context while it waits for the server
 	watchSync func(base driver.Conn, unsure func())
 }
 
@@ -33,7 +36,7 @@ func Pgx(name, dsn string, d *Dialer, configure func(*pgx.ConnConfig) error, opt
 	}
 	cfg.ConnectTimeout = 0 // the context has it
 	cfg.DialFunc = d.open
-	watcher := cfg.BuildContextWatcherHandler
+	plain := *cfg
 	if configure != nil {
 		if err := configure(cfg); err != nil {
 			return nil, err
@@ -45,6 +48,7 @@ func Pgx(name, dsn string, d *Dialer, configure func(*pgx.ConnConfig) error, opt
 	}
 	lookup := cfg.LookupFunc
 	cfg.LookupFunc = func(ctx context.Context, host string) ([]string, error) {
+		serverBegins(ctx)
 		addresses, err := lookup(ctx, host)
 		if d, ok := ctx.Value(dialingKey{}).(*dialing); ok {
 			d.found(len(addresses))
@@ -53,11 +57,26 @@ func Pgx(name, dsn string, d *Dialer, configure func(*pgx.ConnConfig) error, opt
 	}
 	cfg.BuildFrontend = readsOfCalls(cfg.BuildFrontend)
 	e := &Endpoint{Name: name, canceller: newCanceller(d.CancelTimeout)}
-	if sameFunc(watcher, cfg.BuildContextWatcherHandler) {
+	asking := withoutHooks(cfg, &plain)
+	asking.BuildContextWatcherHandler = e.canceller.pgxWatcher
+	if sameFunc(plain.BuildContextWatcherHandler, cfg.BuildContextWatcherHandler) {
 		cfg.BuildContextWatcherHandler = e.canceller.pgxWatcher
 	}
-	theirs := cfg.OnNotice
-	cfg.OnNotice = func(c *pgconn.PgConn, n *pgconn.Notice) {
+	aroundHooks(cfg)
+	cfg.OnNotice = watchNotices(cfg.OnNotice)
+	asking.OnNotice = watchNotices(nil)
+	// The pool decides when a connection is pinged, for both bases alike.
+	never := stdlib.OptionShouldPing(func(context.Context, stdlib.ShouldPingParams) bool { return false })
+	e.connector = stdlib.GetConnector(*cfg, append([]stdlib.OptionOpenDB{never, noAfterConnect}, opts...)...)
+	e.asking = stdlib.GetConnector(*asking, append(append([]stdlib.OptionOpenDB{}, opts...), never, noAfterConnect, noReset)...)
+	e.watchSync = func(base driver.Conn, unsure func()) {
+		base.(*stdlib.Conn).Conn().PgConn().CustomData()[noticeKey] = unsure
+	}
+	return e, nil
+}
+
+func watchNotices(theirs pgconn.NoticeHandler) pgconn.NoticeHandler {
+	return func(c *pgconn.PgConn, n *pgconn.Notice) {
 		if unsure, ok := c.CustomData()[noticeKey].(func()); ok && n.Routine == syncWait {
 			unsure()
 		}
@@ -65,13 +84,6 @@ func Pgx(name, dsn string, d *Dialer, configure func(*pgx.ConnConfig) error, opt
 			theirs(c, n)
 		}
 	}
-	// The pool decides when a connection is pinged, for both bases alike.
-	never := stdlib.OptionShouldPing(func(context.Context, stdlib.ShouldPingParams) bool { return false })
-	e.connector = stdlib.GetConnector(*cfg, append([]stdlib.OptionOpenDB{never}, opts...)...)
-	e.watchSync = func(base driver.Conn, unsure func()) {
-		base.(*stdlib.Conn).Conn().PgConn().CustomData()[noticeKey] = unsure
-	}
-	return e, nil
 }
 
 const noticeKey = "github.com/managedpg/managedpg"
@@ -87,6 +99,7 @@ func Pq(name, dsn string, d *Dialer) (*Endpoint, error) {
 		Name:      name,
 		canceller: newCanceller(d.CancelTimeout),
 		connector: c,
+		asking:    c,
 		deaf:      true,
 		watchSync: func(base driver.Conn, unsure func()) {
 			pq.SetNoticeHandler(base, func(n *pq.Error) {
@@ -99,7 +112,9 @@ func Pq(name, dsn string, d *Dialer) (*Endpoint, error) {
 }
 
 // Foreign is an endpoint through a connector of the user's own. Its sockets aren't ours: see physical.lost.
-func Foreign(name string, c driver.Connector) *Endpoint { return &Endpoint{Name: name, connector: c} }
+func Foreign(name string, c driver.Connector) *Endpoint {
+	return &Endpoint{Name: name, connector: c, asking: c}
+}
 
 // syncWait is the function in PostgreSQL's syncrep.c whose warning comes with a COMMIT when the wait for a synchronous
 // standby was cut short: committed here, but perhaps nowhere else. The warning has no SQLSTATE of its own, and its text is
@@ -142,30 +157,37 @@ func ended(ctx context.Context) error {
 	return nil
 }
 
-// connect opens a base connection, and finds its socket. The context holds for all of it, with either base.
-func (e *Endpoint) connect(ctx context.Context) (driver.Conn, *socket, error) {
+// connect opens a base connection by one of the endpoint's connectors. The context holds for all of it, with either base; its limit
+// of time, if it has one, stands still while hooks of the user's run.
+func (e *Endpoint) connect(ctx context.Context, by driver.Connector) (driver.Conn, *dialing, error) {
 	var d dialing
 	if e.deaf {
 		stop := context.AfterFunc(ctx, func() { d.abort(ctx.Err()) })
 		defer stop()
+	} else {
+		d.hookBegins(ctx)
+		defer d.hookEnds(ctx)
 	}
-	base, err := e.connector.Connect(context.WithValue(ctx, dialingKey{}, &d))
+	base, err := by.Connect(context.WithValue(ctx, dialingKey{}, &d))
 	if err == nil && ctx.Err() != nil {
 		_ = base.Close()
 		err = ctx.Err()
 	}
-	if err != nil {
-		// A dial watches its context's deadline by itself, and may know of its end before the context does. That is the
-		// caller's time that has passed, and tells nothing of the server.
-		if deadline, ok := ctx.Deadline(); ok && !time.Now().Before(deadline) {
-			<-ctx.Done()
-		}
-		// pgx's stdlib forgets the connection when an AfterConnect of the user's fails.
-		d.abort(err)
-		if ctxErr := ended(ctx); ctxErr != nil && !errors.Is(err, ctxErr) {
-			err = ctxErr
-		}
-		return nil, nil, err
+	if err == nil {
+		return base, &d, nil
 	}
-	return base, d.last, nil
+	// A dial watches its context's deadline by itself, and may know of its end before the context does. That is the
+	// caller's time that has passed, and tells nothing of the server.
+	if deadline, ok := ctx.Deadline(); ok && !time.Now().Before(deadline) {
+		<-ctx.Done()
+	}
+	// pgx's stdlib forgets the connection when an AfterConnect of the user's fails.
+	d.abort(err)
+	if d.inHook || d.refused {
+		return nil, nil, &usercode.Error{Err: err, Next: d.refused}
+	}
+	if ctxErr := ended(ctx); ctxErr != nil && !errors.Is(err, ctxErr) {
+		err = ctxErr
+	}
+	return nil, nil, err
 }

@@ -10,6 +10,8 @@ import (
 
 	"github.com/jackc/pgx/v5/stdlib"
 
+	"github.com/managedpg/managedpg/internal/limit"
+	"github.com/managedpg/managedpg/internal/usercode"
 	"github.com/managedpg/managedpg/leak"
 	"github.com/managedpg/managedpg/stats"
 )
@@ -39,6 +41,7 @@ type physical struct {
 	use        use                  // by its holder, for Reclaim
 	freeSince  time.Duration        // when it was checked in, or opened
 	used       bool                 // has been checked out before: its session may need a reset
+	once       bool                 // is for one user: DISCARD ALL would undo what pgx's AfterConnect has set, which can't be run again. Set when opened
 
 	cancelRows context.CancelCauseFunc // ends the rows of the last call, if Reclaim may want to; see cancellable
 	condemned  atomic.Pointer[error]   // why nothing more may be sent on it; set from outside
@@ -133,7 +136,7 @@ func (ph *physical) discardAll(ctx context.Context, p *Pool) error {
 		return err
 	}
 	if p.opts.OnConnect != nil {
-		return p.opts.OnConnect(ctx, ph.base)
+		return p.onConnect(ctx, ph)
 	}
 	return nil
 }
@@ -166,7 +169,7 @@ func (ph *physical) run(ctx context.Context, query string) error {
 
 // sound says whether the session may have a next user. It doesn't block.
 func (ph *physical) sound() bool {
-	if ph.lost() || ph.inTx() != txNone {
+	if ph.once || ph.lost() || ph.inTx() != txNone {
 		return false
 	}
 	return ph.features.validator == nil || ph.features.validator.IsValid()
@@ -262,15 +265,18 @@ func (ph *physical) kill(reason error) {
 // open dials the endpoint and makes a physical connection of what it gets, if the router admits it.
 func (p *Pool) open(ctx context.Context, to Route) (*physical, error) {
 	start := now()
-	base, sock, err := to.Endpoint.connect(ctx)
+	base, d, err := to.Endpoint.connect(ctx, to.Endpoint.connector)
 	if err != nil {
 		return nil, err
 	}
 	ph := &physical{
-		base: base, features: featuresOf(base), sock: sock, pool: p,
+		base: base, features: featuresOf(base), sock: d.last, pool: p,
 		endpoint: to.Endpoint, member: to.Member, epochNow: to.Epoch,
 	}
 	if ph.pgx, _ = base.(*stdlib.Conn); ph.pgx != nil {
+		if ph.once = p.opts.DiscardAll && d.last != nil && (d.prepared || !d.plain); ph.once {
+			p.warnOfReset.Do(p.warnReset)
+		}
 		ph.watcher, _ = ph.pgx.Conn().PgConn().CustomData()[watcherKey].(*pgxWatcher)
 		if ph.watcher != nil {
 			ph.watcher.recorder = &p.Recorder
@@ -318,9 +324,18 @@ func (p *Pool) prepare(ctx context.Context, ph *physical, moves bool) error {
 		ph.endpoint.watchSync(ph.base, func() { ph.syncWait.Store(true) })
 	}
 	if p.opts.OnConnect != nil {
+		limit.Stop(ctx)
 		ctx, watch := ph.watch(ctx, 0) // nothing can be lost
 		defer watch.stop()
-		return p.opts.OnConnect(ctx, ph.base)
+		return p.onConnect(ctx, ph)
+	}
+	return nil
+}
+
+// onConnect calls the user's OnConnect, whose error is no evidence about the server.
+func (p *Pool) onConnect(ctx context.Context, ph *physical) error {
+	if err := p.opts.OnConnect(ctx, ph.base); err != nil {
+		return &usercode.Error{Err: err}
 	}
 	return nil
 }

@@ -16,6 +16,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/managedpg/managedpg/internal/usercode"
 	"github.com/managedpg/managedpg/leak"
 	"github.com/managedpg/managedpg/stats"
 )
@@ -85,6 +86,7 @@ type Pool struct {
 	opener   openerDetector
 
 	warnOfLimit sync.Once
+	warnOfReset sync.Once
 
 	// What the base connections opened so far lack, for a logical connection that has none yet.
 	cantExec, cantQuery atomic.Bool
@@ -309,6 +311,11 @@ func (p *Pool) warn() {
 		"of them knows pool_timeout and shows in the figures; leave the limit to pool_size and max_overflow", "pool", p.opts.Name)
 }
 
+func (p *Pool) warnReset() {
+	p.opts.Logger().Warn("managedpg: pool_reset=discard_all with AfterConnect of pgx: each connection is closed when it is given back",
+		"pool", p.opts.Name)
+}
+
 // callFailed tells the router what a call says of its endpoint. A caller that changed its mind says nothing, nor does a
 // session that was idle for longer than the server allows.
 func (p *Pool) callFailed(ctx context.Context, ph *physical, err error) {
@@ -439,6 +446,9 @@ func (p *Pool) dial(ctx context.Context) (*physical, error) {
 		}
 		return err
 	})
+	if theirs, ok := err.(*usercode.Error); ok {
+		return nil, theirs.Err // as the bare driver has it
+	}
 	if err != nil {
 		return nil, err
 	}

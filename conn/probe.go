@@ -220,6 +220,9 @@ type probing struct {
 // server no connection between probes.
 func NewProber(e *Endpoint, keep bool) *Prober { return &Prober{endpoint: e, keep: keep} }
 
+// hookLimit is what a probe may take with the user's OptionBeforeConnect, which fetches credentials in its own time.
+const hookLimit = time.Minute
+
 // Probe is one round trip on a connection that it kept, or that it opens. A kept connection that fails is no evidence
 // against the server: a new one is opened and asked then.
 func (p *Prober) Probe(ctx context.Context) (Server, error) {
@@ -229,11 +232,13 @@ func (p *Prober) Probe(ctx context.Context) (Server, error) {
 			return s, err
 		}
 	}
-	base, sock, err := p.endpoint.connect(ctx)
+	ctx, cancel := context.WithTimeout(ctx, hookLimit)
+	defer cancel()
+	base, d, err := p.endpoint.connect(ctx, p.endpoint.asking)
 	if err != nil {
 		return Server{}, err
 	}
-	return p.ask(ctx, &probing{base: base, sock: sock, opened: now()})
+	return p.ask(ctx, &probing{base: base, sock: d.last, opened: now()})
 }
 
 func (p *Prober) ask(ctx context.Context, c *probing) (Server, error) {

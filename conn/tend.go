@@ -2,8 +2,12 @@ package conn
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"sync"
 	"time"
+
+	"github.com/managedpg/managedpg/internal/usercode"
 )
 
 // tender is the goroutine that looks after a governed pool's free connections: it closes those that are too old or idle
@@ -114,7 +118,18 @@ func (p *Pool) fill(ctx context.Context) {
 func (p *Pool) dialAhead(ctx context.Context) (*physical, error) {
 	ctx, cancel := context.WithTimeout(ctx, tendAtMost)
 	defer cancel()
-	return p.dial(ctx)
+	var ph *physical
+	err := usercode.Call(func() (err error) { ph, err = p.dial(ctx); return err })
+	p.logPanic(err)
+	return ph, err
+}
+
+// logPanic tells of a panic in code of the user's on a goroutine of ours: a dialer, a hook.
+func (p *Pool) logPanic(err error) {
+	var panicked *usercode.Panic
+	if errors.As(err, &panicked) {
+		p.opts.Logger().Error("managedpg: panic in a dial", "pool", p.opts.Name, "panic", fmt.Sprint(panicked.Value), "stack", string(panicked.Stack))
+	}
 }
 
 // takeSpare takes a permit and the place of a connection to be opened ahead, if one is wanted.

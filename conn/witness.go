@@ -77,10 +77,11 @@ func (w *witness) ask(ctx context.Context, query string) ([]string, error) {
 
 // witness opens a connection to be asked.
 func (e *Endpoint) witness(ctx context.Context) (*witness, error) {
-	base, sock, err := e.connect(ctx)
+	base, d, err := e.connect(ctx, e.asking)
 	if err != nil {
 		return nil, err
 	}
+	sock := d.last
 	s, err := e.identify(ctx, base, sock, false, false)
 	if err != nil {
 		end(base, sock)

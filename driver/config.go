@@ -63,7 +63,8 @@ type Config struct {
 	// StatementCache is how many prepared statements each connection keeps, the least recently used going first. 0:
 	// none. Default: 128. Needs PoolSize.
 	StatementCache int
-	// PoolReset is "none" (default), or "discard_all": DISCARD ALL before a connection is handed to its next user.
+	// PoolReset is "none" (default), or "discard_all": DISCARD ALL before a connection is handed to its next user, and OnConnect
+	// again. A connection on which pgx's AfterConnect has run (PgxOptions, PgxConfig) is closed instead.
 	PoolReset string
 	// CancelTimeout is how long a call whose context has ended waits for the server's answer to its cancel request, before its
 	// connection is given up. 0: it is given up at once. Default: 250ms.
@@ -129,16 +130,18 @@ type Config struct {
 	// KeepalivesCount is libpq's: how many keepalive probes may stay unanswered. 0: Go's default, 9 (default).
 	KeepalivesCount int
 	// ConnectTimeout is libpq's, but for having a default: the limit of a dial to one endpoint, from the first packet
-	// to the server's readiness. 0 or negative: none. libpq's PGCONNECT_TIMEOUT counts after DB_CONNECT_TIMEOUT.
+	// to the server's readiness. The time of hooks (OnConnect, and pgx's) doesn't count. 0 or negative: none. libpq's PGCONNECT_TIMEOUT counts after DB_CONNECT_TIMEOUT.
 	// Default: 5s.
 	ConnectTimeout time.Duration
 
 	// PgxConfig changes pgx's own configuration of each endpoint before it is used (cloud dialers, IAM tokens, tracers,
 	// TLS). managedpg's dial is put around its DialFunc. For pgx only.
 	PgxConfig func(*pgx.ConnConfig) error
-	// PgxOptions are pgx's options for its database/sql side. For pgx only.
+	// PgxOptions are pgx's options for its database/sql side. Their hooks have their caller's time, and what they return says
+	// nothing of the server. Probes of the server run OptionBeforeConnect too, and no others. For pgx only.
 	PgxOptions []stdlib.OptionOpenDB
-	// OnConnect is called with each new connection of the base driver before its first use, and again after a reset.
+	// OnConnect is called with each new connection of the base driver before its first use, and again after a reset. It has its
+	// caller's time, and its error is the caller's and says nothing of the server.
 	OnConnect func(context.Context, driver.Conn) error
 	// Endpoints are connectors of the user's own, in order of preference, in place of those of the DSN.
 	Endpoints []driver.Connector

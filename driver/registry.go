@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+
+	"github.com/managedpg/managedpg/internal/usercode"
 )
 
 // registry holds the open pools of the program by name; nil for a name whose pool is being made.
@@ -74,10 +76,10 @@ func SetLogger(l *slog.Logger) { defaultLogger.Store(l) }
 // logger is where a pool logs now.
 func (c *Config) logger() *slog.Logger {
 	if c.Logger != nil {
-		return c.Logger
+		return usercode.Logger(c.Logger)
 	}
 	if l := defaultLogger.Load(); l != nil {
-		return l
+		return usercode.Logger(l)
 	}
-	return slog.Default()
+	return usercode.Logger(slog.Default())
 }

@@ -7,6 +7,9 @@ import (
 	"math/rand/v2"
 	"strings"
 	"time"
+
+	"github.com/managedpg/managedpg/internal/limit"
+	"github.com/managedpg/managedpg/internal/usercode"
 )
 
 const (
@@ -84,7 +87,8 @@ func (g *Group) admit(a *attempt, o Observation) error {
 
 // Connect finds an endpoint for a new connection: it calls dial with the best-ranked usable one, with the next ones when
 // that fails, and waits for one to become usable, within ctx and FailoverTimeout. The dial's context is limited to
-// ConnectTimeout and to an equal share, among the endpoints still to try, of the time left in ctx; it ends early when a
+// ConnectTimeout and to an equal share, among the endpoints still to try, of the time left in ctx, not counting the time for which
+// dial has stopped it (internal/limit) to run hooks of the user's; it ends early when a
 // probe finds that the endpoint hangs. The dial must return soon after its context ends.
 //
 // It ends with nil once a dial succeeded, or with a *NoEndpointError; with ErrClosed after Close; and with the dial's own
@@ -389,7 +393,7 @@ func (c *checkout) over(a *attempt) {
 }
 
 // try dials, with a slot in hand that it gives back.
-func (c *checkout) try(e *endpoint, limit time.Duration, means error) (outcome, error) {
+func (c *checkout) try(e *endpoint, most time.Duration, means error) (outcome, error) {
 	ctx, cancel := context.WithCancelCause(c.ctx)
 	a := &attempt{group: c.Group, endpoint: e, cancel: cancel}
 	c.mu.Lock()
@@ -418,11 +422,14 @@ func (c *checkout) try(e *endpoint, limit time.Duration, means error) (outcome, 
 		}
 		<-e.slots // what was learnt is known before the next in the queue has its turn
 	}()
-	if limit > 0 {
-		dialCtx, stop = context.WithTimeoutCause(dialCtx, limit, means)
+	if most > 0 {
+		dialCtx, stop = limit.New(dialCtx, most)
 	}
 	err := c.dial(dialCtx, to)
-	cause := context.Cause(dialCtx)
+	cause := context.Cause(ctx)
+	if limit.Passed(dialCtx) {
+		cause = means
+	}
 	stop()
 	cancel(nil)
 	panicked = false
@@ -460,11 +467,17 @@ func (c *checkout) reached(a *attempt) {
 func (c *checkout) failed(a *attempt, err, cause error) (outcome, error) {
 	e := a.endpoint
 	c.tried[e] = trial{err, e.revived}
+	var theirs *usercode.Error
 	switch ctxErr := c.ctx.Err(); {
 	case errors.Is(cause, ErrClosed) || c.closed:
 		return finished, ErrClosed
 	case a.refusal != nil:
 		return c.refusedBy(a)
+	case cause != errAbandoned && errors.As(err, &theirs):
+		if theirs.Next {
+			return goOn, err
+		}
+		return finished, err
 	case ctxErr != nil:
 		if errors.Is(ctxErr, context.DeadlineExceeded) {
 			e.suspect()

@@ -8,6 +8,8 @@ import (
 	"net"
 	"strings"
 	"syscall"
+
+	"github.com/managedpg/managedpg/internal/usercode"
 )
 
 // Evidence is what an error says about an endpoint. What follows from it depends on where it was met: see effectOf.
@@ -75,6 +77,10 @@ func Classify(err error) Evidence {
 	var ours *DropError
 	if errors.As(err, &ours) {
 		return NoEvidence // we closed the socket ourselves
+	}
+	var theirs *usercode.Error
+	if errors.As(err, &theirs) {
+		return NoEvidence
 	}
 	var answer interface{ SQLState() string }
 	if errors.As(err, &answer) && answer.SQLState() != "" {

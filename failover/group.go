@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -590,11 +591,11 @@ func (g *Group) teller() {
 	g.mu.Unlock()
 }
 
-// contained keeps a panic of OnFailover or of a log handler from ending the program.
+// contained keeps a panic of OnFailover from ending the program.
 func (g *Group) contained(f func()) {
 	defer func() {
 		if v := recover(); v != nil {
-			slog.Default().Error("managedpg: OnFailover panicked", "pool", g.opts.Pool, "panic", v)
+			g.opts.Logger().Error("managedpg: panic in OnFailover", "pool", g.opts.Pool, "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
 		}
 	}()
 	f()

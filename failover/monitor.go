@@ -2,10 +2,15 @@ package failover
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"sync"
 	"time"
+
+	"github.com/managedpg/managedpg/internal/limit"
+	"github.com/managedpg/managedpg/internal/usercode"
 )
 
 // The monitor's paces. An endpoint that is up is probed every HealthCheckInterval, less a random tenth.
@@ -33,9 +38,15 @@ func (g *Group) Start() {
 	if g.started.Load() || !g.started.CompareAndSwap(false, true) {
 		return
 	}
+	g.mu.Lock()
+	first := time.Now().Add(g.firstProbe())
+	for _, e := range g.endpoints {
+		e.due = first
+	}
+	g.mu.Unlock()
 	for _, e := range g.endpoints {
 		if e.watched {
-			g.run(func() { g.watch(e) })
+			g.run(func() { g.watch(e, time.Until(first)) })
 		}
 	}
 }
@@ -103,8 +114,8 @@ func (g *Group) Close() {
 }
 
 // watch probes an endpoint when it is due, until Close.
-func (g *Group) watch(e *endpoint) {
-	timer := time.NewTimer(0)
+func (g *Group) watch(e *endpoint, first time.Duration) {
+	timer := time.NewTimer(first)
 	defer timer.Stop()
 	for {
 		select {
@@ -118,6 +129,15 @@ func (g *Group) watch(e *endpoint) {
 		timer.Reset(max(0, time.Until(e.due)))
 		g.mu.Unlock()
 	}
+}
+
+// firstProbe is how long the first probe waits. With a single endpoint it has nothing to find out that the first dial, which starts
+// the monitor, doesn't tell.
+func (g *Group) firstProbe() time.Duration {
+	if len(g.endpoints) > 1 {
+		return 0
+	}
+	return jittered(g.opts.HealthCheckInterval)
 }
 
 // poke has the endpoint probed on the evidence of a call or a dial, once at a time. It needs the lock.
@@ -165,7 +185,7 @@ func (g *Group) setDue(e *endpoint, at time.Time) {
 // check probes an endpoint once and takes the result in. It returns at the probe's limit even if the probe doesn't; a
 // probe still hanging from before counts as one not answered.
 func (g *Group) check(e *endpoint) {
-	ctx, cancel := context.WithTimeout(context.Background(), g.opts.HealthCheckTimeout)
+	ctx, cancel := limit.New(context.Background(), g.opts.HealthCheckTimeout)
 	defer cancel()
 	p := &probing{began: time.Now()}
 	select {
@@ -210,7 +230,9 @@ func (g *Group) launch(ctx context.Context, e *endpoint, p *probing) <-chan stru
 	e.began = p.began
 	e.again = false
 	g.loosen(func() {
-		o, err := e.probe(ctx)
+		var o Observation
+		err := usercode.Call(func() (err error) { o, err = e.probe(ctx); return err })
+		g.logPanic(err)
 		if err != nil && ctx.Err() != nil {
 			err = g.unanswered()
 		}
@@ -219,6 +241,17 @@ func (g *Group) launch(ctx context.Context, e *endpoint, p *probing) <-chan stru
 		close(returned)
 	})
 	return returned
+}
+
+// logPanic tells of a panic in code of the user's that a probe ran: a dialer, a TLS callback, OptionBeforeConnect.
+func (g *Group) logPanic(err error) {
+	var p *usercode.Panic
+	if !errors.As(err, &p) {
+		return
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.log(slog.LevelError, "managedpg: panic in a probe", "panic", fmt.Sprint(p.Value), "stack", string(p.Stack))
 }
 
 // checked takes a probe's result in, unless its time was up before, and says when the next is due.

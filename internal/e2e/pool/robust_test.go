@@ -40,22 +40,24 @@ func TestPanicAtReset(t *testing.T) {
 	rig.Exec(t, db, "SELECT 1")
 }
 
-// OnConnect is part of a dial: on a server that hangs it ends with connect_timeout.
+// OnConnect has its caller's time: on a server that hangs it ends with the call.
 func TestOnConnectOnAHungServer(t *testing.T) {
 	for _, base := range []string{"pgx", "pq"} {
 		t.Run(base, func(t *testing.T) {
 			dsn := pgtest.Database(t)
 			proxy := pgtest.NewProxy(t, pgtest.Shared(t).Addr())
 			db := rig.OpenConfig(t, proxy.DSN(dsn), func(c *managedpg.Config) {
-				c.BaseDriver, c.ConnectTimeout, c.HealthCheck = base, time.Second, false
+				c.BaseDriver, c.HealthCheck = base, false
 				c.OnConnect = func(ctx context.Context, c driver.Conn) error {
 					_, err := c.(driver.ExecerContext).ExecContext(ctx, "SELECT 'hang'", nil)
 					return err
 				}
 			})
 			proxy.Arm(pgtest.Fault{On: pgtest.OnQuery("SELECT 'hang'"), Do: pgtest.Hang})
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
 			ended := make(chan error, 1)
-			go func() { ended <- db.PingContext(t.Context()) }()
+			go func() { ended <- db.PingContext(ctx) }()
 			select {
 			case err := <-ended:
 				if err == nil {
