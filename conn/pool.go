@@ -437,14 +437,16 @@ func (p *Pool) dial(ctx context.Context) (*physical, error) {
 		}
 	}()
 	drains := p.drains.Load()
+	caller := ctx
 	err := p.router.Connect(ctx, func(ctx context.Context, to Route) error {
 		epoch := to.Epoch.Load()
 		opened, err := p.open(ctx, to)
-		if err == nil {
-			opened.epoch, opened.drains = epoch, drains
-			ph = opened
+		if err != nil {
+			return to.Endpoint.asBare(caller, err)
 		}
-		return err
+		opened.epoch, opened.drains = epoch, drains
+		ph = opened
+		return nil
 	})
 	if theirs, ok := err.(*usercode.Error); ok {
 		return nil, theirs.Err // as the bare driver has it
