@@ -47,7 +47,7 @@ failover:
 	@cd integration && go run ./failover $(FLAGS)
 
 fuzz:
-	@go test -run - -fuzz FuzzParseDSN -fuzztime 30s -fuzzminimizetime 1s ./driver
+	@go test -run - -fuzz FuzzParseDSN -fuzztime 30s -fuzzminimizetime 1s .
 	@go test -run - -fuzz FuzzText -fuzztime 30s -fuzzminimizetime 1s ./conn
 
 check:

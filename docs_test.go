@@ -246,7 +246,7 @@ func (e exports) compiles(block string) error {
 	return first
 }
 
-// The README's table of the DSN's keys is the one in driver/keys.go.
+// The README's table of the DSN's keys is the one in keys.go.
 func TestReadmeHasEveryKey(t *testing.T) {
 	_, section, _ := strings.Cut(read(t, "README.md"), "\n## The DSN\n")
 	section, _, _ = strings.Cut(section, "\n## ")
@@ -274,10 +274,10 @@ func TestReadmeHasEveryKey(t *testing.T) {
 	}
 }
 
-// dsnKeys are the names in driver/keys.go's table.
+// dsnKeys are the names in keys.go's table.
 func dsnKeys(t *testing.T) (names []string) {
 	t.Helper()
-	f, err := parser.ParseFile(token.NewFileSet(), "driver/keys.go", nil, 0)
+	f, err := parser.ParseFile(token.NewFileSet(), "keys.go", nil, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -299,7 +299,7 @@ func dsnKeys(t *testing.T) (names []string) {
 		return false
 	})
 	if len(names) < 30 {
-		t.Fatalf("driver/keys.go has %q only", names)
+		t.Fatalf("keys.go has %q only", names)
 	}
 	return names
 }

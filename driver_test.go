@@ -430,6 +430,23 @@ func TestCloseLeavesNothing(t *testing.T) {
 	})
 }
 
+// Whoever asks a closed pool for something is told that it is closed, in one way.
+func TestClosedPool(t *testing.T) {
+	for _, keys := range []string{"pool_size=2", "pool_size=none"} {
+		db := rig.Open(t, rig.WithKeys(pgtest.Database(t), keys))
+		pool := rig.PoolOf(t, db)
+		if err := db.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := pool.Connect(t.Context()); !errors.Is(err, managedpg.ErrClosed) {
+			t.Errorf("%s: a checkout gets %v", keys, err)
+		}
+		if err := pool.Failback(t.Context()); !errors.Is(err, managedpg.ErrClosed) {
+			t.Errorf("%s: Failback says %v", keys, err)
+		}
+	}
+}
+
 func TestOpenDBWithHooks(t *testing.T) {
 	cfg, err := managedpg.ParseDSN(rig.WithKeys(pgtest.Database(t), "pool_size=2"))
 	if err != nil {

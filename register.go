@@ -3,7 +3,6 @@ package managedpg
 import (
 	"context"
 	"database/sql"
-	"log/slog"
 
 	"github.com/managedpg/managedpg/conn"
 	"github.com/managedpg/managedpg/driver"
@@ -13,22 +12,18 @@ import (
 )
 
 func init() {
-	sql.Register("managedpg", &driver.Driver{})
+	sql.Register("managedpg", &driver.Driver{FromDSN: newConnector})
 }
 
-// Config is what a DSN says, key by key, and what a DSN can't say. Start from [ParseDSN] and change fields.
-type Config = driver.Config
-
-// Pool is the pool behind a sql.DB: its figures, its leaks, and what can be done to it.
-type Pool = driver.Connector
-
-// For errors.Is. Each comes wrapped in a typed error with detail: conn.PoolTimeoutError, conn.ReclaimedError,
-// conn.LostError, failover.NoEndpointError.
+// For errors.Is. All but ErrClosed come wrapped in a typed error with detail: [conn.PoolTimeoutError], [conn.ReclaimedError],
+// [conn.LostError], [failover.NoEndpointError].
 var (
 	// ErrPoolTimeout: no connection became free within pool_timeout.
 	ErrPoolTimeout = conn.ErrPoolTimeout
 	// ErrNoEndpoint: no endpoint was usable within the checkout's time; see failover.NoEndpointError.
 	ErrNoEndpoint = failover.ErrNoEndpoint
+	// ErrClosed: the pool was closed, by sql.DB.Close.
+	ErrClosed = conn.ErrClosed
 	// ErrReclaimed: the connection was held for longer than leak_reclaim_after and taken back.
 	ErrReclaimed = conn.ErrReclaimed
 	// ErrTxLost: the connection was lost inside a transaction. The transaction was rolled back, for certain.
@@ -39,20 +34,32 @@ var (
 )
 
 // Stats are the figures of every open pool, by name.
-func Stats() []stats.Snapshot { return driver.Stats() }
+func Stats() []stats.Snapshot {
+	var all []stats.Snapshot
+	for _, c := range driver.Connectors() {
+		all = append(all, c.Stats())
+	}
+	return all
+}
 
 // Pools are all open pools, by name.
-func Pools() []*Pool { return driver.Pools() }
+func Pools() []*Pool {
+	var all []*Pool
+	for _, c := range driver.Connectors() {
+		all = append(all, (*Pool)(c))
+	}
+	return all
+}
 
 // PoolOf is the pool behind a sql.DB. It is false for a sql.DB that isn't managedpg's, or that has a wrapper (otelsql and
 // the like) between itself and managedpg; [Pools] has the pool then.
-func PoolOf(db *sql.DB) (*Pool, bool) { return driver.PoolOf(db) }
-
-// ParseDSN is what sql.Open would use of a DSN and the environment.
-func ParseDSN(dsn string) (*Config, error) { return driver.ParseDSN(dsn) }
-
-// OpenDB is sql.Open for a Config. Like sql.Open it doesn't connect; what is wrong with the Config is found here.
-func OpenDB(cfg *Config) (*sql.DB, error) { return driver.OpenDB(cfg) }
+func PoolOf(db *sql.DB) (*Pool, bool) {
+	d, ok := db.Driver().(*driver.Driver)
+	if !ok || d.Pool() == nil {
+		return nil, false
+	}
+	return (*Pool)(d.Pool()), true
+}
 
 // LongCheckout returns a context for a checkout that is meant to be long, as LISTEN's is: it is never reported as a leak
 // and never reclaimed.
@@ -68,6 +75,3 @@ func LongCheckout(ctx context.Context) context.Context { return leak.LongCheckou
 //
 // Any other value comes back as it is. The base connection must not be used after Raw's function has returned.
 func Unwrap(driverConn any) any { return conn.Unwrap(driverConn) }
-
-// SetLogger sets where pools log whose Config has no Logger. The default is slog.Default(), also after SetLogger(nil).
-func SetLogger(l *slog.Logger) { driver.SetLogger(l) }

@@ -16,6 +16,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/managedpg/managedpg/internal/closed"
 	"github.com/managedpg/managedpg/internal/usercode"
 	"github.com/managedpg/managedpg/leak"
 	"github.com/managedpg/managedpg/stats"
@@ -127,7 +128,7 @@ func New(opts Options, router Router) *Pool {
 }
 
 // ErrClosed is what a checkout gets after db.Close.
-var ErrClosed = errors.New("managedpg: pool is closed")
+var ErrClosed = closed.Err
 
 // Connect is a checkout when the driver governs, and opens a connection when database/sql does.
 func (p *Pool) Connect(ctx context.Context) (driver.Conn, error) {

@@ -1,11 +1,11 @@
+// Package driver makes one pool of the parts: connections, failover, leak detection and figures. It is managedpg's inside, where
+// the packages below stats find what they publish; a program names package managedpg instead. Nothing here touches a query.
 package driver
 
 import (
-	"cmp"
 	"context"
-	"database/sql"
 	"database/sql/driver"
-	"fmt"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -17,19 +17,22 @@ import (
 
 // Driver is what is registered under the name "managedpg".
 type Driver struct {
+	// FromDSN makes a pool of a DSN, without connecting.
+	FromDSN func(dsn string) (*Connector, error)
+
 	pool *Connector // of a sql.DB's own driver: the pool behind it
 
 	mu     sync.Mutex
 	byName map[string]*Connector // the pools of Open
 }
 
-// OpenConnector is what sql.Open calls: it makes a pool of a DSN. A DSN that is wrong is found here.
+// OpenConnector is what sql.Open calls. A DSN that is wrong is found here.
 func (d *Driver) OpenConnector(dsn string) (driver.Connector, error) {
-	cfg, err := ParseDSN(dsn)
+	c, err := d.FromDSN(dsn)
 	if err != nil {
 		return nil, err
 	}
-	return NewConnector(cfg)
+	return c, nil
 }
 
 // Open is for callers that know only connections. All connections of one DSN share a pool, which is never closed.
@@ -47,11 +50,7 @@ func (d *Driver) shared(dsn string) (*Connector, error) {
 	if c := d.byName[dsn]; c != nil {
 		return c, nil
 	}
-	cfg, err := ParseDSN(dsn)
-	if err != nil {
-		return nil, err
-	}
-	c, err := NewConnector(cfg)
+	c, err := d.FromDSN(dsn)
 	if err != nil {
 		return nil, err
 	}
@@ -62,10 +61,25 @@ func (d *Driver) shared(dsn string) (*Connector, error) {
 	return c, nil
 }
 
-// Connector is a pool. sql.OpenDB makes a sql.DB of it, whose Close closes it; managedpg.OpenDB does both at once.
+// Pool is the pool behind a sql.DB whose driver this is; nil for the registered Driver.
+func (d *Driver) Pool() *Connector { return d.pool }
+
+// Options are what a pool is made of. Names, loggers and what ties the parts together are filled in by New.
+type Options struct {
+	Name      string // wanted: a pool that is open may have it already
+	Endpoints []*conn.Endpoint
+	Probed    bool // the endpoints are asked for their health in the background
+	Pool      conn.Options
+	Failover  failover.Options
+	Leaks     *leak.Options // nil: no leak detection
+	Logger    func() *slog.Logger
+	FromDSN   func(dsn string) (*Connector, error) // for the Driver of the pool
+}
+
+// Connector is a pool. sql.OpenDB makes a sql.DB of it, whose Close closes it.
 type Connector struct {
 	driver Driver
-	config *Config
+	config conn.Options
 	name   string
 	opened time.Time
 	pool   *conn.Pool
@@ -73,102 +87,24 @@ type Connector struct {
 	leaks  *leak.Tracker // nil without leak detection
 }
 
-// NewConnector makes a pool, without connecting. The Config is copied.
-func NewConnector(cfg *Config) (*Connector, error) {
-	cfg, err := cfg.resolved()
-	if err != nil {
-		return nil, err
+// New makes a pool, without connecting.
+func New(o Options) *Connector {
+	c := &Connector{opened: time.Now(), name: reserve(o.Name)}
+	c.driver.FromDSN, c.driver.pool = o.FromDSN, c
+	o.Pool.Name, o.Pool.Logger = c.name, o.Logger
+	o.Failover.Pool, o.Failover.Logger = c.name, o.Logger
+	if o.Leaks != nil {
+		of := *o.Leaks
+		of.Pool, of.Logger, of.Base, of.Reclaim = c.name, o.Logger, conn.Started, conn.Reclaim
+		c.leaks = leak.New(of)
+		o.Pool.Leaks, o.Pool.ReclaimAfter = c.leaks, of.ReclaimAfter
 	}
-	endpoints, err := cfg.connect()
-	if err != nil {
-		return nil, fmt.Errorf("managedpg: %w", err)
-	}
-	c := &Connector{config: cfg, opened: time.Now(), name: reserve(cmp.Or(cfg.PoolName, endpoints[0].Name))}
-	c.driver.pool = c
-	if cfg.LeakDetection {
-		c.leaks = leak.New(leak.Options{
-			Pool:         c.name,
-			Base:         conn.Started,
-			Threshold:    cfg.LeakThreshold,
-			ReclaimAfter: cfg.LeakReclaimAfter,
-			Reclaim:      conn.Reclaim,
-			StackDepth:   cfg.LeakStackDepth,
-			SkipPackages: cfg.LeakSkipPackages,
-			Logger:       cfg.logger,
-			OnLeak:       cfg.OnLeak,
-		})
-	}
-	c.router = newRouter(cfg, c.name, endpoints, func() *conn.Pool { return c.pool })
-	c.pool = conn.New(conn.Options{
-		Name:           c.name,
-		Size:           cfg.PoolSize,
-		MaxOverflow:    cfg.MaxOverflow,
-		Timeout:        cfg.PoolTimeout,
-		Recycle:        cfg.PoolRecycle,
-		IdleTimeout:    cfg.PoolIdleTimeout,
-		MinIdle:        cfg.PoolMinIdle,
-		PrePing:        cfg.PoolPrePing,
-		PingTimeout:    cfg.HealthCheckTimeout,
-		CancelTimeout:  cfg.CancelTimeout,
-		StatementCache: cfg.StatementCache,
-		DiscardAll:     cfg.PoolReset == "discard_all",
-		Echo:           cfg.EchoPool,
-		Role:           len(endpoints) > 1 || cfg.TargetSessionAttrs != "any",
-		OnConnect:      cfg.OnConnect,
-		Logger:         cfg.logger,
-		Leaks:          c.leaks,
-		ReclaimAfter:   cfg.LeakReclaimAfter,
-		Prober:         c.router.prober,
-	}, c.router)
+	c.router = newRouter(o, func() *conn.Pool { return c.pool })
+	o.Pool.Prober = c.router.prober
+	c.config = o.Pool
+	c.pool = conn.New(o.Pool, c.router)
 	register(c)
-	return c, nil
-}
-
-// connect makes the endpoints of the DSN, or of the user's own connectors.
-func (c *Config) connect() ([]*conn.Endpoint, error) {
-	var endpoints []*conn.Endpoint
-	for i, own := range c.Endpoints {
-		endpoints = append(endpoints, conn.Foreign(fmt.Sprintf("endpoint-%d", i+1), own))
-	}
-	if len(endpoints) > 0 {
-		return endpoints, nil
-	}
-	servers, err := c.endpoints()
-	if err != nil {
-		return nil, err
-	}
-	dialer := &conn.Dialer{KeepAlive: c.keepAlive(), UserTimeout: c.TCPUserTimeout, CancelTimeout: c.CancelTimeout}
-	for _, s := range servers {
-		var e *conn.Endpoint
-		if c.BaseDriver == "pq" {
-			e, err = conn.Pq(s.name, s.dsn, dialer)
-		} else {
-			e, err = conn.Pgx(s.name, s.dsn, dialer, c.PgxConfig, c.PgxOptions...)
-		}
-		if err != nil {
-			return nil, err
-		}
-		endpoints = append(endpoints, e)
-	}
-	return endpoints, nil
-}
-
-// OpenDB makes a sql.DB over a new pool, without connecting. What is wrong with the Config is found here.
-func OpenDB(cfg *Config) (*sql.DB, error) {
-	c, err := NewConnector(cfg)
-	if err != nil {
-		return nil, err
-	}
-	return sql.OpenDB(c), nil
-}
-
-// PoolOf is the pool behind a sql.DB. It is false for a sql.DB that isn't ours, or whose driver something else wraps.
-func PoolOf(db *sql.DB) (*Connector, bool) {
-	d, ok := db.Driver().(*Driver)
-	if !ok || d.pool == nil {
-		return nil, false
-	}
-	return d.pool, true
+	return c
 }
 
 // Connect is for database/sql.
@@ -260,10 +196,10 @@ func (c *Connector) Opened() time.Time { return c.opened }
 
 func (c *Connector) limits() stats.Snapshot {
 	s := stats.Snapshot{Name: c.name, GovernedBy: stats.GovernedBySQL}
-	if c.config.PoolSize > 0 {
+	if c.config.Size > 0 {
 		s.GovernedBy = stats.GovernedByDriver
-		s.Size, s.MaxOverflow = int64(c.config.PoolSize), int64(c.config.MaxOverflow)
-		s.MinIdle = int64(c.config.PoolMinIdle)
+		s.Size, s.MaxOverflow = int64(c.config.Size), int64(c.config.MaxOverflow)
+		s.MinIdle = int64(c.config.MinIdle)
 	}
 	return s
 }
@@ -289,15 +225,6 @@ func (c *Connector) ResetStats() {
 	if c.leaks != nil {
 		c.leaks.Reset()
 	}
-}
-
-// Stats are the figures of every open pool, by name.
-func Stats() []stats.Snapshot {
-	var all []stats.Snapshot
-	for _, c := range Pools() {
-		all = append(all, c.Stats())
-	}
-	return all
 }
 
 var (

@@ -3,13 +3,9 @@ package driver
 import (
 	"cmp"
 	"fmt"
-	"log/slog"
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
-
-	"github.com/managedpg/managedpg/internal/usercode"
 )
 
 // registry holds the open pools of the program by name; nil for a name whose pool is being made.
@@ -54,8 +50,8 @@ func unregister(c *Connector) {
 	}
 }
 
-// Pools are the open pools, by name.
-func Pools() []*Connector {
+// Connectors are the open pools, by name.
+func Connectors() []*Connector {
 	registry.mu.Lock()
 	defer registry.mu.Unlock()
 	var all []*Connector
@@ -66,20 +62,4 @@ func Pools() []*Connector {
 	}
 	slices.SortFunc(all, func(a, b *Connector) int { return cmp.Compare(a.name, b.name) })
 	return all
-}
-
-var defaultLogger atomic.Pointer[slog.Logger]
-
-// SetLogger sets the logger of all pools whose Config has none; nil makes it slog.Default() again.
-func SetLogger(l *slog.Logger) { defaultLogger.Store(l) }
-
-// logger is where a pool logs now.
-func (c *Config) logger() *slog.Logger {
-	if c.Logger != nil {
-		return usercode.Logger(c.Logger)
-	}
-	if l := defaultLogger.Load(); l != nil {
-		return usercode.Logger(l)
-	}
-	return usercode.Logger(slog.Default())
 }

@@ -1,6 +1,11 @@
 package driver
 
-import "testing"
+import (
+	"log/slog"
+	"testing"
+
+	"github.com/managedpg/managedpg/conn"
+)
 
 // TestFiguresOfAPoolBeingMade: a scrape may come while the program opens another pool.
 func TestFiguresOfAPoolBeingMade(t *testing.T) {
@@ -8,17 +13,12 @@ func TestFiguresOfAPoolBeingMade(t *testing.T) {
 	go func() {
 		defer close(made)
 		for range 200 {
-			cfg, err := ParseDSN("postgres://127.0.0.1:1/nowhere?pool_name=making")
+			e, err := conn.Pq("making", "host=127.0.0.1 port=1 dbname=nowhere", &conn.Dialer{})
 			if err != nil {
 				t.Error(err)
 				return
 			}
-			c, err := NewConnector(cfg)
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			_ = c.Close()
+			_ = New(Options{Name: "making", Endpoints: []*conn.Endpoint{e}, Logger: slog.Default}).Close()
 		}
 	}()
 	for done := false; !done; {
@@ -27,7 +27,7 @@ func TestFiguresOfAPoolBeingMade(t *testing.T) {
 			done = true
 		default:
 		}
-		for _, c := range Pools() {
+		for _, c := range Connectors() {
 			c.Stats()
 			c.Health()
 		}

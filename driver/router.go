@@ -18,14 +18,13 @@ type router struct {
 
 // newRouter makes the group of the endpoints. What it decides about their connections is done to the pool that pool
 // returns, which isn't made yet.
-func newRouter(cfg *Config, name string, endpoints []*conn.Endpoint, pool func() *conn.Pool) *router {
-	r := &router{endpoints: endpoints}
-	several := len(endpoints) > 1
-	probed := cfg.HealthCheck && (len(cfg.Endpoints) == 0 || !cfg.parsed())
+func newRouter(o Options, pool func() *conn.Pool) *router {
+	r := &router{endpoints: o.Endpoints}
+	several := len(o.Endpoints) > 1
 	var members []failover.Endpoint
-	for _, e := range endpoints {
+	for _, e := range o.Endpoints {
 		m := failover.Endpoint{Name: e.Name}
-		if probed {
+		if o.Probed {
 			p := conn.NewProber(e, several)
 			r.probers = append(r.probers, p)
 			m.Probe = func(ctx context.Context) (failover.Observation, error) {
@@ -35,39 +34,22 @@ func newRouter(cfg *Config, name string, endpoints []*conn.Endpoint, pool func()
 		}
 		members = append(members, m)
 	}
-	r.Group = failover.New(failover.Options{
-		Pool:                  name,
-		TargetSessionAttrs:    cfg.TargetSessionAttrs,
-		Fencing:               cfg.Fencing,
-		Failover:              cfg.Failover,
-		Failback:              cfg.Failback,
-		FailbackAfter:         cfg.FailbackAfter,
-		HealthCheck:           cfg.HealthCheck,
-		HealthCheckInterval:   cfg.HealthCheckInterval,
-		HealthCheckTimeout:    cfg.HealthCheckTimeout,
-		FailoverTimeout:       cfg.FailoverTimeout,
-		FailoverRetryDelay:    cfg.FailoverRetryDelay,
-		FailoverRetryAttempts: cfg.FailoverRetryAttempts,
-		ConnectTimeout:        cfg.ConnectTimeout,
-		DialLimit:             dialLimit(cfg, several),
-		Logger:                cfg.logger,
-		OnFailover:            cfg.OnFailover,
-		Drop:                  func(member int, reason error) { pool().Kill(member, reason) },
-		Drain:                 func(int) { pool().Sweep() },
-		Stuck: func(member int, since time.Time, reason error) {
-			pool().KillStuck(member, since, reason)
-		},
-	}, members...)
+	group := o.Failover
+	group.DialLimit = dialLimit(o.Pool.Size, several)
+	group.Drop = func(member int, reason error) { pool().Kill(member, reason) }
+	group.Drain = func(int) { pool().Sweep() }
+	group.Stuck = func(member int, since time.Time, reason error) { pool().KillStuck(member, since, reason) }
+	r.Group = failover.New(group, members...)
 	return r
 }
 
 // dialLimit is how many dials to one endpoint are under way at a time: pool_size, and 4 at least, so that a failover is no
 // stampede. To a single endpoint there is no failover, and no limit but the pool's.
-func dialLimit(cfg *Config, several bool) int {
+func dialLimit(size int, several bool) int {
 	if !several {
 		return math.MaxInt16
 	}
-	return max(cfg.PoolSize, 4)
+	return max(size, 4)
 }
 
 // Connect is conn.Router's.

@@ -12,13 +12,15 @@ import (
 	"time"
 
 	"go.uber.org/multierr"
+
+	"github.com/managedpg/managedpg/internal/closed"
 )
 
 // ErrNoEndpoint: no endpoint could be used within the checkout's budget. See [NoEndpointError].
 var ErrNoEndpoint = errors.New("managedpg: no usable endpoint")
 
 // ErrClosed is what Connect, Failback and those waiting in them get after Close.
-var ErrClosed = errors.New("managedpg: pool is closed")
+var ErrClosed = closed.Err
 
 // NoEndpointError says of each endpoint why it could not be used. errors.Is finds ErrNoEndpoint in it, the context's
 // error when that ended the wait, and what the endpoints said, so that errors.As finds a server's answer.

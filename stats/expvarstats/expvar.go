@@ -24,8 +24,8 @@ func init() {
 
 func pools() any {
 	all := make(map[string]stats.Snapshot)
-	for _, s := range driver.Stats() {
-		all[s.Name] = s
+	for _, c := range driver.Connectors() {
+		all[c.Name()] = c.Stats()
 	}
 	return all
 }

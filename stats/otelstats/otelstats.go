@@ -133,7 +133,7 @@ func newInstruments(meter metric.Meter) (*instruments, []metric.Observable, erro
 }
 
 func (in *instruments) observe(_ context.Context, o metric.Observer) error {
-	for _, pool := range driver.Pools() {
+	for _, pool := range driver.Connectors() {
 		s, h := pool.Totals()
 		in.figures(o, &s)
 		in.endpoints(o, &s, &h)

@@ -36,7 +36,7 @@ func (*Collector) Describe(ch chan<- *prometheus.Desc) {
 
 // Collect is for the registry.
 func (*Collector) Collect(ch chan<- prometheus.Metric) {
-	for _, pool := range driver.Pools() {
+	for _, pool := range driver.Connectors() {
 		s, h := pool.Totals()
 		p := &scrape{ch: ch, pool: s.Name, opened: pool.Opened()}
 		p.figures(&s)

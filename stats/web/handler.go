@@ -82,7 +82,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // chosen are the pools asked for: all, or the one of ?pool=.
 func chosen(r *http.Request) ([]*driver.Connector, int) {
-	pools := driver.Pools()
+	pools := driver.Connectors()
 	name := r.URL.Query().Get("pool")
 	if name == "" {
 		return pools, http.StatusOK

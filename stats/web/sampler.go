@@ -58,7 +58,7 @@ func (s *sampler) tick() {
 // take needs the lock.
 func (s *sampler) take(now time.Time) {
 	next := make(map[*driver.Connector][]sample) // without the pools that have been closed
-	for _, p := range driver.Pools() {
+	for _, p := range driver.Connectors() {
 		old := s.samples[p]
 		for len(old) > 0 && now.Sub(old[0].at) > window+interval {
 			old = old[1:]

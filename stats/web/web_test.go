@@ -21,6 +21,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/managedpg/managedpg"
+	inside "github.com/managedpg/managedpg/driver"
 	"github.com/managedpg/managedpg/internal/pgtest"
 )
 
@@ -241,7 +242,7 @@ func TestManyPools(t *testing.T) {
 // Samples are taken while somebody looks, and for five minutes after; then nothing is left.
 func TestSampling(t *testing.T) {
 	db := open(t, nowhere, "orders")
-	pool, _ := managedpg.PoolOf(db)
+	pool := db.Driver().(*inside.Driver).Pool()
 	synctest.Test(t, func(t *testing.T) {
 		var s sampler
 		s.look(time.Now())

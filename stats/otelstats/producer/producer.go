@@ -34,7 +34,7 @@ func (producer) Produce(context.Context) ([]metricdata.ScopeMetrics, error) {
 	wait := newHistogram(dbconv.ClientConnectionWaitTime{})
 	use := newHistogram(dbconv.ClientConnectionUseTime{})
 	create := newHistogram(dbconv.ClientConnectionCreateTime{})
-	for _, pool := range driver.Pools() {
+	for _, pool := range driver.Connectors() {
 		s, _ := pool.Totals()
 		set := attribute.NewSet(otelstats.PoolName.String(s.Name))
 		if s.GovernedBy == stats.GovernedByDriver {

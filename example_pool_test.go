@@ -1,34 +1,18 @@
-package driver_test
+package managedpg_test
 
 import (
 	"context"
 	"database/sql"
 	"fmt"
 	"log"
-	"os"
-	"testing"
 	"time"
 
-	"github.com/managedpg/managedpg/driver"
-	"github.com/managedpg/managedpg/internal/pgtest"
+	"github.com/managedpg/managedpg"
 )
-
-// server is the DSN of the examples' PostgreSQL. A program of yours has a DSN of its own.
-func server() string { return pgtest.Shared(exampleTB{}).DSN() }
-
-// exampleTB is for what wants a test, which an example hasn't.
-type exampleTB struct{ testing.TB }
-
-func (exampleTB) Helper() {}
-
-func (exampleTB) Fatal(args ...any) {
-	fmt.Fprintln(os.Stderr, args...)
-	os.Exit(1)
-}
 
 // However a Config is printed, it shows no password, and only what isn't the default.
 func ExampleConfig_String() {
-	cfg, err := driver.ParseDSN("postgres://app:secret@db1/shop?sslmode=verify-full&pool_size=10&max_overflow=10")
+	cfg, err := managedpg.ParseDSN("postgres://app:secret@db1/shop?sslmode=verify-full&pool_size=10&max_overflow=10")
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -37,8 +21,8 @@ func ExampleConfig_String() {
 }
 
 // Who has held a connection for too long.
-func ExampleConnector_Leaks() {
-	db, pool := open("pool_size=2", "leak_threshold=20ms")
+func ExamplePool_Leaks() {
+	db, pool := openExample("pool_size=2", "leak_threshold=20ms")
 	defer db.Close()
 	forgotten, err := db.Conn(context.Background())
 	if err != nil {
@@ -56,8 +40,8 @@ func ExampleConnector_Leaks() {
 }
 
 // What the probes know; CheckNow doesn't wait for the next one.
-func ExampleConnector_Health() {
-	db, pool := open("pool_size=2")
+func ExamplePool_Health() {
+	db, pool := openExample("pool_size=2")
 	defer db.Close()
 
 	pool.CheckNow(context.Background())
@@ -72,8 +56,8 @@ func ExampleConnector_Health() {
 }
 
 // Which server is used, and how it came to that.
-func ExampleConnector_Failover() {
-	db, pool := open("pool_size=2")
+func ExamplePool_Failover() {
+	db, pool := openExample("pool_size=2")
 	defer db.Close()
 
 	s := pool.Failover()
@@ -85,8 +69,8 @@ func ExampleConnector_Failover() {
 }
 
 // Back to the preferred server at once, without waiting for failback_after good probes.
-func ExampleConnector_Failback() {
-	db, pool := open("pool_size=2")
+func ExamplePool_Failback() {
+	db, pool := openExample("pool_size=2")
 	defer db.Close()
 	if err := pool.Failback(context.Background()); err != nil {
 		log.Println("it stays where it is:", err)
@@ -94,8 +78,8 @@ func ExampleConnector_Failback() {
 }
 
 // New connections from now on: after ALTER ROLE ... SET, say.
-func ExampleConnector_Drain() {
-	db, pool := open("pool_size=2")
+func ExamplePool_Drain() {
+	db, pool := openExample("pool_size=2")
 	defer db.Close()
 	if err := db.Ping(); err != nil {
 		log.Fatal(err)
@@ -109,8 +93,8 @@ func ExampleConnector_Drain() {
 }
 
 // Figures that count from now on.
-func ExampleConnector_ResetStats() {
-	db, pool := open("pool_size=2")
+func ExamplePool_ResetStats() {
+	db, pool := openExample("pool_size=2")
 	defer db.Close()
 	if err := db.Ping(); err != nil {
 		log.Fatal(err)
@@ -121,19 +105,19 @@ func ExampleConnector_ResetStats() {
 	// Output: 0 checkouts, 1 connection open
 }
 
-func open(keys ...string) (*sql.DB, *driver.Connector) {
+func openExample(keys ...string) (*sql.DB, *managedpg.Pool) {
 	dsn := server()
 	for _, key := range keys {
 		dsn += "&" + key
 	}
-	cfg, err := driver.ParseDSN(dsn)
+	cfg, err := managedpg.ParseDSN(dsn)
 	if err != nil {
 		log.Fatal(err)
 	}
-	db, err := driver.OpenDB(cfg)
+	db, err := managedpg.OpenDB(cfg)
 	if err != nil {
 		log.Fatal(err)
 	}
-	pool, _ := driver.PoolOf(db)
+	pool, _ := managedpg.PoolOf(db)
 	return db, pool
 }

@@ -1,5 +1,4 @@
-// Package driver turns a DSN into a wired pool: Config, Driver, Connector. Nothing here touches a query.
-package driver
+package managedpg
 
 import (
 	"context"
@@ -8,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"strings"
 	"time"
 
@@ -277,16 +275,6 @@ func (c Config) Format(f fmt.State, verb rune) {
 
 // LogValue is String, for slog.
 func (c Config) LogValue() slog.Value { return slog.StringValue(c.String()) }
-
-// parsed says that ParseDSN made this Config, so that a true HealthCheck may be a default.
-func (c *Config) parsed() bool { return c.base != nil }
-
-// keepAlive is libpq's keepalives for a net.Dialer. Its zeros are Go's defaults, as with the bare drivers.
-func (c *Config) keepAlive() net.KeepAliveConfig {
-	return net.KeepAliveConfig{
-		Enable: c.Keepalives, Idle: c.KeepalivesIdle, Interval: c.KeepalivesInterval, Count: c.KeepalivesCount,
-	}
-}
 
 // badValue is the one form of a complaint about a value: where it comes from, what it is, what is accepted. A value
 // that may be a misplaced DSN is not shown.

@@ -1,0 +1,147 @@
+package managedpg
+
+import (
+	"cmp"
+	"database/sql"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync/atomic"
+
+	"github.com/managedpg/managedpg/conn"
+	"github.com/managedpg/managedpg/driver"
+	"github.com/managedpg/managedpg/failover"
+	"github.com/managedpg/managedpg/internal/usercode"
+	"github.com/managedpg/managedpg/leak"
+)
+
+// OpenDB is sql.Open for a Config, which is copied. Like sql.Open it doesn't connect; what is wrong with the Config is found
+// here.
+func OpenDB(cfg *Config) (*sql.DB, error) {
+	c, err := cfg.connector()
+	if err != nil {
+		return nil, err
+	}
+	return sql.OpenDB(c), nil
+}
+
+// newConnector is what sql.Open makes of a DSN.
+func newConnector(dsn string) (*driver.Connector, error) {
+	cfg, err := ParseDSN(dsn)
+	if err != nil {
+		return nil, err
+	}
+	return cfg.connector()
+}
+
+// connector makes the pool of a Config, which is copied.
+func (c *Config) connector() (*driver.Connector, error) {
+	c, err := c.resolved()
+	if err != nil {
+		return nil, err
+	}
+	endpoints, err := c.connect()
+	if err != nil {
+		return nil, fmt.Errorf("managedpg: %w", err)
+	}
+	o := driver.Options{
+		Name:      cmp.Or(c.PoolName, endpoints[0].Name),
+		Endpoints: endpoints,
+		Probed:    c.HealthCheck && (len(c.Endpoints) == 0 || c.base == nil), // of a parsed Config true may be a default
+		Logger:    c.logger,
+		FromDSN:   newConnector,
+		Pool: conn.Options{
+			Size:           c.PoolSize,
+			MaxOverflow:    c.MaxOverflow,
+			Timeout:        c.PoolTimeout,
+			Recycle:        c.PoolRecycle,
+			IdleTimeout:    c.PoolIdleTimeout,
+			MinIdle:        c.PoolMinIdle,
+			PrePing:        c.PoolPrePing,
+			PingTimeout:    c.HealthCheckTimeout,
+			CancelTimeout:  c.CancelTimeout,
+			StatementCache: c.StatementCache,
+			DiscardAll:     c.PoolReset == "discard_all",
+			Echo:           c.EchoPool,
+			Role:           len(endpoints) > 1 || c.TargetSessionAttrs != "any",
+			OnConnect:      c.OnConnect,
+		},
+		Failover: failover.Options{
+			TargetSessionAttrs:    c.TargetSessionAttrs,
+			Fencing:               c.Fencing,
+			Failover:              c.Failover,
+			Failback:              c.Failback,
+			FailbackAfter:         c.FailbackAfter,
+			HealthCheck:           c.HealthCheck,
+			HealthCheckInterval:   c.HealthCheckInterval,
+			HealthCheckTimeout:    c.HealthCheckTimeout,
+			FailoverTimeout:       c.FailoverTimeout,
+			FailoverRetryDelay:    c.FailoverRetryDelay,
+			FailoverRetryAttempts: c.FailoverRetryAttempts,
+			ConnectTimeout:        c.ConnectTimeout,
+			OnFailover:            c.OnFailover,
+		},
+	}
+	if c.LeakDetection {
+		o.Leaks = &leak.Options{
+			Threshold:    c.LeakThreshold,
+			ReclaimAfter: c.LeakReclaimAfter,
+			StackDepth:   c.LeakStackDepth,
+			SkipPackages: c.LeakSkipPackages,
+			OnLeak:       c.OnLeak,
+		}
+	}
+	return driver.New(o), nil
+}
+
+// connect makes the endpoints of the DSN, or of the user's own connectors.
+func (c *Config) connect() ([]*conn.Endpoint, error) {
+	var endpoints []*conn.Endpoint
+	for i, own := range c.Endpoints {
+		endpoints = append(endpoints, conn.Foreign(fmt.Sprintf("endpoint-%d", i+1), own))
+	}
+	if len(endpoints) > 0 {
+		return endpoints, nil
+	}
+	servers, err := c.endpoints()
+	if err != nil {
+		return nil, err
+	}
+	dialer := &conn.Dialer{KeepAlive: c.keepAlive(), UserTimeout: c.TCPUserTimeout, CancelTimeout: c.CancelTimeout}
+	for _, s := range servers {
+		var e *conn.Endpoint
+		if c.BaseDriver == "pq" {
+			e, err = conn.Pq(s.name, s.dsn, dialer)
+		} else {
+			e, err = conn.Pgx(s.name, s.dsn, dialer, c.PgxConfig, c.PgxOptions...)
+		}
+		if err != nil {
+			return nil, err
+		}
+		endpoints = append(endpoints, e)
+	}
+	return endpoints, nil
+}
+
+// keepAlive is libpq's keepalives for a net.Dialer. Its zeros are Go's defaults, as with the bare drivers.
+func (c *Config) keepAlive() net.KeepAliveConfig {
+	return net.KeepAliveConfig{
+		Enable: c.Keepalives, Idle: c.KeepalivesIdle, Interval: c.KeepalivesInterval, Count: c.KeepalivesCount,
+	}
+}
+
+var defaultLogger atomic.Pointer[slog.Logger]
+
+// SetLogger sets where pools log whose Config has no Logger. The default is slog.Default(), also after SetLogger(nil).
+func SetLogger(l *slog.Logger) { defaultLogger.Store(l) }
+
+// logger is where a pool logs now.
+func (c *Config) logger() *slog.Logger {
+	if c.Logger != nil {
+		return usercode.Logger(c.Logger)
+	}
+	if l := defaultLogger.Load(); l != nil {
+		return usercode.Logger(l)
+	}
+	return usercode.Logger(slog.Default())
+}
