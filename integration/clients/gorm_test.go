@@ -6,9 +6,12 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"gorm.io/driver/postgres"
 	"gorm.io/gorm"
 	"gorm.io/gorm/logger"
+
+	"github.com/managedpg/managedpg/internal/pgtest"
 )
 
 type author struct {
@@ -32,11 +35,10 @@ func TestGORM(t *testing.T) {
 		"Conn": func(s *servers) postgres.Config {
 			db, err := sql.Open("managedpg", s.dsn)
 			s.must(err)
-			c := postgres.Config{Conn: db}
 			if strings.Contains(s.dsn, "base_driver=pq") {
-				c.DriverName = "managedpg" // without a name GORM takes db for pgx's and uses an option of pgx's own
+				return postgres.Config{Conn: db, DriverName: "postgres"}
 			}
-			return c
+			return postgres.Config{Conn: db, DriverName: "pgx"}
 		},
 	} {
 		t.Run(how, func(t *testing.T) {
@@ -77,5 +79,85 @@ func TestGORM(t *testing.T) {
 				s.check()
 			})
 		})
+	}
+}
+
+// part is a table as the program's first version has it, partChanged and partChangedAgain as later ones do.
+type part struct {
+	ID    uint
+	Count int32
+}
+
+type partChanged struct {
+	ID    uint
+	Count int64
+	Name  string
+}
+
+type partChangedAgain struct {
+	ID    uint
+	Count string
+	Name  string
+	Note  string
+}
+
+func (part) TableName() string             { return "parts" }
+func (partChanged) TableName() string      { return "parts" }
+func (partChangedAgain) TableName() string { return "parts" }
+
+// GORM's migrator reads a table of which it alters the columns. By the names "" and "pgx" it does so without a prepared statement,
+// as docs/upgrading.md has it; by another name over pgx it falls over the statement that it prepared before.
+func TestGORMMigratesAnAlteredTable(t *testing.T) {
+	for _, c := range []struct {
+		base, driverName string
+		fails            bool
+	}{
+		{"pgx", "pgx", false},
+		{"pgx", "", false},
+		{"pgx", "managedpg", true},
+		{"pq", "postgres", false},
+		{"pq", "managedpg", false},
+	} {
+		for _, pool := range []string{"", "&pool_size=1"} {
+			t.Run(c.base+",DriverName="+c.driverName+pool, func(t *testing.T) {
+				pool, err := sql.Open("managedpg", pgtest.Database(t)+"&base_driver="+c.base+pool)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer pool.Close()
+				migrate := func() error {
+					db, err := gorm.Open(postgres.New(postgres.Config{Conn: pool, DriverName: c.driverName}), &gorm.Config{Logger: logger.Discard})
+					if err != nil {
+						return err
+					}
+					if err := db.AutoMigrate(&part{}); err != nil {
+						return err
+					}
+					if err := db.Create(&part{Count: 7}).Error; err != nil {
+						return err
+					}
+					for range 2 {
+						for _, version := range []any{&partChanged{}, &partChangedAgain{}} {
+							if err := db.AutoMigrate(version); err != nil {
+								return err
+							}
+						}
+						var all []partChangedAgain
+						if err := db.Find(&all).Error; err != nil {
+							return err
+						}
+						if len(all) != 1 || all[0].Count != "7" {
+							t.Errorf("found %+v", all)
+						}
+					}
+					return nil
+				}
+				err = migrate()
+				var server *pgconn.PgError
+				if failed := errors.As(err, &server) && server.Code == "0A000"; failed != c.fails || !failed && err != nil {
+					t.Errorf("got %v, want an error: %v", err, c.fails)
+				}
+			})
+		}
 	}
 }
