@@ -61,6 +61,10 @@ func (p *Pool) Failback(ctx context.Context) error { return p.connector().Failba
 // are used: after a change of a role's settings, say, or of the server behind an address.
 func (p *Pool) Drain() { p.connector().Drain() }
 
+// ForgetTimelines makes fencing forget what it has seen, so that a server on a lower timeline than before is used again: an
+// operator's word after a restore from a backup. The endpoints are probed anew.
+func (p *Pool) ForgetTimelines() { p.connector().ForgetTimelines() }
+
 // Connect is for database/sql, which calls it for a connection: a Pool is a database/sql/driver.Connector.
 func (p *Pool) Connect(ctx context.Context) (sqldriver.Conn, error) {
 	return p.connector().Connect(ctx)

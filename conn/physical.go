@@ -28,6 +28,7 @@ type physical struct {
 	member   int            // the endpoint's number with the Router; set when opened
 	epoch    uint64         // the endpoint's epoch then; set when opened
 	epochNow *atomic.Uint64 // what it is now; set when opened
+	hung     *atomic.Bool   // see Route; set when opened
 	drains   uint64         // the pool's count of drains then; set when opened
 	id       uint64         // set when opened
 	server   Server         // as it was when opened
@@ -101,7 +102,8 @@ func (ph *physical) ready(ctx context.Context, p *Pool, at time.Duration) error 
 
 // prePing finds a connection that died while it was free.
 func (ph *physical) prePing(ctx context.Context, p *Pool, at time.Duration) error {
-	if at-ph.freeSince < justUsed && p.lastLoss.Load() < int64(ph.freeSince) && !ph.lost() {
+	hung := ph.hung.Load()
+	if !hung && at-ph.freeSince < justUsed && p.lastLoss.Load() < int64(ph.freeSince) && !ph.lost() {
 		return nil
 	}
 	seen := peekUnknown
@@ -111,7 +113,7 @@ func (ph *physical) prePing(ctx context.Context, p *Pool, at time.Duration) erro
 	switch {
 	case seen == peekClosed:
 		return driver.ErrBadConn
-	case seen == peekUnread, at-ph.freeSince > idlePing:
+	case seen == peekUnread, hung, at-ph.freeSince > idlePing:
 		if ph.features.pinger == nil {
 			return nil
 		}
@@ -271,7 +273,7 @@ func (p *Pool) open(ctx context.Context, to Route) (*physical, error) {
 	}
 	ph := &physical{
 		base: base, features: featuresOf(base), sock: d.last, pool: p,
-		endpoint: to.Endpoint, member: to.Member, epochNow: to.Epoch,
+		endpoint: to.Endpoint, member: to.Member, epochNow: to.Epoch, hung: to.Hung,
 	}
 	if ph.pgx, _ = base.(*stdlib.Conn); ph.pgx != nil {
 		if ph.once = p.opts.DiscardAll && d.last != nil && (d.prepared || !d.plain); ph.once {

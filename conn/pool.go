@@ -65,6 +65,8 @@ type Route struct {
 	Member int
 	// Epoch changes when connections made before are no longer to be used. It is looked at in every checkout and check-in.
 	Epoch *atomic.Uint64
+	// Hung is true while the server seems to answer nobody: a connection is asked before it is used again.
+	Hung *atomic.Bool
 	// Moves says that Admit needs to know the timeline of the server that the connection leads to.
 	Moves bool
 }
@@ -595,11 +597,15 @@ func (p *Pool) Close() error {
 	return nil
 }
 
-// Kill lets nothing more be sent to a server on the connections there are. What was sent may still be answered, for up
+// Kill lets nothing more be sent to a fenced server on the connections there are: those that lead to a server which could write, on
+// a timeline below the given one or on one that wasn't asked for when nobody knew of another. What was sent may still be answered, for up
 // to closeLimit: to close the socket under it would not undo it, only leave its sender in the dark. Whatever comes next on
 // such a connection gets the reason.
-func (p *Pool) Kill(member int, reason error) {
-	p.onThose(func(ph *physical) bool { return ph.member == member }, func(ph *physical) { ph.condemn(reason) })
+func (p *Pool) Kill(member int, below int64, reason error) {
+	fenced := func(ph *physical) bool {
+		return ph.member == member && ph.server.Standby != Yes && ph.server.Timeline < below
+	}
+	p.onThose(fenced, func(ph *physical) { ph.condemn(reason) })
 }
 
 // KillStuck closes the sockets to a server on which somebody waits for the server, that has said nothing since then.

@@ -5,6 +5,7 @@ package conn
 import (
 	"database/sql/driver"
 	"net"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -27,7 +28,7 @@ func TestPrePingLooksUnlessJustUsed(t *testing.T) {
 		t.Fatal(err)
 	}
 	const free = time.Hour
-	ph := &physical{sock: newSocket(c), freeSince: free}
+	ph := &physical{sock: newSocket(c), freeSince: free, hung: new(atomic.Bool)}
 	for deadline := time.Now().Add(10 * time.Second); ph.sock.peek() != peekQuiet; {
 		if time.Now().After(deadline) {
 			t.Fatal("an open, quiet socket is never seen as one")

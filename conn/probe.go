@@ -224,9 +224,11 @@ func NewProber(e *Endpoint, keep bool) *Prober { return &Prober{endpoint: e, kee
 const hookLimit = time.Minute
 
 // Probe is one round trip on a connection that it kept, or that it opens. A kept connection that fails is no evidence
-// against the server: a new one is opened and asked then.
-func (p *Prober) Probe(ctx context.Context) (Server, error) {
-	if c := p.take(); c != nil {
+// against the server: a new one is opened and asked then. Anew asks for that from the start.
+func (p *Prober) Probe(ctx context.Context, anew bool) (Server, error) {
+	if c := p.take(); c != nil && anew {
+		end(c.base, c.sock)
+	} else if c != nil {
 		s, err := p.ask(ctx, c)
 		if err == nil || ctx.Err() != nil {
 			return s, err

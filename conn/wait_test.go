@@ -28,7 +28,7 @@ func newFakePool(t *testing.T, opts Options) *Pool {
 type straight struct{ endpoint *Endpoint }
 
 func (s straight) Connect(ctx context.Context, open func(context.Context, Route) error) error {
-	return open(ctx, Route{Endpoint: s.endpoint, Epoch: new(atomic.Uint64)})
+	return open(ctx, Route{Endpoint: s.endpoint, Epoch: new(atomic.Uint64), Hung: new(atomic.Bool)})
 }
 func (straight) Admit(context.Context, Server) error { return nil }
 func (straight) CallFailed(int, error)               {}

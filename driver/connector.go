@@ -140,6 +140,10 @@ func (c *Connector) Failover() failover.Status { return c.router.Status() }
 // use elsewhere are closed when they are given back.
 func (c *Connector) Failback(ctx context.Context) error { return c.router.Failback(ctx) }
 
+// ForgetTimelines makes fencing forget what it has seen, so that a server on a lower timeline than before is used again: an
+// operator's word after a restore from a backup. The endpoints are probed anew.
+func (c *Connector) ForgetTimelines() { c.router.ForgetTimelines() }
+
 // Leaks are the checkouts that have been held for longer than leak_threshold, the longest first. It is empty without leak
 // detection.
 func (c *Connector) Leaks() []leak.Report {

@@ -28,7 +28,7 @@ func newRouter(o Options, pool func() *conn.Pool) *router {
 			p := conn.NewProber(e, several)
 			r.probers = append(r.probers, p)
 			m.Probe = func(ctx context.Context) (failover.Observation, error) {
-				s, err := p.Probe(ctx)
+				s, err := p.Probe(ctx, failover.Anew(ctx))
 				return observation(s), err
 			}
 		}
@@ -36,7 +36,7 @@ func newRouter(o Options, pool func() *conn.Pool) *router {
 	}
 	group := o.Failover
 	group.DialLimit = dialLimit(o.Pool.Size, several)
-	group.Drop = func(member int, reason error) { pool().Kill(member, reason) }
+	group.Drop = func(member int, below int64, reason error) { pool().Kill(member, below, reason) }
 	group.Drain = func(int) { pool().Sweep() }
 	group.Stuck = func(member int, since time.Time, reason error) { pool().KillStuck(member, since, reason) }
 	r.Group = failover.New(group, members...)
@@ -55,7 +55,7 @@ func dialLimit(size int, several bool) int {
 // Connect is conn.Router's.
 func (r *router) Connect(ctx context.Context, open func(context.Context, conn.Route) error) error {
 	return r.Group.Connect(ctx, func(ctx context.Context, to failover.Route) error {
-		return open(ctx, conn.Route{Endpoint: r.endpoints[to.Member], Member: to.Member, Epoch: to.Epoch, Moves: to.Moves})
+		return open(ctx, conn.Route{Endpoint: r.endpoints[to.Member], Member: to.Member, Epoch: to.Epoch, Hung: to.Hung, Moves: to.Moves})
 	})
 }
 

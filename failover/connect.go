@@ -95,8 +95,8 @@ func (g *Group) admit(a *attempt, o Observation) error {
 // error when only one endpoint can ever be used: then it makes one dial, whatever the endpoint's state, and never waits,
 // as a bare driver would (53xxx included).
 //
-// A server without room (53xxx) is asked again with backoff, within the budget, and no other one is asked instead. When
-// none is usable and one is misconfigured, Connect asks that one once more and fails at once.
+// Where a server has no room (53xxx) the others are asked; when none of them will do it is asked again with backoff, within the
+// budget. When all are misconfigured, Connect asks them once more and fails at once.
 //
 // A connection whose Route's Epoch is no longer what it was before the dial must not be used.
 func (g *Group) Connect(ctx context.Context, dial func(ctx context.Context, to Route) error) error {
@@ -122,7 +122,8 @@ type checkout struct {
 	waited bool                // for one to become usable
 	tried  map[*endpoint]trial // this round's
 	asked  map[*endpoint]bool  // misconfigured ones, asked once in all
-	busy   int                 // answers in a row that there is no room
+	busy   int                 // rounds in a row in which a server had no room
+	full   []*endpoint         // this round's that had none
 }
 
 // trial is a dial that failed.
@@ -137,7 +138,7 @@ type outcome int
 const (
 	finished outcome = iota // with or without an error
 	goOn                    // with the next endpoint
-	noRoom                  // wait, and ask the same again
+	noRoom                  // the same, and when none is left wait, and ask this one again
 )
 
 // once is for a single endpoint.
@@ -205,6 +206,12 @@ func (c *checkout) search() error {
 			if hopeless {
 				return c.fail(nil)
 			}
+			if c.full != nil {
+				if err := c.backOff(); err != nil {
+					return err
+				}
+				continue
+			}
 			if err := c.wait(changed); err != nil {
 				return err
 			}
@@ -224,12 +231,8 @@ func (c *checkout) search() error {
 		switch what {
 		case finished:
 			return err
-		case goOn:
-			c.busy = 0
 		case noRoom:
-			if err := c.backOff(e, err); err != nil {
-				return err
-			}
+			c.full = append(c.full, e)
 		}
 	}
 }
@@ -274,17 +277,14 @@ func (c *checkout) next() (e *endpoint, left int) {
 	return e, left
 }
 
-// hopeless: none is usable, and one refuses us, which no waiting will mend. It needs the lock.
+// hopeless: all refuse us, which no waiting will mend. It needs the lock.
 func (c *checkout) hopeless() bool {
-	if c.lostAt.IsZero() {
-		return false
-	}
 	for _, e := range c.endpoints {
-		if e.state == Misconfigured {
-			return true
+		if e.state != Misconfigured && !e.barred {
+			return false
 		}
 	}
-	return false
+	return true
 }
 
 // queue waits for a turn to dial. It answers false when things have changed meanwhile.
@@ -372,11 +372,13 @@ func (c *checkout) limit(e *endpoint, left int) (time.Duration, error) {
 	return limit, means
 }
 
-// stands says that another endpoint can stand in for a suspect one until a probe has settled what it is. One that is
-// written to on the same timeline can't: that would split the data for a moment's slowness. It needs the lock.
+// stands says that another endpoint can stand in for a suspect one until a probe has settled what it is. One that is less fit
+// can't, nor one that is written to on the same timeline: that would split the data for a moment's slowness. It needs the lock.
 func (c *checkout) stands(in *endpoint) bool {
+	t := c.rules.target
 	for _, e := range c.endpoints {
-		if e != in && e.state == Up && e.usable(c.rules.target) && !sameWriter(e.candidate, in.candidate) {
+		if e != in && e.state == Up && !e.full && e.usable(t) && t.preference(e.Observation) <= t.preference(in.Observation) &&
+			!sameWriter(e.candidate, in.candidate) {
 			return true
 		}
 	}
@@ -521,6 +523,8 @@ func (c *checkout) met(e *endpoint, ev Evidence, err, own error) outcome {
 		c.poke(e)
 	case alive:
 		e.up()
+	case full:
+		e.crowded(err)
 		what = noRoom
 	case misconfigured:
 		c.refused(e, err)
@@ -600,8 +604,8 @@ func (c *checkout) wait(changed <-chan struct{}) error {
 	return nil
 }
 
-// backOff waits before a server without room is asked again.
-func (c *checkout) backOff(e *endpoint, err error) error {
+// backOff waits before the servers without room are asked again.
+func (c *checkout) backOff() error {
 	budget := c.opts.FailoverTimeout - time.Since(c.began)
 	if budget <= 0 {
 		return c.fail(nil)
@@ -623,7 +627,10 @@ func (c *checkout) backOff(e *endpoint, err error) error {
 	if time.Since(c.began) >= c.opts.FailoverTimeout {
 		return c.fail(nil)
 	}
-	delete(c.tried, e)
+	for _, e := range c.full {
+		delete(c.tried, e)
+	}
+	c.full = nil
 	return nil
 }
 

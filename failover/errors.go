@@ -109,8 +109,6 @@ type DropError struct {
 type DropKind string
 
 const (
-	// RoleLost: the server is no longer what target_session_attrs asks for.
-	RoleLost DropKind = "role lost"
 	// Fenced: another server of the same system is on a newer timeline.
 	Fenced DropKind = "fenced"
 	// Moved: the address now leads to a server on a newer timeline, so connections made before lead to an old one.

@@ -40,7 +40,7 @@ func TestNoPasswordInTexts(t *testing.T) {
 }
 
 func TestNoEndpointErrorHasAnEntryForEach(t *testing.T) {
-	scene(t, targeting("read-write"), []failover.Observation{writer(1), standby(1), writer(1)}, func(r *rig) {
+	scene(t, func(o *failover.Options) { o.TargetSessionAttrs, o.FailoverTimeout = "read-write", time.Second }, []failover.Observation{writer(1), standby(1), writer(1)}, func(r *rig) {
 		r.servers[0].die()
 		r.servers[2].set(func(s *server) { s.err = fmt.Errorf("dial: %w", sqlState("28P01")) })
 		_, err := r.connect(context.Background())
@@ -48,7 +48,7 @@ func TestNoEndpointErrorHasAnEntryForEach(t *testing.T) {
 		if !errors.As(err, &all) {
 			r.t.Fatal(err)
 		}
-		want(r.t, "text", err.Error(), `managedpg: pool "app": no usable endpoint within 0s (`+
+		want(r.t, "text", err.Error(), `managedpg: pool "app": no usable endpoint within 1s (`+
 			`db0:5432/app down: dial tcp: connection refused; `+
 			`db1:5432/app up: it is a standby, wanted is read-write; `+
 			`db2:5432/app misconfigured: dial: server says 28P01)`)

@@ -30,6 +30,9 @@ const (
 	TimedOut
 	// Busy: 53xxx, 53300 (too_many_connections) above all. Alive, with no room now.
 	Busy
+	// Interrupted: the server answered that it has cut the question short: 57014 (query_canceled), 40001 and 40P01 (a recovery
+	// conflict among them), 55P03. It is alive, and that is no answer about anything else.
+	Interrupted
 	// Refused: alive, and won't have us: 28xxx (authentication), 3D000 (no such database), 57P04 (database dropped),
 	// 42501 (no permission), a certificate that doesn't verify.
 	Refused
@@ -57,6 +60,8 @@ func (e Evidence) String() string {
 		return "timed out"
 	case Busy:
 		return "busy"
+	case Interrupted:
+		return "interrupted"
 	case Refused:
 		return "refused"
 	case WentReadOnly:
@@ -96,6 +101,8 @@ func classifyState(state string) Evidence {
 		return Lost
 	case "57P01", "57P05":
 		return Ended
+	case "57014", "40001", "40P01", "55P03":
+		return Interrupted
 	case "3D000", "57P04", "42501":
 		return Refused
 	case "25006":
@@ -170,6 +177,7 @@ const (
 	probeNow             // its state stays, a probe goes out
 	suspectNow           // Suspect, and a probe goes out
 	alive                // it answers: no longer Down, but this was no success either
+	full                 // alive, and nobody gets in
 	misconfigured        // Misconfigured
 	down                 // Down
 )
@@ -195,6 +203,8 @@ func effectOf(from source, ev Evidence) effect {
 	case WentReadOnly:
 		return probeNow
 	case Busy:
+		return full
+	case Interrupted:
 		return alive
 	case Refused, Answered:
 		return misconfigured

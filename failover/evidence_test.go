@@ -51,9 +51,10 @@ func TestClassify(t *testing.T) {
 		{sqlState("25006"), failover.WentReadOnly},
 		{&net.OpError{Op: "dial", Err: syscall.EMFILE}, failover.Local},
 		{sqlState("23505"), failover.Answered},
-		{sqlState("57014"), failover.Answered},
+		{sqlState("57014"), failover.Interrupted},
+		{sqlState("40001"), failover.Interrupted},
 		// A statement that its deadline cancelled, and whose server said so, was answered.
-		{errors.Join(context.DeadlineExceeded, sqlState("57014")), failover.Answered},
+		{errors.Join(context.DeadlineExceeded, sqlState("57014")), failover.Interrupted},
 		{fmt.Errorf("wrapped: %w", errors.Join(io.EOF, sqlState("57P01"))), failover.Ended},
 		{sqlState(""), failover.Unclear},
 		{driver.ErrBadConn, failover.Unclear},

@@ -78,7 +78,7 @@ func TestOldPrimaryAsAStandbyIsNotWanted(t *testing.T) {
 		r.servers[1].back(standby(3))
 		r.pass(time.Minute)
 		r.currentIs(0)
-		want(r.t, "events", r.kinds(), "failover db0->db1, failback db1->db0")
+		want(r.t, "events", r.kinds(), "failover db0->db1, failover db1->db0") // nobody chose it
 	})
 }
 
@@ -182,7 +182,8 @@ func TestDialsThatAskForTheTimeline(t *testing.T) {
 		{"read-write", []failover.Observation{writer(2)}, true},
 		{"primary", []failover.Observation{writer(2)}, true},
 		{"any", []failover.Observation{writer(2)}, false},
-		{"any", []failover.Observation{writer(1), writer(2)}, true},
+		{"any", []failover.Observation{writer(1), writer(2)}, false}, // no other server could be used in its place
+		{"read-write", []failover.Observation{writer(1), writer(2)}, true},
 	} {
 		scene(t, targeting(c.target), c.seen[:1], func(r *rig) {
 			for _, o := range c.seen {
@@ -192,6 +193,34 @@ func TestDialsThatAskForTheTimeline(t *testing.T) {
 			want(r.t, c.target, r.Moves(0), c.asks)
 		})
 	}
+}
+
+// A restore from a backup brings a lower timeline back, which an operator has to say; with a single endpoint of which any will do
+// nobody needs to be asked.
+func TestForgetTimelines(t *testing.T) {
+	scene(t, targeting("read-write"), []failover.Observation{writer(3)}, func(r *rig) {
+		r.warmUp(0)
+		r.servers[0].back(writer(1))
+		o := writer(1)
+		r.servers[0].set(func(s *server) { s.dialSees = &o })
+		r.CheckNow(context.Background())
+		_, err := r.connect(context.Background())
+		if err == nil || !strings.Contains(err.Error(), "Pool.ForgetTimelines") {
+			r.t.Fatalf("the error doesn't say how to go on: %v", err)
+		}
+		r.ForgetTimelines()
+		r.reaches(0)
+		r.CheckNow(context.Background())
+		r.reaches(0)
+		want(r.t, "fenced", r.Health().Endpoints[0].Fenced, false)
+	})
+	scene(t, nil, []failover.Observation{writer(3)}, func(r *rig) {
+		r.warmUp(0)
+		r.servers[0].back(writer(1))
+		r.CheckNow(context.Background())
+		r.reaches(0)
+		want(r.t, "said", r.heard(), "")
+	})
 }
 
 // A probe that was answered before the promotion, and arrives after a dial has seen it, is too old to tell.

@@ -67,11 +67,11 @@ type Options struct {
 	// OnFailover is told of failovers and failbacks, by a goroutine of its own, so that it may take its time.
 	OnFailover func(Event)
 
-	// Drop: the member's connections must go now, whoever uses them. The reason is a *DropError of kind RoleLost,
-	// Fenced or Moved.
-	Drop func(member int, reason error)
-	// Drain: the member's free connections must go now, the others when they are checked in. It is down, or was left
-	// for a better one. Calls on it that still make progress are left alone.
+	// Drop: the member's connections must go now, whoever uses them, that lead to a server which could write on a timeline
+	// below the given one, or of which that isn't known. The reason is a *DropError of kind Fenced or Moved.
+	Drop func(member int, below int64, reason error)
+	// Drain: the member's free connections must go now, the others when they are checked in: another endpoint is used, or
+	// the server has changed its role. Calls on it are left alone.
 	Drain func(member int)
 	// Stuck: the sockets of calls that have heard nothing since then must be closed: two probes were not answered since,
 	// and another endpoint is usable. It is called again after each further probe without an answer. The reason is a
@@ -100,7 +100,6 @@ type Group struct {
 	closed   bool
 	fence    fence
 	current  *endpoint     // the one used, or the last one that was; nil if there is none at all
-	held     int           // the best preference that current had while it was used
 	lostAt   time.Time     // since when none is usable; zero while one is
 	lostWhy  string        // why the one used then no longer was
 	settled  bool          // a current endpoint has been seen to work
@@ -131,22 +130,24 @@ type endpoint struct {
 	watched bool // the monitor probes it
 
 	epoch   atomic.Uint64
+	hung    atomic.Bool   // see Route
 	slots   chan struct{} // one for each dial under way
 	probing chan struct{} // holds one while a probe is under way
 	poked   chan struct{} // tells the monitor that due has changed
 
 	// What follows is guarded by Group.mu.
 	candidate
-	admitted bool  // its role will do
-	was      bool  // usable when settle last looked
-	shown    State // its state when settle last looked
-	seen     bool  // its Observation is one
-	lent     bool  // connections to it may exist
-	fresh    bool  // connections of its present epoch may exist
-	moves    bool  // see Route
-	verdicts int   // how often it was found down
-	revived  int   // how often it became usable, or was cleared of suspicion
-	lastErr  error // the last failed dial or probe; nil while it is up
+	admitted bool     // its role will do
+	reviewed Recovery // its Recovery when settle last looked
+	was      bool     // usable when settle last looked
+	shown    State    // its state when settle last looked
+	seen     bool     // its Observation is one
+	lent     bool     // connections to it may exist
+	fresh    bool     // connections of its present epoch may exist
+	moves    bool     // see Route
+	verdicts int      // how often it was found down
+	revived  int      // how often it became usable, or was cleared of suspicion
+	lastErr  error    // the last failed dial or probe; nil while it is up
 
 	due         time.Time     // when the monitor probes it next
 	began       time.Time     // when the last probe began
@@ -188,10 +189,12 @@ func New(opts Options, endpoints ...Endpoint) *Group {
 		rules:   rules{target: t, failback: opts.Failback, failbackAfter: max(1, opts.FailbackAfter)},
 		alone:   len(endpoints) < 2 || !opts.Failover,
 		done:    make(chan struct{}),
-		fence:   fence{on: opts.Fencing, highest: make(map[string]newest)},
+		fence:   fence{highest: make(map[string]newest)},
 		changed: make(chan struct{}),
 		dials:   make(map[*attempt]struct{}),
 	}
+	// Where there is one endpoint and any server will do, no other could be used in its place.
+	g.fence.on = opts.Fencing && !(g.alone && t == targetAny)
 	for i, e := range endpoints {
 		g.endpoints = append(g.endpoints, &endpoint{
 			number:     i,
@@ -229,6 +232,9 @@ type Route struct {
 	// fenced, or was left for a better one. Load it before the dial, keep that with the connection, and compare. It is only
 	// to be read.
 	Epoch *atomic.Uint64
+	// Hung is true while probes and dials get no answer: a connection that there is already may be as silent, so ask before it is
+	// used again. It is only to be read.
+	Hung *atomic.Bool
 	// Moves says that the address may lead to a server that is to be fenced, so that each connection must tell Admit which
 	// it leads to, for one round trip at its dial: the address has shown servers of one system on different timelines, or it
 	// is a writer that is wanted and its server was promoted once, so that there may be an old primary.
@@ -236,7 +242,9 @@ type Route struct {
 }
 
 // route needs the lock.
-func (e *endpoint) route() Route { return Route{Member: e.number, Epoch: &e.epoch, Moves: e.moves} }
+func (e *endpoint) route() Route {
+	return Route{Member: e.number, Epoch: &e.epoch, Hung: &e.hung, Moves: e.moves}
+}
 
 // member finds an endpoint by its number. It needs the lock.
 func (g *Group) member(number int) *endpoint {
@@ -279,6 +287,26 @@ func (g *Group) CallFailed(member int, err error) {
 	g.poke(e)
 }
 
+// crowded: it answers, and nobody gets in. It needs the lock.
+func (e *endpoint) crowded(err error) {
+	e.up()
+	e.full, e.lastErr, e.good = true, err, 0
+}
+
+// ForgetTimelines makes fencing forget what it has seen, after a restore from a backup has brought a lower timeline back.
+// The endpoints are probed anew.
+func (g *Group) ForgetTimelines() {
+	g.mu.Lock()
+	defer g.unlock()
+	g.fence.forget()
+	for _, e := range g.endpoints {
+		e.Timeline, e.SystemID = 0, ""
+		g.poke(e)
+	}
+	g.log(slog.LevelWarn, "managedpg: timelines forgotten")
+	g.settle()
+}
+
 // suspect needs the lock.
 func (e *endpoint) suspect() {
 	if e.state == Up || e.state == Unknown {
@@ -288,15 +316,17 @@ func (e *endpoint) suspect() {
 
 // up: a probe or dial succeeded. It needs the lock.
 func (e *endpoint) up() {
-	e.state, e.silent, e.lastErr = Up, false, nil
+	e.state, e.silent, e.full, e.lastErr = Up, false, false, nil
 	e.fails, e.unanswered, e.stuckAt = 0, 0, 0
+	e.hung.Store(false)
 }
 
 // down: a probe or dial met nobody. It needs the lock.
 func (g *Group) down(e *endpoint, err error) {
-	e.state, e.silent, e.lastErr = Down, false, err
+	e.state, e.silent, e.full, e.lastErr = Down, false, false, err
 	e.good = 0
 	e.verdicts++
+	e.hung.Store(silence(err))
 }
 
 // refused: it is alive and won't have us. It needs the lock.
@@ -304,7 +334,8 @@ func (g *Group) refused(e *endpoint, err error) {
 	if e.state != Misconfigured {
 		g.log(slog.LevelError, "managedpg: endpoint is misconfigured", "endpoint", e.name, "error", redact(err.Error()))
 	}
-	e.state, e.silent, e.lastErr = Misconfigured, false, err
+	e.state, e.silent, e.full, e.lastErr = Misconfigured, false, false, err
+	e.hung.Store(false)
 	e.good, e.fails, e.unanswered, e.stuckAt = 0, 0, 0, 0
 }
 
@@ -323,7 +354,7 @@ func (g *Group) observe(e *endpoint, o Observation) {
 	// No server writes two timelines without a restart, so this is another one than before at the same address.
 	if g.fence.on && before.known() && o.known() && before.writes() && o.writes() &&
 		before.SystemID == o.SystemID && before.Timeline < o.Timeline {
-		g.drop(e, Moved, fmt.Sprintf("it leads to timeline %d now, to %d before", o.Timeline, before.Timeline))
+		g.drop(e, Moved, o.Timeline, fmt.Sprintf("it leads to timeline %d now, to %d before", o.Timeline, before.Timeline))
 	}
 }
 
@@ -351,7 +382,6 @@ func (g *Group) settle() {
 			g.move(e, why)
 			woken = true
 		}
-		g.held = min(g.held, g.rules.target.preference(e.Observation))
 		g.settled = g.settled || e.state == Up
 		g.lostAt, g.hurrying = time.Time{}, time.Time{}
 		g.tidy()
@@ -375,17 +405,18 @@ func (g *Group) candidates() []candidate {
 // review sees to one endpoint's connections after a change, and says whether checkouts should look again. It needs the
 // lock.
 func (g *Group) review(e *endpoint) (changed bool) {
-	wasAdmitted, wasFenced := e.admitted, e.fenced
+	wasAdmitted, wasFenced, was := e.admitted, e.fenced, e.reviewed
+	e.reviewed = e.Recovery
 	e.admitted = g.rules.target.admits(e.Observation)
 	e.fenced = g.fence.shuts(e.Observation)
 	usable := e.candidate.usable(g.rules.target)
 	switch {
 	case e.fenced && !wasFenced:
 		g.log(slog.LevelWarn, "managedpg: endpoint is fenced", "endpoint", e.name, "reason", g.whyNot(e))
-		g.drop(e, Fenced, g.whyNot(e))
-	case !e.admitted && wasAdmitted:
-		g.drop(e, RoleLost, g.whyNot(e))
-	case e.state == Down && e.shown != Down:
+		g.drop(e, Fenced, g.fence.highest[e.SystemID].timeline, g.whyNot(e))
+	case !e.admitted && wasAdmitted && !(was == NotInRecovery && e.Recovery == InRecovery):
+		// A server that has changed its role keeps its sessions. No primary becomes a standby without a restart, which ends
+		// them: then this is another server than the one that they lead to, behind the same address.
 		g.drain(e)
 	}
 	if !usable {
@@ -403,12 +434,11 @@ func (g *Group) review(e *endpoint) (changed bool) {
 func (g *Group) move(to *endpoint, why string) {
 	now := time.Now()
 	from := g.current
-	preference := g.rules.target.preference(to.Observation)
-	kind := Failover
-	if preference < g.held || preference == g.held && to.number < from.number {
-		kind = Failback
-	}
 	forced := why == ""
+	kind := Failback
+	if forced || !g.lostAt.IsZero() {
+		kind = Failover
+	}
 	switch {
 	case !g.lostAt.IsZero():
 		why = g.lostWhy
@@ -421,7 +451,7 @@ func (g *Group) move(to *endpoint, why string) {
 	if !g.lostAt.IsZero() {
 		e.Duration = now.Sub(g.lostAt)
 	}
-	g.current, g.held = to, preference
+	g.current = to
 	if !quiet {
 		g.record(e)
 	}
@@ -444,9 +474,10 @@ func (g *Group) record(e Event) {
 	}
 }
 
-// tidy drains the endpoints that are not current and have connections all the same: those of before a failback, and of
-// checkouts that went elsewhere while the current one was suspect; and has stuck calls on a hung one closed. A suspect
-// current endpoint may be about to be left, so connections elsewhere are kept until that is settled. It needs the lock.
+// tidy drains the endpoints that are not current and have connections all the same: those of before a failover or a failback, and
+// of checkouts that went elsewhere while the current one was suspect; and has stuck calls on a hung one closed. A suspect
+// current endpoint may be about to be left, so connections elsewhere are kept until that is settled; those to a full server
+// couldn't be had again. It needs the lock.
 func (g *Group) tidy() {
 	for _, e := range g.endpoints {
 		switch {
@@ -454,7 +485,7 @@ func (g *Group) tidy() {
 		case e.state == Down && e.unanswered >= 2 && e.unanswered != e.stuckAt:
 			e.stuckAt = e.unanswered
 			g.stuck(e)
-		case e.fresh && g.current.state == Up:
+		case e.fresh && !e.full && g.current.state == Up:
 			g.drain(e)
 		}
 	}
@@ -478,12 +509,12 @@ func (g *Group) warnOfTwo(cs []candidate) {
 }
 
 // drop ends an endpoint's connections. It needs the lock.
-func (g *Group) drop(e *endpoint, kind DropKind, detail string) {
+func (g *Group) drop(e *endpoint, kind DropKind, below int64, detail string) {
 	e.epoch.Add(1)
 	e.fresh = false
 	if lent, f := e.lent, g.opts.Drop; lent && f != nil {
 		reason := &DropError{Endpoint: e.name, Kind: kind, Detail: detail}
-		g.call(func() { f(e.number, reason) })
+		g.call(func() { f(e.number, below, reason) })
 	}
 }
 
@@ -520,6 +551,8 @@ func (g *Group) whyNot(e *endpoint) string {
 		return why
 	case !g.rules.target.admits(e.Observation):
 		return g.whyNotAdmitted(e.Observation)
+	case e.full:
+		return "no room"
 	default:
 		return ""
 	}
@@ -527,7 +560,8 @@ func (g *Group) whyNot(e *endpoint) string {
 
 func (g *Group) whyFenced(o Observation) string {
 	n := g.fence.highest[o.SystemID]
-	return fmt.Sprintf("on timeline %d, while %s was seen on timeline %d", o.Timeline, n.endpoint, n.timeline)
+	return fmt.Sprintf("on timeline %d, while %s was seen on timeline %d (after a restore from a backup: Pool.ForgetTimelines)",
+		o.Timeline, n.endpoint, n.timeline)
 }
 
 func (g *Group) whyNotAdmitted(o Observation) string {

@@ -20,7 +20,7 @@ import (
 // State is what is known of an endpoint's availability. What moves it:
 //
 //	from          to             by
-//	any           Up             a probe or dial that succeeded; one answered by "no room now" (53xxx)
+//	any           Up             a probe or dial that succeeded; one answered by "no room now" (53xxx), which ranks it last
 //	Unknown, Up   Suspect        a call's connection lost, or its deadline passed; a session ended by an administrator
 //	any           Down           a probe or dial that met nobody, or no answer within its own limit
 //	any           Misconfigured  a probe or dial that was refused by a server that is alive
@@ -57,7 +57,7 @@ const (
 
 // Health is the result of the probes of a pool's endpoints, since start or ResetStats.
 type Health struct {
-	// Healthy: the current endpoint is up (or nothing has spoken against it yet).
+	// Healthy: the current endpoint is up. One that nobody has dialled or probed yet isn't; its State is Unknown, and CheckNow asks.
 	Healthy      bool  `json:"healthy"`
 	TotalChecks  int64 `json:"total_checks"`
 	FailedChecks int64 `json:"failed_checks"`

@@ -44,11 +44,12 @@ func TestMisconfiguredLeavesConnectionsAlone(t *testing.T) {
 	})
 }
 
-// When none is usable the checkout fails at once with the server's answer.
-func TestMisconfiguredAndNoneUsable(t *testing.T) {
+// When all refuse, the checkout fails at once with the servers' answer.
+func TestAllMisconfigured(t *testing.T) {
 	scene(t, nil, two, func(r *rig) {
-		r.servers[0].set(func(s *server) { s.err = sqlState("28P01") })
-		r.servers[1].die()
+		for _, s := range r.servers {
+			s.set(func(s *server) { s.err = sqlState("28P01") })
+		}
 		for range 3 {
 			var err error
 			want(r.t, "takes", took(func() { _, err = r.connect(context.Background()) }), 0)
@@ -57,25 +58,46 @@ func TestMisconfiguredAndNoneUsable(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		// It is asked again each time, so a mended password is found at once.
+		// They are asked again each time, so a mended password is found at once.
 		r.servers[0].back(two[0])
 		r.reaches(0)
 	})
 }
 
-// A checkout that waits already is told too.
-func TestMisconfiguredEndsTheWait(t *testing.T) {
-	scene(t, nil, two, func(r *rig) {
+// One that refuses ends nobody's wait for another: not of those who come, nor of those who wait already.
+func TestMisconfiguredEndsNobodysWait(t *testing.T) {
+	three := []failover.Observation{writer(1), standby(1), standby(1)}
+	scene(t, targeting("read-write"), three, func(r *rig) {
+		r.servers[2].set(func(s *server) { s.err = sqlState("28000") })
+		r.reaches(0)
+		r.pass(time.Second)
 		r.servers[0].die()
-		r.servers[1].die()
-		time.AfterFunc(2*time.Second, func() { r.servers[1].set(func(s *server) { s.err = sqlState("3D000") }) })
-		d := took(func() {
-			if _, err := r.connect(context.Background()); err == nil {
-				t.Error("no error")
-			}
-		})
-		if d < 2*time.Second || d > 2200*time.Millisecond {
+		time.AfterFunc(2*time.Second, func() { r.servers[1].back(writer(2)) })
+		if d := took(func() { r.reaches(1) }); d < 2*time.Second || d > 2100*time.Millisecond {
 			t.Errorf("took %v", d)
 		}
 	})
+	scene(t, nil, two, func(r *rig) {
+		r.servers[0].die()
+		r.servers[1].die()
+		time.AfterFunc(time.Second, func() { r.servers[1].set(func(s *server) { s.err = sqlState("3D000") }) })
+		time.AfterFunc(2*time.Second, func() { r.servers[0].back(two[0]) })
+		if d := took(func() { r.reaches(0) }); d < 2*time.Second || d > 2100*time.Millisecond {
+			t.Errorf("took %v", d)
+		}
+	})
+}
+
+// A probe that was cancelled is no answer about the configuration.
+func TestCancelledProbe(t *testing.T) {
+	for _, code := range []string{"57014", "40001"} {
+		scene(t, nil, two, func(r *rig) {
+			r.warmUp(0)
+			r.servers[0].set(func(s *server) { s.probeErr = sqlState(code) })
+			r.pass(time.Minute)
+			r.stateIs(0, failover.Up)
+			r.currentIs(0)
+			want(r.t, "said", r.heard(), "")
+		})
+	}
 }

@@ -216,6 +216,11 @@ type probing struct {
 	over  bool // its result, or its lack of one, has been taken in; guarded by Group.mu
 }
 
+type anewKey struct{}
+
+// Anew says, of a probe's context, that it must open a connection of its own: whether there is room is the question.
+func Anew(ctx context.Context) bool { return ctx.Value(anewKey{}) != nil }
+
 // launch runs the probe in a goroutine of its own, in case that it ignores its context. The permit to probe is given
 // back only after the result was taken in, so that results never overtake each other.
 func (g *Group) launch(ctx context.Context, e *endpoint, p *probing) <-chan struct{} {
@@ -229,6 +234,9 @@ func (g *Group) launch(ctx context.Context, e *endpoint, p *probing) <-chan stru
 	}
 	e.began = p.began
 	e.again = false
+	if e.full {
+		ctx = context.WithValue(ctx, anewKey{}, true)
+	}
 	g.loosen(func() {
 		var o Observation
 		err := usercode.Call(func() (err error) { o, err = e.probe(ctx); return err })
@@ -308,6 +316,8 @@ func (g *Group) probeFailed(e *endpoint, began time.Time, err error) {
 		e.suspect()
 	case alive:
 		e.up()
+	case full:
+		e.crowded(err)
 	case misconfigured:
 		g.refused(e, err)
 	}

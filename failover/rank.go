@@ -133,6 +133,9 @@ func (f *fence) see(endpoint string, o Observation) {
 	}
 }
 
+// forget unlearns all timelines.
+func (f *fence) forget() { clear(f.highest) }
+
 // shuts says that such a server must not be written to.
 func (f *fence) shuts(o Observation) bool {
 	return f.on && o.known() && o.writes() && o.Timeline < f.highest[o.SystemID].timeline
@@ -143,6 +146,7 @@ type candidate struct {
 	Observation
 	state  State
 	silent bool // Suspect, and found slow to answer since
+	full   bool // the last who wanted in were told that there is no room
 	fenced bool
 	barred bool // failover=false, and not the first
 	good   int  // good probes in a row
@@ -153,8 +157,8 @@ func (c candidate) usable(t target) bool {
 	return (c.state == Up || c.state == Suspect || c.state == Unknown) && !c.fenced && !c.barred && t.admits(c.Observation)
 }
 
-// order ranks the usable endpoints, the best first: what answers before what is silent, then the target's preference,
-// then the configured order.
+// order ranks the usable endpoints, the best first: what has room before what is full, then the target's preference, then what
+// answers before what is silent, then the configured order. So none stands in for a silent one that is less fit than it is.
 func order(t target, cs []candidate) []int {
 	var usable []int
 	for i, c := range cs {
@@ -163,9 +167,12 @@ func order(t target, cs []candidate) []int {
 		}
 	}
 	weight := func(i int) int {
-		w := t.preference(cs[i].Observation)
+		w := 2 * t.preference(cs[i].Observation)
 		if cs[i].silent {
-			w += 2
+			w++
+		}
+		if cs[i].full {
+			w += 4
 		}
 		return w
 	}
@@ -187,7 +194,7 @@ type rules struct {
 
 // choose says which endpoint to use, given the one used now, and why. It answers -1 when none is usable.
 //
-//   - The current one stays for as long as it is usable and nothing better qualifies.
+//   - The current one stays for as long as it is usable and nothing better qualifies; one that is full only while all are.
 //   - Otherwise the best-ranked takes over at once.
 //   - A better one qualifies by failbackAfter good probes in a row, or at once when it can be written to and the current
 //     one can't. It doesn't qualify as a second writer on the current one's timeline: moving there could split the data.
@@ -196,7 +203,7 @@ func (r rules) choose(cs []candidate, current int) (next int, why string) {
 	if len(ranked) == 0 {
 		return -1, ""
 	}
-	if !cs[current].usable(r.target) {
+	if !cs[current].usable(r.target) || cs[current].full && !cs[ranked[0]].full {
 		return ranked[0], ""
 	}
 	if !r.failback {
@@ -208,7 +215,7 @@ func (r rules) choose(cs []candidate, current int) (next int, why string) {
 		switch prefers := r.target.preference(c.Observation) - r.target.preference(at.Observation); {
 		case i == current, prefers > 0, prefers == 0 && i > current:
 			return current, "" // ranked: nothing after this one is better
-		case c.state != Up, sameWriter(c, at):
+		case c.state != Up, c.full, sameWriter(c, at):
 			continue
 		case r.target == targetAny && prefers < 0 && c.Role == ReadWrite:
 			return i, "it can be written to, the current one can't"

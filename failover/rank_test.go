@@ -39,8 +39,8 @@ func TestTargetSessionAttrs(t *testing.T) {
 func on(o Observation, s State) candidate { return candidate{Observation: o, state: s} }
 
 func TestOrder(t *testing.T) {
-	fenced, barred, silent := on(rw, Up), on(rw, Up), on(rw, Suspect)
-	fenced.fenced, barred.barred, silent.silent = true, true, true
+	fenced, barred, silent, full := on(rw, Up), on(rw, Up), on(rw, Suspect), on(rw, Up)
+	fenced.fenced, barred.barred, silent.silent, full.full = true, true, true, true
 	for _, c := range []struct {
 		target target
 		of     []candidate
@@ -51,7 +51,9 @@ func TestOrder(t *testing.T) {
 		{targetAny, []candidate{on(ro, Up), on(cannot, Up)}, []int{1, 0}},
 		{targetAny, []candidate{on(rw, Down), on(ro, Up), on(rw, Misconfigured)}, []int{1}},
 		{targetAny, []candidate{on(rw, Suspect), on(rw, Unknown), on(rw, Up)}, []int{0, 1, 2}},
-		{targetAny, []candidate{silent, on(ro, Up), on(rw, Up)}, []int{2, 1, 0}},
+		{targetAny, []candidate{silent, on(ro, Up), on(rw, Up)}, []int{2, 0, 1}}, // a slow writer before a quick standby
+		{targetAny, []candidate{full, on(ro, Up), on(rw, Up)}, []int{2, 1, 0}},
+		{targetReadWrite, []candidate{full, on(ro, Up)}, []int{0}},
 		{targetAny, []candidate{fenced, on(rw, Up), barred}, []int{1}},
 		{targetReadWrite, []candidate{on(ro, Up), on(rw, Up)}, []int{1}},
 		{targetReadWrite, []candidate{on(ro, Up), on(cannot, Up)}, []int{1}},

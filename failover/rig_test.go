@@ -35,6 +35,8 @@ type server struct {
 	seen      failover.Observation
 	dialSees  *failover.Observation // what dials see, if not the same
 	dialErr   error                 // what dials meet, if not err
+	probeErr  error                 // what probes meet, if not err
+	anewErr   error                 // what those probes meet that open a connection of their own
 	room      int                   // sessions it has room for; 0: any number
 	sessions  int
 	probes    int
@@ -50,6 +52,11 @@ func writer(timeline int64) failover.Observation {
 
 func standby(timeline int64) failover.Observation {
 	return failover.Observation{Role: failover.ReadOnly, Recovery: failover.InRecovery, Timeline: timeline, SystemID: "7"}
+}
+
+// readOnlyPrimary is one with default_transaction_read_only.
+func readOnlyPrimary(timeline int64) failover.Observation {
+	return failover.Observation{Role: failover.ReadOnly, Recovery: failover.NotInRecovery, Timeline: timeline, SystemID: "7"}
 }
 
 // independent is a writer of a system of its own.
@@ -101,8 +108,14 @@ func (s *server) probe(ctx context.Context) (failover.Observation, error) {
 	s.mu.Lock()
 	s.probes++
 	s.probedAt = append(s.probedAt, time.Now())
-	deaf := s.deaf
+	deaf, met := s.deaf, s.probeErr
+	if s.anewErr != nil && failover.Anew(ctx) {
+		met = s.anewErr
+	}
 	s.mu.Unlock()
+	if met != nil {
+		return failover.Observation{}, met
+	}
 	if deaf != nil {
 		<-deaf
 		return failover.Observation{}, errors.New("woken")
@@ -164,7 +177,7 @@ func scene(t *testing.T, change func(*failover.Options), seen []failover.Observa
 			HealthCheck: true, HealthCheckInterval: 5 * time.Second, HealthCheckTimeout: time.Second,
 			FailoverTimeout: 30 * time.Second, FailoverRetryDelay: time.Second, ConnectTimeout: 5 * time.Second, DialLimit: 4,
 			OnFailover: func(e failover.Event) { r.note(func() { r.events = append(r.events, e) }) },
-			Drop:       func(i int, why error) { r.say("drop %d: %s", i, why.(*failover.DropError).Kind) },
+			Drop:       func(i int, _ int64, why error) { r.say("drop %d: %s", i, why.(*failover.DropError).Kind) },
 			Drain:      func(i int) { r.say("drain %d", i) },
 			Stuck: func(i int, since time.Time, _ error) {
 				r.say("stuck %d", i)

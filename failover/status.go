@@ -54,8 +54,7 @@ func (g *Group) health(count func(*endpoint) checks) Health {
 		h.ResponseTime = sum.goodTime / time.Duration(good)
 	}
 	if g.current != nil && g.lostAt.IsZero() {
-		state := g.current.state
-		h.Healthy = state == Up || state == Unknown
+		h.Healthy = g.current.state == Up
 	}
 	return h
 }

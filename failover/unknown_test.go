@@ -11,8 +11,9 @@ import (
 func TestUnknownIsTriedInConfiguredOrder(t *testing.T) {
 	scene(t, nil, two, func(r *rig) {
 		r.currentIs(0)
-		want(r.t, "healthy", r.Health().Healthy, true)
+		want(r.t, "healthy", r.Health().Healthy, false) // not yet known
 		r.reaches(0)
+		want(r.t, "healthy", r.Health().Healthy, true)
 		r.stateIs(0, failover.Up)
 		want(r.t, "events", r.kinds(), "")
 	})

@@ -75,7 +75,7 @@ func TestCheckNowWithoutHealthChecks(t *testing.T) {
 	})
 }
 
-// Role lost: new connections go elsewhere at once, and those made before must go.
+// Role lost: new connections go elsewhere at once, and those made before as they are checked in.
 func TestRoleLost(t *testing.T) {
 	scene(t, targeting("read-write"), []failover.Observation{writer(1), standby(1)}, func(r *rig) {
 		r.warmUp(0)
@@ -85,15 +85,37 @@ func TestRoleLost(t *testing.T) {
 		r.servers[1].back(writer(2))
 		r.CallFailed(0, sqlState("25006"))
 		r.pass(40 * time.Millisecond)
-		want(r.t, "said", r.heard(), "drop 0: role lost")
-		if r.Epoch(0).Load() == epoch {
-			t.Error("connections made before are still used")
-		}
 		r.noneUsable()
 		r.reaches(1)
 		r.pass(time.Millisecond)
+		want(r.t, "said", r.heard(), "drain 0")
+		if r.Epoch(0).Load() == epoch {
+			t.Error("connections made before are still used")
+		}
 		want(r.t, "events", r.kinds(), "failover db0->db1")
 	})
+}
+
+// An address that leads now to the primary, now to a standby: a probe that meets the other one says nothing of the connections
+// there are. A server that does change its role keeps its sessions: they drain.
+func TestProbeThatMeetsAnotherServer(t *testing.T) {
+	for _, c := range []struct {
+		target       string
+		before, then failover.Observation
+		said         string
+	}{
+		{"read-write", writer(1), standby(1), ""},
+		{"primary", writer(1), standby(1), ""},
+		{"standby", standby(1), writer(2), "drain 0"},
+		{"read-write", writer(1), readOnlyPrimary(1), "drain 0"},
+	} {
+		scene(t, targeting(c.target), []failover.Observation{c.before}, func(r *rig) {
+			r.warmUp(0)
+			r.servers[0].back(c.then)
+			r.CheckNow(context.Background())
+			want(r.t, c.target, r.heard(), c.said)
+		})
+	}
 }
 
 // A bug that writes in READ ONLY transactions must neither drain anything nor cause a stream of probes.

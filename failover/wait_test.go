@@ -194,9 +194,34 @@ func TestStampede(t *testing.T) {
 	})
 }
 
-// No room is no reason to go elsewhere.
-func TestNoRoomIsWaitedFor(t *testing.T) {
+// A full server hides none that would do: the others are asked at once, and keep what was opened there.
+func TestNoRoomGoesOn(t *testing.T) {
+	scene(t, targeting("read-write"), []failover.Observation{standby(1), writer(1)}, func(r *rig) {
+		r.servers[0].set(func(s *server) { s.err = sqlState("53300") })
+		want(r.t, "takes", took(func() { r.reaches(1) }), 0)
+		r.pass(time.Minute)
+		r.currentIs(1)
+		want(r.t, "said", r.heard(), "")
+	})
 	scene(t, nil, two, func(r *rig) {
+		r.warmUp(0)
+		r.servers[0].set(func(s *server) { s.dialErr, s.anewErr = sqlState("53300"), sqlState("53300") })
+		want(r.t, "takes", took(func() { r.reaches(1) }), 0)
+		r.currentIs(1)
+		r.pass(time.Minute)
+		r.currentIs(1)                   // its kept probe connection is answered, and yet it has no room
+		want(r.t, "said", r.heard(), "") // what is open there couldn't be had again
+		r.servers[0].set(func(s *server) { s.dialErr, s.anewErr = nil, nil })
+		r.pass(time.Minute)
+		r.currentIs(0)
+		r.pass(time.Millisecond)
+		want(r.t, "events", r.kinds(), "failover db0->db1, failback db1->db0")
+	})
+}
+
+// Where no other will do, room is waited for.
+func TestNoRoomIsWaitedFor(t *testing.T) {
+	scene(t, targeting("read-write"), []failover.Observation{writer(1), standby(1)}, func(r *rig) {
 		r.warmUp(0)
 		r.servers[0].set(func(s *server) { s.dialErr = sqlState("53300") })
 		time.AfterFunc(2*time.Second, func() { r.servers[0].set(func(s *server) { s.dialErr = nil }) })
