@@ -66,7 +66,8 @@ type TxOptions struct {
 // server that another connection of the pool, older than the COMMIT, shows not to have crashed since. A pool with a single
 // connection has none, and of a pooler that shares connections (PgBouncer's pool_mode=transaction) one can't tell. What was
 // not committed is found by any connection to the same server and timeline. A server lost for good leaves it unknown, and
-// PostgreSQL before version 10 can't be asked.
+// PostgreSQL before version 10 can't be asked, nor is a READ ONLY
+// transaction's COMMIT asked for: it may have sent a NOTIFY, and it would need an id for the question.
 //
 // # What fn does, and what comes of it
 //

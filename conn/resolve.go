@@ -145,7 +145,7 @@ func (d *doubt) explain(err error) {
 	}
 }
 
-var errNoXID = errors.New("managedpg: not asked: the transaction's id is not known, which InTx finds out with ResolveCommit")
+var errNoXID = errors.New("managedpg: not asked: the transaction's id is not known, which InTx finds out with ResolveCommit unless it is READ ONLY")
 
 // Resolve asks the server what became of the transaction. It may take a few round trips, and waits while the transaction is
 // still in progress, or nobody can tell yet, as long as ctx lasts. OutcomeUnknown comes with an error that says why;
