@@ -7,13 +7,13 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/managedpg/managedpg/failover"
+	"github.com/managedpg/managedpg/internal/dsn"
 	"github.com/managedpg/managedpg/leak"
 )
 
@@ -156,20 +156,14 @@ type Config struct {
 
 	// base is what is left of the DSN for the base driver; nil when ParseDSN didn't make this Config. A pointer, so
 	// that not even a %v of a struct around a Config prints its password.
-	base *settings
+	base *dsn.Settings
 }
 
 // Validate says what is wrong with the Config, if anything: a value out of range, two that contradict each other, or a
 // DSN that the base driver refuses. OpenDB calls it. An error never shows a password.
 func (c *Config) Validate() error {
-	err := c.check(func(key string) string { return key })
-	if err == nil && len(c.Endpoints) == 0 {
-		_, err = c.endpoints()
-	}
-	if err != nil {
-		return fmt.Errorf("managedpg: %w", err)
-	}
-	return nil
+	_, _, err := c.resolved()
+	return err
 }
 
 // check is Validate without the DSNs. origin says where a key's value comes from: its name, or an environment variable.
@@ -182,17 +176,17 @@ func (c *Config) check(origin func(key string) string) error {
 		v := k.get(c)
 		unset := c.base == nil && (v == "" || v == "0") // see resolved
 		if !unset && !k.list && !k.set(&scratch, v) {
-			return badValue(origin(k.name), v, k.want)
+			return dsn.BadValue(origin(k.name), v, k.want)
 		}
 		if k.needsPool && c.PoolSize == 0 && v != k.def && v != "0" {
-			return badValue(origin(k.name), v, needsPoolSize)
+			return dsn.BadValue(origin(k.name), v, needsPoolSize)
 		}
 	}
 	if c.PoolSize > 0 && c.PoolMinIdle > c.PoolSize {
-		return badValue(origin("pool_min_idle"), fmt.Sprint(c.PoolMinIdle), fmt.Sprintf("at most pool_size (%d)", c.PoolSize))
+		return dsn.BadValue(origin("pool_min_idle"), fmt.Sprint(c.PoolMinIdle), fmt.Sprintf("at most pool_size (%d)", c.PoolSize))
 	}
 	if c.LeakReclaimAfter > 0 && !c.LeakDetection {
-		return badValue(origin("leak_reclaim_after"), formatDuration(c.LeakReclaimAfter), "leak_detection=true with it, or 0")
+		return dsn.BadValue(origin("leak_reclaim_after"), formatDuration(c.LeakReclaimAfter), "leak_detection=true with it, or 0")
 	}
 	if c.BaseDriver == "pq" && len(c.Endpoints) == 0 && (c.PgxConfig != nil || c.PgxOptions != nil) {
 		return errors.New("PgxConfig and PgxOptions are for base_driver=pgx, and this is base_driver=pq")
@@ -206,11 +200,16 @@ func (c *Config) check(origin func(key string) string) error {
 	return nil
 }
 
-// resolved is a validated copy in which fields whose zero value makes no sense have their default. Only a Config that
-// was not made by ParseDSN has such fields.
-func (c *Config) resolved() (*Config, error) {
-	if err := c.Validate(); err != nil {
-		return nil, err
+// resolved is a validated copy in which fields whose zero value makes no sense have their default, and the servers that its DSNs
+// lead to. Only a Config that was not made by ParseDSN has such fields.
+func (c *Config) resolved() (*Config, []dsn.Endpoint, error) {
+	err := c.check(func(key string) string { return key })
+	var servers []dsn.Endpoint
+	if err == nil && len(c.Endpoints) == 0 {
+		servers, err = c.endpoints()
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("managedpg: %w", err)
 	}
 	r := *c
 	var scratch Config
@@ -219,25 +218,25 @@ func (c *Config) resolved() (*Config, error) {
 			k.set(&r, k.defaultFor(len(c.Endpoints) > 1))
 		}
 	}
-	return &r, nil
+	return &r, servers, nil
 }
 
 // DSN gives a DSN from which [ParseDSN] makes this Config again, but for the fields that a DSN can't express. It names
 // every key, so that it means the same whatever DB_ variables are set. It holds the passwords: see String.
 func (c *Config) DSN() string {
-	var s settings
+	var s dsn.Settings
 	if c.base != nil {
 		s = append(s, *c.base...)
 	}
 	for _, u := range c.FailoverURLs {
-		s = append(s, setting{"failover_urls", u})
+		s = append(s, dsn.Setting{Key: "failover_urls", Value: u})
 	}
 	for _, k := range keys {
 		if k.list || k.needsPool && c.PoolSize == 0 {
 			continue
 		}
 		if v := k.get(c); v != "" {
-			s = append(s, setting{k.name, v})
+			s = append(s, dsn.Setting{Key: k.name, Value: v})
 		}
 	}
 	return s.String()
@@ -245,20 +244,20 @@ func (c *Config) DSN() string {
 
 // String gives the DSN for a reader: without passwords, and without the keys that have their default.
 func (c Config) String() string {
-	var s settings
+	var s dsn.Settings
 	if c.base != nil {
-		s = c.base.redacted()
+		s = c.base.Redacted()
 	}
 	for _, u := range c.FailoverURLs {
-		further, err := split(u, c.BaseDriver == "pq")
+		further, err := reader.Split(u, c.BaseDriver == "pq")
 		if err != nil {
-			further = settings{{"dsn", redactedValue}}
+			further = dsn.Settings{{Key: "dsn", Value: dsn.Hidden}}
 		}
-		s = append(s, setting{"failover_urls", further.redacted().String()})
+		s = append(s, dsn.Setting{Key: "failover_urls", Value: further.Redacted().String()})
 	}
 	for _, k := range keys {
 		if v := k.get(&c); !k.list && v != "" && v != k.def && (!k.needsPool || c.PoolSize > 0) {
-			s = append(s, setting{k.name, v})
+			s = append(s, dsn.Setting{Key: k.name, Value: v})
 		}
 	}
 	return s.String()
@@ -275,15 +274,3 @@ func (c Config) Format(f fmt.State, verb rune) {
 
 // LogValue is String, for slog.
 func (c Config) LogValue() slog.Value { return slog.StringValue(c.String()) }
-
-// badValue is the one form of a complaint about a value: where it comes from, what it is, what is accepted. A value
-// that may be a misplaced DSN is not shown.
-func badValue(origin, value, want string) error {
-	switch {
-	case strings.Contains(value, "@"), strings.Contains(value, "://"), len(value) > 60:
-		value = "(" + redactedValue + ")"
-	default:
-		value = quote(value)
-	}
-	return fmt.Errorf("%s=%s: want %s", origin, value, want)
-}

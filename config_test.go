@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/managedpg/managedpg/internal/dsn"
 )
 
 // withSecrets has a password in every place that can hold one.
@@ -44,8 +46,8 @@ func TestConfigShowsNoPassword(t *testing.T) {
 	if got := c.String(); got != want {
 		t.Errorf("String\n%s\nwant\n%s", got, want)
 	}
-	if endpoints, _ := c.endpoints(); strings.Contains(fmt.Sprint(endpoints[0].name), "sekret") {
-		t.Errorf("an endpoint's name shows the password: %s", endpoints[0].name)
+	if endpoints, _ := c.endpoints(); strings.Contains(fmt.Sprint(endpoints[0].Name), "sekret") {
+		t.Errorf("an endpoint's name shows the password: %s", endpoints[0].Name)
 	}
 	c.FailoverURLs = []string{"postgres://ann:sekret@pass@b/app", "sekret"}
 	if s := c.String(); strings.Contains(s, "sekret") {
@@ -87,7 +89,7 @@ func TestEveryKeyHasAField(t *testing.T) {
 		if !k.list && k.name != "pool_name" && (!k.set(&c, k.def) || k.get(&c) != k.def) {
 			t.Errorf("%s: its default %q reads back as %q", k.name, k.def, k.get(&c))
 		}
-		if baseKeys[k.name] != 0 {
+		if dsn.Known(k.name) {
 			t.Errorf("%s is in baseKeys too", k.name)
 		}
 	}
@@ -135,7 +137,7 @@ func TestValidate(t *testing.T) {
 }
 
 func TestResolvedFillsALiteral(t *testing.T) {
-	c, err := (&Config{PoolSize: 5, Endpoints: []driver.Connector{noConnector{}, noConnector{}}}).resolved()
+	c, _, err := (&Config{PoolSize: 5, Endpoints: []driver.Connector{noConnector{}, noConnector{}}}).resolved()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -189,9 +189,9 @@ user=ann
 				}
 				var names []string
 				for i, e := range endpoints {
-					names = append(names, e.name)
+					names = append(names, e.Name)
 					if test.base != nil {
-						checkBase(t, e.dsn, test.base[i])
+						checkBase(t, e.DSN, test.base[i])
 					}
 				}
 				if test.endpoints != nil && !reflect.DeepEqual(names, test.endpoints) {
@@ -211,13 +211,13 @@ user=ann
 func checkBase(t *testing.T, dsn, want string) {
 	t.Helper()
 	s := func(dsn string) map[string]string {
-		split, err := split(dsn, false)
+		split, err := reader.Split(dsn, false)
 		if err != nil {
 			t.Fatal(err)
 		}
 		m := map[string]string{}
 		for _, own := range split {
-			m[own.key] = own.value
+			m[own.Key] = own.Value
 		}
 		return m
 	}

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/managedpg/managedpg/internal/dsn"
 )
 
 // FuzzParseDSN: whatever the DSN, no panic; its password, once it can be told to be one, is shown by neither an error nor
@@ -58,23 +60,23 @@ func FuzzParseDSN(f *testing.F) {
 }
 
 // passwordsOf are those of a DSN that can be looked for elsewhere: long enough, and nowhere else in the DSN.
-func passwordsOf(dsn string) []string {
+func passwordsOf(text string) []string {
 	var all []string
-	s, _ := split(dsn, false)
+	s, _ := reader.Split(text, false)
 	for _, own := range s {
 		switch {
-		case own.key == "failover_urls":
-			for _, further := range splitURLs(own.value) {
+		case own.Key == "failover_urls":
+			for _, further := range dsn.SplitList(own.Value) {
 				all = append(all, passwordsOf(further)...)
 			}
-		case baseKeys[own.key]&secret != 0 && telling.MatchString(own.value):
-			all = append(all, own.value)
+		case dsn.Secret(own.Key) && telling.MatchString(own.Value):
+			all = append(all, own.Value)
 		}
 	}
-	if strings.Contains(dsn, ":Sekret1@") { // whether or not it can be taken apart
+	if strings.Contains(text, ":Sekret1@") { // whether or not it can be taken apart
 		all = append(all, "Sekret1")
 	}
-	return slices.DeleteFunc(all, func(password string) bool { return strings.Count(dsn, password) != 1 })
+	return slices.DeleteFunc(all, func(password string) bool { return strings.Count(text, password) != 1 })
 }
 
 var telling = regexp.MustCompile(`^[A-Z][A-Za-z]{3,}[0-9]+$`)

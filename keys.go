@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 	"unicode"
+
+	"github.com/managedpg/managedpg/internal/dsn"
 )
 
 // key is one of managedpg's DSN keys. The table keys drives the DSN, the environment, Config.DSN and Config.Validate:
@@ -80,6 +82,17 @@ var keys = []*key{
 	intKey("keepalives_count", "0", 0, 127, func(c *Config) *int { return &c.KeepalivesCount }),
 	libpq("PGCONNECT_TIMEOUT", connectTimeoutKey("connect_timeout")),
 }
+
+// reader knows managedpg's keys from the base drivers'.
+var reader = func() (r dsn.Reader) {
+	for _, k := range keys {
+		r.Own = append(r.Own, k.name)
+		if k.list {
+			r.Lists = append(r.Lists, k.name)
+		}
+	}
+	return r
+}()
 
 // keyNamed is the key of that name, or nil when it isn't ours.
 func keyNamed(name string) *key {
@@ -235,7 +248,7 @@ func failoverURLsKey(name string) *key {
 		want: "DSNs, separated by commas",
 		get:  func(*Config) string { return "" },
 		set: func(c *Config, v string) bool {
-			c.FailoverURLs = append(c.FailoverURLs, splitURLs(v)...)
+			c.FailoverURLs = append(c.FailoverURLs, dsn.SplitList(v)...)
 			return true
 		},
 	}
@@ -263,73 +276,4 @@ func formatDuration(d time.Duration) string {
 		s = strings.TrimSuffix(s, "0m")
 	}
 	return s
-}
-
-// ourPrefixes begin no parameter of PostgreSQL's, so a key that begins so is meant for us.
-var ourPrefixes = []string{"pool_", "leak_", "health_", "failover", "failback"}
-
-// pgxpoolKeys are those that pgxpool knows, and what they are called here.
-var pgxpoolKeys = map[string]string{
-	"pool_max_conns":                "pool_size and max_overflow",
-	"pool_min_conns":                "pool_min_idle",
-	"pool_min_idle_conns":           "pool_min_idle",
-	"pool_max_conn_lifetime":        "pool_recycle",
-	"pool_max_conn_lifetime_jitter": "pool_recycle (always jittered by a tenth)",
-	"pool_max_conn_idle_time":       "pool_idle_timeout",
-	"pool_health_check_period":      "health_check_interval",
-	"pool_ping_timeout":             "health_check_timeout",
-}
-
-// checkUnknown rejects a key that is neither ours nor the base driver's, but must be meant for one of us: passed on, it
-// would silently become a parameter of the server's and fail at the first connection.
-func checkUnknown(name string) error {
-	if ours, ok := pgxpoolKeys[name]; ok {
-		return fmt.Errorf("%s is a key of pgxpool's; here it is %s", name, ours)
-	}
-	lower := strings.ToLower(name)
-	if strings.Contains(lower, ".") || baseKeys[name] != 0 {
-		return nil
-	}
-	if known := baseKeys[lower]; known&inServer != 0 {
-		return nil // the server doesn't care for case
-	} else if known != 0 {
-		return fmt.Errorf("unknown key %s; did you mean %s?", name, lower)
-	}
-	best, distance := "", 3
-	for _, k := range keys {
-		if d := editDistance(lower, k.name); d < distance {
-			best, distance = k.name, d
-		} else if best == "" && strings.HasPrefix(lower, k.name+"_") {
-			best = k.name
-		}
-	}
-	prefixed := slices.ContainsFunc(ourPrefixes, func(p string) bool { return strings.HasPrefix(lower, p) })
-	switch {
-	case best != "" && (distance < 3 || prefixed):
-		return fmt.Errorf("unknown key %s; did you mean %s?", name, best)
-	case prefixed:
-		return fmt.Errorf("unknown key %s", name)
-	}
-	return nil
-}
-
-// editDistance is Levenshtein's.
-func editDistance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			substitute := diagonal
-			if a[i] != b[j] {
-				substitute++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(substitute, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/managedpg/managedpg/conn"
 	"github.com/managedpg/managedpg/driver"
 	"github.com/managedpg/managedpg/failover"
+	"github.com/managedpg/managedpg/internal/dsn"
 	"github.com/managedpg/managedpg/internal/usercode"
 	"github.com/managedpg/managedpg/leak"
 )
@@ -18,7 +19,11 @@ import (
 // OpenDB is sql.Open for a Config, which is copied. Like sql.Open it doesn't connect; what is wrong with the Config is found
 // here.
 func OpenDB(cfg *Config) (*sql.DB, error) {
-	c, err := cfg.connector()
+	cfg, servers, err := cfg.resolved()
+	if err != nil {
+		return nil, err
+	}
+	c, err := cfg.connector(servers)
 	if err != nil {
 		return nil, err
 	}
@@ -27,20 +32,16 @@ func OpenDB(cfg *Config) (*sql.DB, error) {
 
 // newConnector is what sql.Open makes of a DSN.
 func newConnector(dsn string) (*driver.Connector, error) {
-	cfg, err := ParseDSN(dsn)
+	cfg, servers, err := parse(dsn)
 	if err != nil {
 		return nil, err
 	}
-	return cfg.connector()
+	return cfg.connector(servers)
 }
 
-// connector makes the pool of a Config, which is copied.
-func (c *Config) connector() (*driver.Connector, error) {
-	c, err := c.resolved()
-	if err != nil {
-		return nil, err
-	}
-	endpoints, err := c.connect()
+// connector makes the pool of a Config that is resolved.
+func (c *Config) connector(servers []dsn.Endpoint) (*driver.Connector, error) {
+	endpoints, err := c.connect(servers)
 	if err != nil {
 		return nil, fmt.Errorf("managedpg: %w", err)
 	}
@@ -94,8 +95,8 @@ func (c *Config) connector() (*driver.Connector, error) {
 	return driver.New(o), nil
 }
 
-// connect makes the endpoints of the DSN, or of the user's own connectors.
-func (c *Config) connect() ([]*conn.Endpoint, error) {
+// connect makes the endpoints of the servers, or of the user's own connectors.
+func (c *Config) connect(servers []dsn.Endpoint) ([]*conn.Endpoint, error) {
 	var endpoints []*conn.Endpoint
 	for i, own := range c.Endpoints {
 		endpoints = append(endpoints, conn.Foreign(fmt.Sprintf("endpoint-%d", i+1), own))
@@ -103,17 +104,14 @@ func (c *Config) connect() ([]*conn.Endpoint, error) {
 	if len(endpoints) > 0 {
 		return endpoints, nil
 	}
-	servers, err := c.endpoints()
-	if err != nil {
-		return nil, err
-	}
 	dialer := &conn.Dialer{KeepAlive: c.keepAlive(), UserTimeout: c.TCPUserTimeout, CancelTimeout: c.CancelTimeout}
 	for _, s := range servers {
 		var e *conn.Endpoint
+		var err error
 		if c.BaseDriver == "pq" {
-			e, err = conn.Pq(s.name, s.dsn, dialer)
+			e, err = conn.Pq(s.Name, s.DSN, dialer)
 		} else {
-			e, err = conn.Pgx(s.name, s.dsn, dialer, c.PgxConfig, c.PgxOptions...)
+			e, err = conn.Pgx(s.Name, s.DSN, dialer, c.PgxConfig, c.PgxOptions...)
 		}
 		if err != nil {
 			return nil, err

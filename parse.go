@@ -3,7 +3,8 @@ package managedpg
 import (
 	"fmt"
 	"os"
-	"strings"
+
+	"github.com/managedpg/managedpg/internal/dsn"
 )
 
 // ParseDSN gives what sql.Open would use: the DSN over the environment over the defaults. See [Config] for the keys.
@@ -17,45 +18,48 @@ import (
 //
 // An error names the key or variable, its value and what is accepted; it never shows a password.
 func ParseDSN(dsn string) (*Config, error) {
-	c, err := parse(dsn)
-	if err != nil {
-		return nil, fmt.Errorf("managedpg: %w", err)
-	}
-	return c, nil
+	c, _, err := parse(dsn)
+	return c, err
 }
 
-func parse(dsn string) (*Config, error) {
+// parse is ParseDSN, and the servers that the DSNs lead to.
+func parse(text string) (c *Config, servers []dsn.Endpoint, err error) {
 	url := os.Getenv("DATABASE_URL")
 	var failoverURLs string
-	if empty := strings.Trim(dsn, space) == ""; empty || dsn == url {
+	empty := dsn.Empty(text)
+	if empty || text == url {
 		failoverURLs = os.Getenv("DATABASE_FAILOVER_URLS")
-		if empty && url != "" {
-			c, err := parseWith(url, failoverURLs)
-			if err != nil {
-				return nil, fmt.Errorf("DATABASE_URL: %w", err)
-			}
-			return c, nil
-		}
 	}
-	return parseWith(dsn, failoverURLs)
+	if empty && url != "" {
+		c, servers, err = parseWith(url, failoverURLs)
+		if err != nil {
+			err = fmt.Errorf("DATABASE_URL: %w", err)
+		}
+	} else {
+		c, servers, err = parseWith(text, failoverURLs)
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("managedpg: %w", err)
+	}
+	return c, servers, nil
 }
 
-func parseWith(dsn, failoverURLs string) (*Config, error) {
-	given, err := split(dsn, false)
+func parseWith(text, failoverURLs string) (*Config, []dsn.Endpoint, error) {
+	given, err := reader.Split(text, false)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	if base, ok := given.value("base_driver"); base == "pq" || !ok && os.Getenv("DB_BASE_DRIVER") == "pq" {
-		if given, err = split(dsn, true); err != nil {
-			return nil, err
+	if base, ok := given.Value("base_driver"); base == "pq" || !ok && os.Getenv("DB_BASE_DRIVER") == "pq" {
+		if given, err = reader.Split(text, true); err != nil {
+			return nil, nil, err
 		}
 	}
 	service, err := serviceSettings(given)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 
-	c := &Config{base: &settings{}}
+	c := &Config{base: &dsn.Settings{}}
 	origins := map[string]string{} // by key, for those that were given
 	origin := func(key string) string {
 		if o, ok := origins[key]; ok {
@@ -66,27 +70,27 @@ func parseWith(dsn, failoverURLs string) (*Config, error) {
 	for _, k := range keys {
 		k.set(c, k.def)
 		for _, v := range k.given(given, service, failoverURLs) {
-			origins[k.name] = v.key
+			origins[k.name] = v.Key
 			if k.needsPool && c.PoolSize == 0 {
-				if origins["pool_size"] == "pool_size" && v.key != k.name {
+				if origins["pool_size"] == "pool_size" && v.Key != k.name {
 					continue // pool_size=none in the DSN puts the environment's pool out of force
 				}
-				return nil, badValue(v.key, v.value, needsPoolSize)
+				return nil, nil, dsn.BadValue(v.Key, v.Value, needsPoolSize)
 			}
-			if !k.set(c, v.value) {
-				return nil, badValue(v.key, v.value, k.want)
+			if !k.set(c, v.Value) {
+				return nil, nil, dsn.BadValue(v.Key, v.Value, k.want)
 			}
 		}
 	}
 
 	for _, own := range given {
-		if keyNamed(own.key) == nil {
+		if keyNamed(own.Key) == nil {
 			*c.base = append(*c.base, own)
 		}
 	}
 	endpoints, err := c.endpointsFrom(origin("failover_urls"))
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	for _, k := range keys {
 		if _, ok := origins[k.name]; !ok && len(endpoints) > 1 && k.several != "" {
@@ -94,32 +98,32 @@ func parseWith(dsn, failoverURLs string) (*Config, error) {
 		}
 	}
 	if c.PoolName == "" {
-		c.PoolName = endpoints[0].name
+		c.PoolName = endpoints[0].Name
 	}
 	if err := c.check(origin); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return c, nil
+	return c, endpoints, nil
 }
 
 // given are the values that a key was given, and where (a key or variable): in the DSN, else in the service, else in
 // the environment. Only a list has more than one.
-func (k *key) given(dsn, service settings, failoverURLs string) settings {
-	var values settings
-	for _, own := range dsn {
-		if own.key == k.name {
+func (k *key) given(inDSN, service dsn.Settings, failoverURLs string) dsn.Settings {
+	var values dsn.Settings
+	for _, own := range inDSN {
+		if own.Key == k.name {
 			values = append(values, own)
 		}
 	}
 	if len(values) > 0 {
 		return values
 	}
-	if v, ok := service.value(k.name); ok {
-		return settings{{k.name, v}}
+	if v, ok := service.Value(k.name); ok {
+		return dsn.Settings{{Key: k.name, Value: v}}
 	}
 	if k.list {
 		if failoverURLs != "" {
-			return settings{{"DATABASE_FAILOVER_URLS", failoverURLs}}
+			return dsn.Settings{{Key: "DATABASE_FAILOVER_URLS", Value: failoverURLs}}
 		}
 		return nil
 	}
@@ -128,7 +132,7 @@ func (k *key) given(dsn, service settings, failoverURLs string) settings {
 			continue
 		}
 		if v := os.Getenv(variable); v != "" {
-			return settings{{variable, v}}
+			return dsn.Settings{{Key: variable, Value: v}}
 		}
 	}
 	return nil

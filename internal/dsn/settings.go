@@ -1,31 +1,36 @@
-package managedpg
+package dsn
 
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
 )
 
-// setting is one key of a DSN and its value, decoded.
-type setting struct{ key, value string }
+// Setting is one key of a DSN and its value, decoded.
+type Setting struct{ Key, Value string }
 
-// settings is a DSN taken apart. Of a repeated key there is only the last, as in libpq, but for failover_urls.
-type settings []setting
+// Settings is a DSN taken apart. Of a repeated key there is only the last, as in libpq, but for the Reader's Lists.
+type Settings []Setting
 
-const redactedValue = "xxxxx"
+// Hidden stands for a value that isn't shown.
+const Hidden = "xxxxx"
 
 const space = " \t\n\r\v\f" // libpq's isspace
+
+// Empty says that a DSN says nothing.
+func Empty(dsn string) bool { return strings.Trim(dsn, space) == "" }
 
 func isURL(dsn string) bool {
 	return strings.HasPrefix(dsn, "postgres://") || strings.HasPrefix(dsn, "postgresql://")
 }
 
-// split takes a DSN of either form apart. asPq reads a URL's query as lib/pq does, where it differs from libpq and pgx:
+// Split takes a DSN of either form apart. asPq reads a URL's query as lib/pq does, where it differs from libpq and pgx:
 // a plus is a space, and an empty value is no value. Its errors say what is wrong and where, never what it reads there:
 // in a DSN that can't be taken apart, anything may be the password.
-func split(dsn string, asPq bool) (settings, error) {
+func (r Reader) Split(dsn string, asPq bool) (Settings, error) {
 	if i := strings.IndexByte(dsn, 0); i >= 0 {
 		return nil, fmt.Errorf("a NUL byte at position %d of the DSN", i+1)
 	}
@@ -33,14 +38,14 @@ func split(dsn string, asPq bool) (settings, error) {
 		return nil, errors.New("the DSN is not valid UTF-8")
 	}
 	if isURL(dsn) {
-		return splitURL(dsn, asPq)
+		return r.splitURL(dsn, asPq)
 	}
-	return splitKeywords(dsn)
+	return r.splitKeywords(dsn)
 }
 
 // splitKeywords follows libpq's conninfo_parse.
-func splitKeywords(dsn string) (settings, error) {
-	var s settings
+func (r Reader) splitKeywords(dsn string) (Settings, error) {
+	var s Settings
 	position := func(rest string) int { return len(dsn) - len(rest) + 1 }
 	for rest := strings.TrimLeft(dsn, space); rest != ""; rest = strings.TrimLeft(rest, space) {
 		end := strings.IndexAny(rest, "="+space)
@@ -67,7 +72,7 @@ func splitKeywords(dsn string) (settings, error) {
 			return nil, fmt.Errorf("the quote at position %d of the DSN is not closed", at)
 		}
 		rest = rest[n:]
-		if err := s.add(name, value); err != nil {
+		if err := r.add(&s, name, value); err != nil {
 			return nil, err
 		}
 	}
@@ -96,11 +101,11 @@ func unescape(text string, quoted bool) (value string, n int, closed bool) {
 
 // splitURL follows libpq's conninfo_uri_parse_options, as pgx does, and is stricter where a password that was not
 // percent-encoded would end up in a host, port or database name.
-func splitURL(dsn string, asPq bool) (settings, error) {
+func (r Reader) splitURL(dsn string, asPq bool) (Settings, error) {
 	if i := strings.IndexFunc(dsn, unicode.IsControl); i >= 0 {
 		return nil, fmt.Errorf("a control character or line break at position %d of the URL", i+1)
 	}
-	var s settings
+	var s Settings
 	_, rest, _ := strings.Cut(dsn, "://")
 
 	if i := strings.IndexAny(rest, "@/"); i >= 0 && rest[i] == '@' {
@@ -109,10 +114,10 @@ func splitURL(dsn string, asPq bool) (settings, error) {
 		if strings.Contains(user, "?") {
 			return nil, errors.New("a ? in the user name of the URL: write it %3F, and an @ anywhere after the host %40")
 		}
-		if err := s.addDecoded("user", user, true); err != nil {
+		if err := r.addDecoded(&s, "user", user, true); err != nil {
 			return nil, err
 		}
-		if err := s.addDecoded("password", password, true); err != nil {
+		if err := r.addDecoded(&s, "password", password, true); err != nil {
 			return nil, err
 		}
 	}
@@ -121,10 +126,10 @@ func splitURL(dsn string, asPq bool) (settings, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.addDecoded("host", hosts, true); err != nil {
+	if err := r.addDecoded(&s, "host", hosts, true); err != nil {
 		return nil, err
 	}
-	if err := s.addDecoded("port", ports, true); err != nil {
+	if err := r.addDecoded(&s, "port", ports, true); err != nil {
 		return nil, err
 	}
 
@@ -133,7 +138,7 @@ func splitURL(dsn string, asPq bool) (settings, error) {
 	if strings.Contains(path, "@") {
 		return nil, errors.New("an @ in the database name of the URL: write it %40, and a / in the password %2F")
 	}
-	if err := s.addDecoded("dbname", path, true); err != nil {
+	if err := r.addDecoded(&s, "dbname", path, true); err != nil {
 		return nil, err
 	}
 
@@ -143,7 +148,7 @@ func splitURL(dsn string, asPq bool) (settings, error) {
 		if strings.Count(pair, "=") != 1 {
 			return nil, fmt.Errorf("parameter %d of the URL's query: want key=value (in a value & is written %%26, and = %%3D)", i)
 		}
-		if err := s.addQuery(pair, asPq); err != nil {
+		if err := r.addQuery(&s, pair, asPq); err != nil {
 			return nil, fmt.Errorf("parameter %d of the URL's query: %w", i, err)
 		}
 	}
@@ -181,7 +186,7 @@ func splitHosts(authority string) (hosts, ports, rest string, err error) {
 }
 
 // addQuery reads one key=value of a URL's query.
-func (s *settings) addQuery(pair string, asPq bool) error {
+func (r Reader) addQuery(s *Settings, pair string, asPq bool) error {
 	name, value, _ := strings.Cut(pair, "=")
 	name, err := decode(name)
 	if err != nil || !isKey(name) {
@@ -189,17 +194,17 @@ func (s *settings) addQuery(pair string, asPq bool) error {
 	}
 	if asPq {
 		value = strings.ReplaceAll(value, "+", "%20")
-		if value == "" && keyNamed(name) == nil {
+		if value == "" && !slices.Contains(r.Own, name) {
 			return nil
 		}
 	}
 	if name == "ssl" && value == "true" { // JDBC's spelling, which libpq takes too
 		name, value = "sslmode", "require"
 	}
-	return s.addDecoded(name, value, false)
+	return r.addDecoded(s, name, value, false)
 }
 
-func (s *settings) addDecoded(name, value string, skipEmpty bool) error {
+func (r Reader) addDecoded(s *Settings, name, value string, skipEmpty bool) error {
 	value, err := decode(value)
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
@@ -207,7 +212,7 @@ func (s *settings) addDecoded(name, value string, skipEmpty bool) error {
 	if value == "" && skipEmpty {
 		return nil
 	}
-	return s.add(name, value)
+	return r.add(s, name, value)
 }
 
 // decode follows libpq's conninfo_uri_decode.
@@ -257,7 +262,7 @@ func isKey(name string) bool {
 }
 
 // add keeps the last of a repeated key.
-func (s *settings) add(name, value string) error {
+func (r Reader) add(s *Settings, name, value string) error {
 	if name == "database" { // as pgx and lib/pq allow
 		name = "dbname"
 	}
@@ -271,7 +276,7 @@ func (s *settings) add(name, value string) error {
 	case "host":
 		for h := range strings.SplitSeq(value, ",") {
 			if strings.HasPrefix(h, "[") {
-				return badValue("host", h, "an IPv6 address without brackets")
+				return BadValue("host", h, "an IPv6 address without brackets")
 			}
 			if strings.Contains(h, "://") || strings.LastIndexByte(h, '@') > 0 {
 				return errors.New("host holds a URL or a user name: a DSN that is a URL goes in place of the whole")
@@ -287,69 +292,69 @@ func (s *settings) add(name, value string) error {
 			if p == "" {
 				ports[i] = defaultPort
 			} else if !isPort(p) {
-				return badValue("port", p, "a number from 1 to 65535")
+				return BadValue("port", p, "a number from 1 to 65535")
 			}
 		}
 		value = strings.Join(ports, ",")
 	}
-	if k := keyNamed(name); k == nil || !k.list {
+	if !slices.Contains(r.Lists, name) {
 		for i := range *s {
-			if (*s)[i].key == name {
-				(*s)[i].value = value
+			if (*s)[i].Key == name {
+				(*s)[i].Value = value
 				return nil
 			}
 		}
 	}
-	*s = append(*s, setting{name, value})
+	*s = append(*s, Setting{name, value})
 	return nil
 }
 
-// value is that of the last setting of that key.
-func (s settings) value(name string) (string, bool) {
+// Value is that of the last setting of that key.
+func (s Settings) Value(name string) (string, bool) {
 	for i := len(s) - 1; i >= 0; i-- {
-		if s[i].key == name {
-			return s[i].value, true
+		if s[i].Key == name {
+			return s[i].Value, true
 		}
 	}
 	return "", false
 }
 
-// with is a copy in which the given settings stand in place of those of the same key.
-func (s settings) with(others ...setting) settings {
-	var r settings
+// With is a copy in which the given settings stand in place of those of the same key.
+func (s Settings) With(others ...Setting) Settings {
+	var r Settings
 	for _, own := range s {
-		if _, ok := settings(others).value(own.key); !ok {
+		if _, ok := Settings(others).Value(own.Key); !ok {
 			r = append(r, own)
 		}
 	}
 	return append(r, others...)
 }
 
-// redacted is a copy that shows only the values which are known to hold no secret.
-func (s settings) redacted() settings {
-	r := make(settings, len(s))
+// Redacted is a copy that shows only the values which are known to hold no secret.
+func (s Settings) Redacted() Settings {
+	r := make(Settings, len(s))
 	for i, own := range s {
-		if r[i] = own; baseKeys[own.key]&harmless == 0 {
-			r[i].value = redactedValue
+		if r[i] = own; baseKeys[own.Key]&harmless == 0 {
+			r[i].Value = Hidden
 		}
 	}
 	return r
 }
 
 // String is the DSN in key=value form.
-func (s settings) String() string {
+func (s Settings) String() string {
 	var b strings.Builder
 	for i, own := range s {
 		if i > 0 {
 			b.WriteByte(' ')
 		}
-		b.WriteString(own.key + "=" + quote(own.value))
+		b.WriteString(own.Key + "=" + Quote(own.Value))
 	}
 	return b.String()
 }
 
-// quote writes a value as libpq reads it back.
-func quote(value string) string {
+// Quote writes a value as libpq reads it back.
+func Quote(value string) string {
 	plain := func(r rune) bool {
 		return unicode.IsLetter(r) || unicode.IsDigit(r) || strings.ContainsRune("_.,:/+-@%#[]", r)
 	}
@@ -359,8 +364,8 @@ func quote(value string) string {
 	return "'" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(value) + "'"
 }
 
-// splitURLs splits a list of DSNs at the commas before a URL: within one a comma separates its hosts.
-func splitURLs(list string) []string {
+// SplitList splits a list of DSNs at the commas before a URL: within one a comma separates its hosts.
+func SplitList(list string) []string {
 	var dsns []string
 	from := 0
 	for i := range len(list) + 1 {
