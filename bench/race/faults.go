@@ -26,9 +26,9 @@ func faults(resetting time.Duration) []fault {
 		{
 			name:  "kill and promotion",
 			about: "kill -9 of the primary, then its synchronous standby is promoted; times are from when that accepts writes.",
-			start: replicated, moves: true, watch: 2 * time.Second, mend: (*pair).swap,
+			start: replicated, moves: true, watch: 2 * time.Second, mend: (*pair).Swap,
 			strike: func(p *pair) (time.Time, func() error, error) {
-				err := errors.Join(p.a.Kill(), p.b.Promote())
+				err := errors.Join(p.A.Kill(), p.B.Promote())
 				return time.Now(), nothing, err
 			},
 		},
@@ -36,7 +36,7 @@ func faults(resetting time.Duration) []fault {
 			name:  "freeze",
 			about: "SIGSTOP of the first of two independent servers, target_session_attrs=any.",
 			start: independent, moves: true, watch: 7 * time.Second,
-			strike: func(p *pair) (time.Time, func() error, error) { return time.Now(), p.a.Thaw, p.a.Freeze() },
+			strike: func(p *pair) (time.Time, func() error, error) { return time.Now(), p.A.Thaw, p.A.Freeze() },
 		},
 		{
 			name:  "SYN black hole",
@@ -44,7 +44,7 @@ func faults(resetting time.Duration) []fault {
 			start: independent, moves: true, watch: 7 * time.Second,
 			strike: func(p *pair) (since time.Time, revive func() error, err error) {
 				since = time.Now()
-				revive, err = p.a.BlackHole()
+				revive, err = p.A.BlackHole()
 				return since, revive, err
 			},
 		},
@@ -52,7 +52,7 @@ func faults(resetting time.Duration) []fault {
 			name:  "all backends terminated",
 			about: fmt.Sprintf("Every session of the primary is terminated, every %v for 2 s; times are from the last time.", every),
 			start: replicated, watch: 2 * time.Second,
-			strike: repeatedly(2*time.Second, func(p *pair) error { return p.a.Exec(terminate) }),
+			strike: repeatedly(2*time.Second, func(p *pair) error { return p.A.Exec(terminate) }),
 		},
 		{
 			name: fmt.Sprintf("%.0f s of resets", resetting.Seconds()),
@@ -111,7 +111,7 @@ func (f *fault) race(p *pair, s *subject) (outcome, error) {
 	}
 	calls := l.finish()
 	if f.moves {
-		e.to = p.b.Port()
+		e.to = p.B.Port()
 	}
 	found, err := f.inserted(p)
 	if err != nil {
@@ -127,12 +127,12 @@ func (f *fault) race(p *pair, s *subject) (outcome, error) {
 // inserted reads the rows where they are when the fault is over.
 func (f *fault) inserted(p *pair) (rows, error) {
 	switch {
-	case !p.same:
+	case !p.Same:
 		time.Sleep(200 * time.Millisecond) // what hung goes on
-		return inserted(p.a, p.b)
+		return inserted(p.A, p.B)
 	case f.moves:
-		return inserted(p.b)
+		return inserted(p.B)
 	default:
-		return inserted(p.a)
+		return inserted(p.A)
 	}
 }

@@ -13,8 +13,7 @@ import (
 
 // pair is two servers: the one that is named first, and the other.
 type pair struct {
-	a, b    *pgtest.Cluster
-	same    bool     // b replicates a: what is on both is one row
+	*pgtest.Pair
 	proxies []*proxy // before each of the two; none: clients come to the servers themselves
 }
 
@@ -22,32 +21,14 @@ var conf = pgtest.Conf("max_connections=60") // a short queue is soon full
 
 // independent are two servers that know nothing of each other.
 func independent() (*pair, error) {
-	a, err := pgtest.New(conf)
-	if err != nil {
-		return nil, err
-	}
-	b, err := pgtest.New(conf, pgtest.OwnSystem())
-	if err != nil {
-		return nil, errors.Join(err, a.Close())
-	}
-	return &pair{a: a, b: b}, nil
+	p, err := pgtest.Independent(conf)
+	return &pair{Pair: p}, err
 }
 
 // replicated are a primary and its synchronous standby: what was told as done is on both.
 func replicated() (*pair, error) {
-	a, err := pgtest.New(conf)
-	if err != nil {
-		return nil, err
-	}
-	b, err := a.Standby()
-	if err != nil {
-		return nil, errors.Join(err, a.Close())
-	}
-	p := &pair{a: a, b: b, same: true}
-	if err := p.synchronous(); err != nil {
-		return nil, errors.Join(err, p.close())
-	}
-	return p, nil
+	p, err := pgtest.Replicated(conf)
+	return &pair{Pair: p}, err
 }
 
 // proxied are replicated servers behind a proxy each.
@@ -56,7 +37,7 @@ func proxied() (*pair, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, c := range []*pgtest.Cluster{p.a, p.b} {
+	for _, c := range []*pgtest.Cluster{p.A, p.B} {
 		before, err := newProxy(c.Addr())
 		if err != nil {
 			return nil, errors.Join(err, p.close())
@@ -66,35 +47,21 @@ func proxied() (*pair, error) {
 	return p, nil
 }
 
-// synchronous makes a wait for b. It is said after b was made, so that b, once promoted, waits for nobody.
-func (p *pair) synchronous() error {
-	return p.a.Exec("ALTER SYSTEM SET synchronous_standby_names = '"+p.b.Name()+"'", "SELECT pg_reload_conf()")
-}
-
-// swap makes a standby of the server that was lost.
-func (p *pair) swap() error {
-	p.a, p.b = p.b, p.a
-	if err := p.b.RejoinAsStandby(p.a); err != nil {
-		return err
-	}
-	return p.synchronous()
-}
-
 func (p *pair) close() error {
 	for _, before := range p.proxies {
 		before.close()
 	}
-	return errors.Join(p.a.Close(), p.b.Close())
+	return p.Pair.Close()
 }
 
 // dsn names both as pgx, lib/pq and managedpg all read it.
 func (p *pair) dsn() string {
-	portA, portB := p.a.Port(), p.b.Port()
+	portA, portB := p.A.Port(), p.B.Port()
 	if p.proxies != nil {
 		portA, portB = p.proxies[0].port(), p.proxies[1].port()
 	}
 	attrs := "any"
-	if p.same {
+	if p.Same {
 		attrs = "read-write"
 	}
 	return fmt.Sprintf("host=127.0.0.1,127.0.0.1 port=%d,%d user=postgres dbname=postgres sslmode=disable target_session_attrs=%s",
@@ -112,10 +79,10 @@ func (p *pair) empty() error {
 }
 
 func (p *pair) writers() []*pgtest.Cluster {
-	if p.same {
-		return []*pgtest.Cluster{p.a}
+	if p.Same {
+		return []*pgtest.Cluster{p.A}
 	}
-	return []*pgtest.Cluster{p.a, p.b}
+	return []*pgtest.Cluster{p.A, p.B}
 }
 
 // rows are the ports of the servers that inserted each id, once for each row.

@@ -103,7 +103,7 @@ func repeat(s scenario, with setup, n int, each func(int, []outcome)) ([]*row, e
 	if err != nil {
 		return nil, err
 	}
-	defer p.close()
+	defer p.Close()
 	var rows []*row
 	for rep := range n {
 		outcomes, err := s.run(p, with)

@@ -24,12 +24,12 @@ var scenarios = []scenario{
 		"1 kill and promotion",
 		"kill -9 of the primary, then its standby is promoted. Bounds: errors <= statements in flight; every other call succeeds; " +
 			"median to the first success <= 60 ms after the standby accepts writes.",
-		replicated, promotion, (*pair).swap,
+		replicated, promotion, (*pair).Swap,
 	},
 	{
 		"2 kill, independent servers",
 		"target_session_attrs=any, kill -9 of the first. Bounds: errors <= statements in flight; median to the first success <= 25 ms.",
-		independent, independentKill, func(p *pair) error { return p.a.Restart() },
+		independent, independentKill, func(p *pair) error { return p.A.Restart() },
 	},
 	{
 		"3a freeze, deadlines",
@@ -76,16 +76,16 @@ func promotion(p *pair, with setup) ([]outcome, error) {
 		return nil, err
 	}
 	fault := time.Now()
-	if err := p.a.Kill(); err != nil {
+	if err := p.A.Kill(); err != nil {
 		return nil, err
 	}
 	killed := time.Now()
-	if err := p.b.Promote(); err != nil {
+	if err := p.B.Promote(); err != nil {
 		return nil, err
 	}
 	writable := time.Now()
 	time.Sleep(coda)
-	o, err := p.judge("promotion", l.finish(), fault, killed, writable, p.b)
+	o, err := p.judge("promotion", l.finish(), fault, killed, writable, p.B)
 	if err != nil {
 		return nil, err
 	}
@@ -105,14 +105,14 @@ func independentKill(p *pair, with setup) ([]outcome, error) {
 		return nil, err
 	}
 	fault := time.Now()
-	if err := p.a.Kill(); err != nil {
+	if err := p.A.Kill(); err != nil {
 		return nil, err
 	}
 	killed := time.Now()
 	time.Sleep(coda)
 	calls := l.finish()
 	// What it inserted is on its disk.
-	if err := p.a.Restart(); err != nil {
+	if err := p.A.Restart(); err != nil {
 		return nil, err
 	}
 	// To kill takes some 20 ms on a busy machine; the first connection that breaks says when it happened.
@@ -122,7 +122,7 @@ func independentKill(p *pair, with setup) ([]outcome, error) {
 			dead = c.end
 		}
 	}
-	o, err := p.judge("independent", calls, fault, killed, dead, p.a, p.b)
+	o, err := p.judge("independent", calls, fault, killed, dead, p.A, p.B)
 	if err != nil {
 		return nil, err
 	}
@@ -145,7 +145,7 @@ func hang(freeze func(*pgtest.Cluster) error, hole func(*pair) error, deadline t
 		}
 		fault := time.Now()
 		if freeze != nil {
-			err = freeze(p.a)
+			err = freeze(p.A)
 		} else {
 			err = hole(p)
 		}
@@ -167,7 +167,7 @@ func hang(freeze func(*pgtest.Cluster) error, hole func(*pair) error, deadline t
 		}
 		time.Sleep(100 * time.Millisecond) // what hung goes on
 		part := "freeze"
-		o, err := p.judge(part, calls, fault, silent, fault, p.a, p.b)
+		o, err := p.judge(part, calls, fault, silent, fault, p.A, p.B)
 		if err != nil {
 			return nil, err
 		}
@@ -194,42 +194,42 @@ func comeback(p *pair, with setup) ([]outcome, error) {
 		return nil, err
 	}
 	fault := time.Now()
-	if err := p.a.Kill(); err != nil {
+	if err := p.A.Kill(); err != nil {
 		return nil, err
 	}
 	killed := time.Now()
-	if err := p.b.Promote(); err != nil {
+	if err := p.B.Promote(); err != nil {
 		return nil, err
 	}
 	writable := time.Now()
 	time.Sleep(coda)
-	if err := p.a.Restart(); err != nil {
+	if err := p.A.Restart(); err != nil {
 		return nil, err
 	}
 	// A write that reached it would wait for its standby for ever.
-	if err := p.a.Exec("ALTER SYSTEM RESET synchronous_standby_names", "SELECT pg_reload_conf()"); err != nil {
+	if err := p.A.Exec("ALTER SYSTEM RESET synchronous_standby_names", "SELECT pg_reload_conf()"); err != nil {
 		return nil, err
 	}
 	returned := time.Now()
 	time.Sleep(1500 * time.Millisecond) // far more than 3 probes
-	reached, err := p.a.QueryString("SELECT count(*) FROM calls")
+	reached, err := p.A.QueryString("SELECT count(*) FROM calls")
 	if err != nil {
 		return nil, err
 	}
-	atKill, err := p.b.QueryString(fmt.Sprintf("SELECT count(*) FROM calls WHERE port = %d", p.a.Port()))
+	atKill, err := p.B.QueryString(fmt.Sprintf("SELECT count(*) FROM calls WHERE port = %d", p.A.Port()))
 	if err != nil {
 		return nil, err
 	}
 	usedA := pool.Failover().IsPrimary
 	rejoining := time.Now()
-	if err := p.a.RejoinAsStandby(p.b); err != nil {
+	if err := p.A.RejoinAsStandby(p.B); err != nil {
 		return nil, err
 	}
 	time.Sleep(1500 * time.Millisecond)
 	usedB := pool.Failover().IsPrimary
 	failbacks := pool.Failover().FailbackCount
 	promoting := time.Now()
-	if err := p.a.Promote(); err != nil {
+	if err := p.A.Promote(); err != nil {
 		return nil, err
 	}
 	again := time.Now()
@@ -237,7 +237,7 @@ func comeback(p *pair, with setup) ([]outcome, error) {
 	after := pool.Failover()
 	calls := l.finish()
 
-	kill, err := p.judge("", calls, fault, killed, writable, p.a, p.b)
+	kill, err := p.judge("", calls, fault, killed, writable, p.A, p.B)
 	if err != nil {
 		return nil, err
 	}
@@ -264,12 +264,12 @@ func comeback(p *pair, with setup) ([]outcome, error) {
 	c := part("c promoted again", promoting, again.Add(time.Hour))
 	c.lost, c.doubled, c.untrue, c.failed = kill.lost, kill.doubled, kill.untrue, append(c.failed, kill.failed...)
 	c.want(after.IsPrimary && after.FailbackCount == 1, "no failback")
-	rows, err := p.inserted(p.a)
+	rows, err := p.inserted(p.A)
 	if err != nil {
 		return nil, err
 	}
 	for _, call := range calls {
-		if call.err == nil && call.end.After(promoting) && rows[call.id][p.a.Port()] == 1 {
+		if call.err == nil && call.end.After(promoting) && rows[call.id][p.A.Port()] == 1 {
 			c.first, c.hasFirst = max(0, call.end.Sub(again)), true
 			break
 		}
@@ -286,10 +286,10 @@ func atLeast(got, want string, extra int) bool {
 }
 
 func mendComeback(p *pair) error {
-	if err := p.b.RejoinAsStandby(p.a); err != nil {
+	if err := p.B.RejoinAsStandby(p.A); err != nil {
 		return err
 	}
-	return p.synchronous()
+	return p.Synchronous()
 }
 
 // judge holds the calls against the rows that are on the servers, and against each other. The fault took place between
@@ -336,7 +336,7 @@ func (p *pair) judge(part string, calls []call, fault, done, since time.Time, on
 			caught[c.worker] = true
 			o.stuck = max(o.stuck, c.took())
 		}
-		if c.err == nil && !o.hasFirst && rows[c.id][p.b.Port()] > 0 {
+		if c.err == nil && !o.hasFirst && rows[c.id][p.B.Port()] > 0 {
 			o.first, o.hasFirst = max(0, c.end.Sub(since)), true
 		}
 	}
@@ -360,7 +360,7 @@ func (p *pair) judge(part string, calls []call, fault, done, since time.Time, on
 				o.slowAgain++
 			}
 		}
-		opened[c.worker] = opened[c.worker] || rows[c.id][p.b.Port()] > 0
+		opened[c.worker] = opened[c.worker] || rows[c.id][p.B.Port()] > 0
 	}
 	o.want(len(before) > 0 && !slices.ContainsFunc(calls, func(c call) bool { return c.end.Before(fault) && c.err != nil }), "errors before the fault")
 	o.want(o.lost == 0, "rows lost")

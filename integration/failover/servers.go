@@ -11,9 +11,8 @@ import (
 
 // pair is two servers: the one that is preferred, and the other.
 type pair struct {
-	a, b *pgtest.Cluster
-	same bool         // one replicates the other: what is on both is one row
-	hole func() error // what ends a's black hole; nil: there is none
+	*pgtest.Pair
+	hole func() error // what ends the first one's black hole; nil: there is none
 }
 
 // A short queue of connections is soon full.
@@ -21,61 +20,22 @@ var conf = pgtest.Conf("max_connections=40")
 
 // independent are two servers that know nothing of each other.
 func independent() (*pair, error) {
-	p := &pair{}
-	var err error
-	if p.a, err = pgtest.New(conf); err != nil {
-		return nil, err
-	}
-	if p.b, err = pgtest.New(conf, pgtest.OwnSystem()); err != nil {
-		p.close()
-		return nil, err
-	}
-	return p, nil
+	p, err := pgtest.Independent(conf)
+	return &pair{Pair: p}, err
 }
 
-// replicated are a primary and its standby.
+// replicated are a primary and its synchronous standby.
 func replicated() (*pair, error) {
-	a, err := pgtest.New(conf)
-	if err != nil {
-		return nil, err
-	}
-	p := &pair{a: a, same: true}
-	if p.b, err = a.Standby(); err != nil {
-		p.close()
-		return nil, err
-	}
-	return p, p.synchronous()
-}
-
-// synchronous makes a wait for b before it acknowledges a commit. It is said with ALTER SYSTEM after b was made, so that
-// b, once promoted, waits for nobody.
-func (p *pair) synchronous() error {
-	return p.a.Exec("ALTER SYSTEM SET synchronous_standby_names = '"+p.b.Name()+"'", "SELECT pg_reload_conf()")
-}
-
-func (p *pair) close() {
-	for _, c := range []*pgtest.Cluster{p.a, p.b} {
-		if c != nil {
-			c.Close()
-		}
-	}
-}
-
-// swap makes a standby of the server that was lost.
-func (p *pair) swap() error {
-	p.a, p.b = p.b, p.a
-	if err := p.b.RejoinAsStandby(p.a); err != nil {
-		return err
-	}
-	return p.synchronous()
+	p, err := pgtest.Replicated(conf)
+	return &pair{Pair: p}, err
 }
 
 // open makes a pool over both, with an empty table to insert into.
 func (p *pair) open(with setup, params ...string) (*sql.DB, error) {
-	on := []*pgtest.Cluster{p.a}
+	on := []*pgtest.Cluster{p.A}
 	for _, param := range params {
 		if param == "target_session_attrs=any" {
-			on = append(on, p.b)
+			on = append(on, p.B)
 		}
 	}
 	for _, c := range on {
@@ -83,8 +43,8 @@ func (p *pair) open(with setup, params ...string) (*sql.DB, error) {
 			return nil, err
 		}
 	}
-	params = append(append(with.params(), "failover_urls="+p.b.DSN()), params...)
-	db, err := sql.Open("managedpg", p.a.DSNFor("postgres", params...))
+	params = append(append(with.params(), "failover_urls="+p.B.DSN()), params...)
+	db, err := sql.Open("managedpg", p.A.DSNFor("postgres", params...))
 	if err == nil {
 		db.SetMaxIdleConns(workers)
 		if with.pool == "present" {
@@ -120,7 +80,7 @@ func (p *pair) inserted(cs ...*pgtest.Cluster) (map[int64]map[int]int, error) {
 				rows[id] = map[int]int{}
 			}
 			for at, times := range by {
-				if p.same {
+				if p.Same {
 					rows[id][at] = max(rows[id][at], times)
 				} else {
 					rows[id][at] += times
@@ -133,7 +93,7 @@ func (p *pair) inserted(cs ...*pgtest.Cluster) (map[int64]map[int]int, error) {
 
 // blackHole makes the first server's address swallow SYNs.
 func (p *pair) blackHole() (err error) {
-	p.hole, err = p.a.BlackHole()
+	p.hole, err = p.A.BlackHole()
 	return err
 }
 
@@ -141,7 +101,7 @@ func (p *pair) blackHole() (err error) {
 func thaw(p *pair) error {
 	undo := p.hole
 	if undo == nil {
-		return p.a.Thaw()
+		return p.A.Thaw()
 	}
 	p.hole = nil
 	return undo()

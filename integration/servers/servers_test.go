@@ -154,16 +154,15 @@ func freePort(t *testing.T) string {
 // pair is a primary with a synchronous standby, so that no write that was acknowledged is lost with the primary.
 func pair(t *testing.T) (primary, standby *pgtest.Cluster) {
 	t.Helper()
-	primary = pgtest.Start(t, pgtest.Conf("synchronous_standby_names=*"))
-	standby, err := primary.Standby(pgtest.Conf("synchronous_standby_names="))
+	p, err := pgtest.Replicated()
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { standby.Close() })
-	if err := primary.Exec("CREATE TABLE written (id int)"); err != nil {
+	t.Cleanup(func() { _ = p.Close() })
+	if err := p.A.Exec("CREATE TABLE written (id int)"); err != nil {
 		t.Fatal(err)
 	}
-	return primary, standby
+	return p.A, p.B
 }
 
 // open opens a pool that is closed with the test.
