@@ -1,4 +1,4 @@
-// Package pool_test is about the pool's policies, limits and figures, through sql.Open.
+// Package pool_test is about the pool through sql.Open: how connections are made, with the user's hooks, policies, limits and figures.
 package pool_test
 
 import (

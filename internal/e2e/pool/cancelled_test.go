@@ -1,4 +1,4 @@
-package connect_test
+package pool_test
 
 import (
 	"context"
