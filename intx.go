@@ -16,6 +16,7 @@ import (
 
 	"github.com/managedpg/managedpg/conn"
 	"github.com/managedpg/managedpg/failover"
+	"github.com/managedpg/managedpg/internal/sqlstate"
 )
 
 // TxOptions are InTx's. Nil stands for the defaults.
@@ -201,7 +202,7 @@ func commit(ctx context.Context, tx *sql.Tx, attempt *conn.Attempt) (again bool,
 	switch {
 	case errors.Is(err, sql.ErrTxDone) && ctx.Err() != nil:
 		return false, ctx.Err()
-	case errors.Is(err, sql.ErrTxDone), errors.Is(err, conn.ErrDeparted), s.Departed && sqlState(err) == "" && !isLost(err):
+	case errors.Is(err, sql.ErrTxDone), errors.Is(err, conn.ErrDeparted), s.Departed && sqlstate.Of(err) == "" && !isLost(err):
 		return false, errDeparted
 	case errors.Is(err, pgx.ErrTxCommitRollback), errors.Is(err, pq.ErrInFailedTransaction):
 		if s.Failed == nil {
@@ -245,12 +246,6 @@ func resolve(ctx context.Context, unknown error) (again bool, err error) {
 	}
 }
 
-// SQLSTATEs of PostgreSQL's appendix A after which the transaction may fare better another time.
-const (
-	codeSerializationFailure = "40001"
-	codeDeadlockDetected     = "40P01"
-)
-
 // leftNothing says that an error is one of those after which fn may run again, if it is that of the transaction.
 func leftNothing(err error) bool {
 	switch {
@@ -259,8 +254,8 @@ func leftNothing(err error) bool {
 	case errors.Is(err, ErrTxLost):
 		return true
 	}
-	code := sqlState(err)
-	return code == codeSerializationFailure || code == codeDeadlockDetected
+	code := sqlstate.Of(err)
+	return code == sqlstate.SerializationFailure || code == sqlstate.DeadlockDetected
 }
 
 // metNobody says that BEGIN found no server, or lost it, and hasn't waited for one yet.
@@ -281,14 +276,6 @@ func ofConnection(err error) bool {
 func isLost(err error) bool {
 	var lost *conn.LostError
 	return errors.As(err, &lost)
-}
-
-func sqlState(err error) string {
-	var answer interface{ SQLState() string }
-	if !errors.As(err, &answer) {
-		return ""
-	}
-	return answer.SQLState()
 }
 
 // The wait before a retry doubles from firstPause, up to longestPause, and is shortened by a random half, so that those

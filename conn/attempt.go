@@ -6,6 +6,8 @@ import (
 	"errors"
 	"sync"
 	"sync/atomic"
+
+	"github.com/managedpg/managedpg/internal/sqlstate"
 )
 
 // Attempt is what this package tells managedpg.InTx of a transaction, beyond what a sql.Tx tells: whether it is still the
@@ -108,7 +110,7 @@ func (a *Attempt) ran(query string, told error) {
 		case told == nil || told == driver.ErrSkip:
 		case errors.Is(told, ErrOutcomeUnknown):
 			s.Doubt = told
-		case s.Failed == nil && sqlState(told) != "":
+		case s.Failed == nil && sqlstate.Of(told) != "":
 			s.Failed = told
 		}
 	})

@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/managedpg/managedpg/internal/sqlstate"
 	"github.com/managedpg/managedpg/stats"
 )
 
@@ -166,7 +167,7 @@ func (ph *physical) settle(ctx context.Context) error {
 	}
 	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeLimit)
 	defer cancel()
-	if err := ph.roundTrip(limit); err != nil && sqlState(err) != codeQueryCanceled {
+	if err := ph.roundTrip(limit); err != nil && sqlstate.Of(err) != sqlstate.QueryCanceled {
 		ph.kill(err)
 	}
 	return nil

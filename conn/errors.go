@@ -7,9 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/lib/pq"
-
 	"github.com/managedpg/managedpg/leak"
 )
 
@@ -24,17 +21,6 @@ var (
 	// ErrOutcomeUnknown: the connection was lost after the statement had been sent and before it was answered: it ran
 	// or it did not. See [LostError].
 	ErrOutcomeUnknown = errors.New("managedpg: outcome unknown")
-)
-
-// SQLSTATEs of PostgreSQL's appendix A that decide something here.
-const (
-	codeQueryCanceled       = "57014"
-	codeReadOnly            = "25006" // read_only_sql_transaction: no news in a READ ONLY transaction
-	codeFeatureNotSupported = "0A000" // "cached plan must not change result type"
-	codeInvalidStatement    = "26000" // invalid_sql_statement_name: the prepared statement is gone
-
-	codeIdleSessionTimeout       = "57P05" // idle_session_timeout
-	codeIdleInTransactionTimeout = "25P03" // idle_in_transaction_session_timeout
 )
 
 // LostError is a connection lost while it had work of ours: errors.Is finds ErrTxLost or ErrOutcomeUnknown in it, and
@@ -133,48 +119,5 @@ func quiet(err, cause error) error {
 		return cause
 	default:
 		return errors.New(strings.TrimPrefix(err.Error(), "driver: "))
-	}
-}
-
-// sqlState is the SQLSTATE of a server's answer, "" if err holds none.
-func sqlState(err error) string {
-	var s interface{ SQLState() string }
-	if !errors.As(err, &s) {
-		return ""
-	}
-	return s.SQLState()
-}
-
-// endsSession says whether the server's answer ended the session: by its severity, and where that is in the server's
-// language by its SQLSTATE: those of appendix A's shutdowns and of the timeouts of sessions and transactions.
-func endsSession(err error) bool {
-	switch severity(err) {
-	case "ERROR":
-		return false
-	case "FATAL", "PANIC":
-		return true
-	}
-	switch sqlState(err) {
-	case "57P01", "57P02", "57P03", "57P04", "57P05", "25P03", "25P04":
-		return true
-	default:
-		return false
-	}
-}
-
-// severity is the severity of a server's answer: "ERROR" leaves the session alive, "FATAL" and "PANIC" end it. lib/pq
-// knows it in the server's language only (lc_messages).
-func severity(err error) string {
-	var pgErr *pgconn.PgError
-	var pqErr *pq.Error
-	switch {
-	case errors.As(err, &pgErr) && pgErr.SeverityUnlocalized != "":
-		return pgErr.SeverityUnlocalized
-	case errors.As(err, &pgErr):
-		return pgErr.Severity
-	case errors.As(err, &pqErr):
-		return pqErr.Severity
-	default:
-		return ""
 	}
 }

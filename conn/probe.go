@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/stdlib"
+
+	"github.com/managedpg/managedpg/internal/sqlstate"
 )
 
 // Server is what a connection tells of the server behind it. What it can't tell is left zero.
@@ -83,23 +85,13 @@ func ask(ctx context.Context, base driver.Conn, sock *socket, from *int) (Server
 			return s, nil
 		case ctx.Err() != nil:
 			return Server{}, ctx.Err()
-		case severity(err) == "ERROR" && lacks(sqlState(err)) && *from < len(questions)-1:
+		case sqlstate.Severity(err) == "ERROR" && sqlstate.Lacks(sqlstate.Of(err)) && *from < len(questions)-1:
 			*from++
-		case severity(err) == "ERROR" && again: // a statement_timeout, a recovery conflict
+		case sqlstate.Severity(err) == "ERROR" && again: // a statement_timeout, a recovery conflict
 			again = false
 		default:
 			return Server{}, err
 		}
-	}
-}
-
-// lacks says of a SQLSTATE that the server has no such function, or not for us: that will not change.
-func lacks(code string) bool {
-	switch code[:min(2, len(code))] {
-	case "42", "0A", "3F": // syntax error or access rule violation, feature not supported, invalid schema name
-		return true
-	default:
-		return false
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/managedpg/managedpg/internal/sqlstate"
 )
 
 // What became of a COMMIT that was sent and not answered can be asked of the server, if one knows the transaction's id and
@@ -73,11 +75,6 @@ const (
 		WHERE pid = pg_catalog.pg_backend_pid()), pg_catalog.current_setting('synchronous_standby_names')`
 )
 
-const (
-	codeInvalidParameter    = "22023" // of pg_xact_status: the id was not given out yet
-	codeInFailedTransaction = "25P02"
-)
-
 // know asks a session what it is, once, before the first transaction whose outcome may be asked for.
 func (ph *physical) know(ctx context.Context) error {
 	if ph.self != nil && !ph.self.recovering {
@@ -94,7 +91,7 @@ func (ph *physical) know(ctx context.Context) error {
 			ph.self.read(row[1:])
 			return nil
 		}
-		if err != nil && severity(err) != "ERROR" || ctx.Err() != nil {
+		if err != nil && sqlstate.Severity(err) != "ERROR" || ctx.Err() != nil {
 			return err
 		}
 	}
@@ -317,12 +314,12 @@ func (r *resolving) end() {
 func (r *resolving) question(ctx context.Context, w *witness) (finding, error) {
 	status := fmt.Sprintf(r.self.asksStatus, r.xid)
 	row, err := r.ask(ctx, w, "SELECT "+status+asksIdentity+asksStart)
-	future := sqlState(err) == codeInvalidParameter
+	future := sqlstate.Of(err) == sqlstate.InvalidParameter
 	if future {
 		row, err = r.ask(ctx, w, "SELECT ''"+asksIdentity+asksStart)
 	}
 	if err != nil || len(row) != 7 {
-		if severity(err) == "ERROR" || err == nil {
+		if sqlstate.Severity(err) == "ERROR" || err == nil {
 			r.why = fmt.Sprintf("the server doesn't say: %v", err)
 			return passOn, nil
 		}
@@ -376,7 +373,7 @@ func (r *resolving) confirm(ctx context.Context) error {
 		_, err = r.ask(ctx, r.fresh, "SELECT pg_catalog.pg_logical_emit_message(true, 'managedpg', '')::text")
 		r.confirmed = err == nil && !r.fresh.unsure.Load()
 	}
-	if err != nil && severity(err) != "ERROR" {
+	if err != nil && sqlstate.Severity(err) != "ERROR" {
 		r.end()
 	}
 	return err
@@ -392,7 +389,7 @@ func (r *resolving) prod(ctx context.Context, w *witness) error {
 	_, err := r.ask(ctx, w, fmt.Sprintf(`SELECT coalesce(bool_or(pg_catalog.pg_terminate_backend(pid)), false)::text
 		FROM pg_catalog.pg_stat_activity
 		WHERE pid = %d AND backend_xid::text = '%d' AND state LIKE 'idle in transaction%%'`, r.self.pid, uint32(r.xid)))
-	if severity(err) == "ERROR" {
+	if sqlstate.Severity(err) == "ERROR" {
 		return nil // not allowed
 	}
 	return err

@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/managedpg/managedpg/internal/sqlstate"
 )
 
 // socket is the network connection under a base driver's connection. It counts what the base writes, remembers the
@@ -131,7 +133,7 @@ func isIdleTimeout(b []byte) bool {
 		switch string(field) {
 		case "VFATAL":
 			fatal = true
-		case "C" + codeIdleSessionTimeout, "C" + codeIdleInTransactionTimeout:
+		case "C" + sqlstate.IdleSessionTimeout, "C" + sqlstate.IdleInTransactionTimeout:
 			idle = true
 		}
 	}

@@ -3,6 +3,8 @@ package conn
 import (
 	"context"
 	"database/sql/driver"
+
+	"github.com/managedpg/managedpg/internal/sqlstate"
 )
 
 // Stmt is a prepared statement of a logical connection. When the driver governs, its base statement stays with the
@@ -82,8 +84,8 @@ func (s *Stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driv
 
 // failed is the verdict, after the statement has left the cache if the server no longer runs it.
 func (s *Stmt) failed(ctx context.Context, ph *physical, before int64, err error) error {
-	switch sqlState(err) {
-	case codeFeatureNotSupported, codeInvalidStatement:
+	switch sqlstate.Of(err) {
+	case sqlstate.FeatureNotSupported, sqlstate.InvalidStatementName:
 		ph.stmts.evict(s.cached)
 	}
 	return s.conn.verdict(ctx, ph, before, statement, s.cached.query, err)

@@ -3,6 +3,8 @@ package conn
 import (
 	"context"
 	"database/sql/driver"
+
+	"github.com/managedpg/managedpg/internal/sqlstate"
 )
 
 // Tx is a transaction that BeginTx began.
@@ -93,7 +95,7 @@ func (t *Tx) ask(ctx context.Context, ph *physical, attempt *Attempt) (*doubt, e
 		return d, nil
 	}
 	if ctx.Err() == nil && ph.answered(err) {
-		if sqlState(err) != codeInFailedTransaction {
+		if sqlstate.Of(err) != sqlstate.InFailedTransaction {
 			attempt.ran("", err)
 		}
 		return nil, nil

@@ -5,6 +5,8 @@ import (
 	"database/sql/driver"
 	"errors"
 	"io"
+
+	"github.com/managedpg/managedpg/internal/sqlstate"
 )
 
 // kind is what a call asks of the server, as far as its loss is concerned.
@@ -85,12 +87,12 @@ func (c *Conn) judge(ctx context.Context, ph *physical, mark int64, what kind, q
 	if ph.idledOut(err) {
 		sent = false
 	}
-	if endsSession(err) && !ph.lost() {
+	if sqlstate.EndsSession(err) && !ph.lost() {
 		ph.kill(err) // lib/pq doesn't know it for the end in other languages than English, and would use the connection again
 	}
 	// An error of the base's own on a connection that goes on (an argument that it can't encode) says nothing of the server.
-	telling := ctxErr != nil || !answered || sqlState(err) != ""
-	if telling && (ph.tx != txReadOnly || sqlState(err) != codeReadOnly) {
+	telling := ctxErr != nil || !answered || sqlstate.Of(err) != ""
+	if telling && (ph.tx != txReadOnly || sqlstate.Of(err) != sqlstate.ReadOnly) {
 		c.pool.callFailed(ctx, ph, err)
 	}
 	if ctxErr != nil && !ph.lost() && errors.Is(err, driver.ErrBadConn) {
@@ -103,7 +105,7 @@ func (c *Conn) judge(ctx context.Context, ph *physical, mark int64, what kind, q
 		if what == statement && ph.pgx == nil && touchesTx(query) && hasTxVerb(query) {
 			ph.tx = txUnclear
 		}
-		if ctxErr != nil && sqlState(err) == codeQueryCanceled && !errors.Is(err, ctxErr) {
+		if ctxErr != nil && sqlstate.Of(err) == sqlstate.QueryCanceled && !errors.Is(err, ctxErr) {
 			ph.cancelled = true
 			return &endedError{err, ctxErr}
 		}
@@ -150,9 +152,9 @@ func (ph *physical) busy() bool { return ph.pgx != nil && ph.pgx.Conn().PgConn()
 // command, and the last time right after one has arrived and before it runs (PostgresMain in postgres.c, steps 3 to 5). With
 // FATAL, as an error of that SQLSTATE can be raised by a statement too. lib/pq keeps a FATAL error to itself, but the socket saw it.
 func (ph *physical) idledOut(err error) bool {
-	switch sqlState(err) {
-	case codeIdleSessionTimeout, codeIdleInTransactionTimeout:
-		return severity(err) == "FATAL"
+	switch sqlstate.Of(err) {
+	case sqlstate.IdleSessionTimeout, sqlstate.IdleInTransactionTimeout:
+		return sqlstate.Severity(err) == "FATAL"
 	default:
 		return ph.sock != nil && ph.sock.idled.Load()
 	}
@@ -161,10 +163,10 @@ func (ph *physical) idledOut(err error) bool {
 // answered says whether the call came to its end: the server said ERROR, or it didn't get as far as the server, and the
 // session goes on.
 func (ph *physical) answered(err error) bool {
-	if severity(err) == "ERROR" {
+	if sqlstate.Severity(err) == "ERROR" {
 		return true
 	}
-	return !endsSession(err) && !ph.lost() && !errors.Is(err, driver.ErrBadConn) && !ph.ended(err)
+	return !sqlstate.EndsSession(err) && !ph.lost() && !errors.Is(err, driver.ErrBadConn) && !ph.ended(err)
 }
 
 // ended says whether err is the end of the stream, of which the socket knows nothing when TLS says so.

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/managedpg/managedpg/internal/sqlstate"
 	"github.com/managedpg/managedpg/internal/usercode"
 )
 
@@ -87,9 +88,8 @@ func Classify(err error) Evidence {
 	if errors.As(err, &theirs) {
 		return NoEvidence
 	}
-	var answer interface{ SQLState() string }
-	if errors.As(err, &answer) && answer.SQLState() != "" {
-		return classifyState(answer.SQLState())
+	if state := sqlstate.Of(err); state != "" {
+		return classifyState(state)
 	}
 	return classifySocket(err)
 }
@@ -97,23 +97,23 @@ func Classify(err error) Evidence {
 // classifyState goes by PostgreSQL's appendix A, "PostgreSQL Error Codes".
 func classifyState(state string) Evidence {
 	switch state {
-	case "57P02", "57P03":
+	case sqlstate.CrashShutdown, sqlstate.CannotConnectNow:
 		return Lost
-	case "57P01", "57P05":
+	case sqlstate.AdminShutdown, sqlstate.IdleSessionTimeout:
 		return Ended
-	case "57014", "40001", "40P01", "55P03":
+	case sqlstate.QueryCanceled, sqlstate.SerializationFailure, sqlstate.DeadlockDetected, sqlstate.LockNotAvailable:
 		return Interrupted
-	case "3D000", "57P04", "42501":
+	case sqlstate.InvalidCatalogName, sqlstate.DatabaseDropped, sqlstate.InsufficientPrivilege:
 		return Refused
-	case "25006":
+	case sqlstate.ReadOnly:
 		return WentReadOnly
 	}
-	switch class := state[:min(2, len(state))]; class {
-	case "08", "58":
+	switch sqlstate.Class(state) {
+	case sqlstate.ClassConnection, sqlstate.ClassSystemError:
 		return Lost
-	case "53":
+	case sqlstate.ClassResources:
 		return Busy
-	case "28":
+	case sqlstate.ClassAuthorization:
 		return Refused
 	default:
 		return Answered
