@@ -48,7 +48,7 @@ failover:
 
 fuzz:
 	@go test -run - -fuzz FuzzParseDSN -fuzztime 30s -fuzzminimizetime 1s .
-	@go test -run - -fuzz FuzzText -fuzztime 30s -fuzzminimizetime 1s ./conn
+	@go test -run - -fuzz FuzzText -fuzztime 30s -fuzzminimizetime 1s ./internal/sqltext
 
 check:
 	@go run golang.org/x/vuln/cmd/govulncheck@latest ./...

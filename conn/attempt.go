@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"github.com/managedpg/managedpg/internal/sqlstate"
+	"github.com/managedpg/managedpg/internal/sqltext"
 )
 
 // Attempt is what this package tells managedpg.InTx of a transaction, beyond what a sql.Tx tells: whether it is still the
@@ -100,7 +101,7 @@ func (a *Attempt) ran(query string, told error) {
 	if a == nil {
 		return
 	}
-	departs := mayEnd(query)
+	departs := sqltext.MayEnd(query)
 	if !departs && told == nil {
 		return
 	}

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/managedpg/managedpg/internal/sqltext"
 	"github.com/managedpg/managedpg/stats"
 )
 
@@ -405,9 +406,9 @@ func (c *Conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, e
 	if err != nil {
 		return nil, c.verdict(ctx, ph, before, harmless, "", err)
 	}
-	ph.tx = txReadWrite
+	ph.tx = sqltext.TxReadWrite
 	if opts.ReadOnly {
-		ph.tx = txReadOnly
+		ph.tx = sqltext.TxReadOnly
 	}
 	c.tx = Tx{conn: c, ctx: ctx, kept: kept, base: base, attempt: attempt}
 	attempt.begun()

@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/managedpg/managedpg/internal/limit"
+	"github.com/managedpg/managedpg/internal/sqltext"
 	"github.com/managedpg/managedpg/internal/usercode"
 	"github.com/managedpg/managedpg/leak"
 	"github.com/managedpg/managedpg/stats"
@@ -47,27 +48,17 @@ type physical struct {
 	cancelRows context.CancelCauseFunc // ends the rows of the last call, if Reclaim may want to; see cancellable
 	condemned  atomic.Pointer[error]   // why nothing more may be sent on it; set from outside
 	pool       *Pool                   // set when opened
-	tx         txState
-	self       *self          // what the server said of itself, if InTx has had it asked
-	watcher    *pgxWatcher    // what pgx does when a call's context ends; nil with another base, or one of the user's. Set when opened
-	request    *cancelRequest // of a base other than pgx, until settle has seen to it
-	cancelled  bool           // the server has confirmed the request
-	gaveRows   bool           // the last call has returned rows
-	reading    *contextWatch  // with the rows of the last call, which may still be read
-	generation int            // counts how often the server has forgotten the prepared statements
-	stmts      *stmtCache     // nil until there is a statement to keep
-	syncWait   atomic.Bool    // a COMMIT's wait for a synchronous standby was cancelled; set by the notice handler
+	tx         sqltext.Tx              // of a base that can't tell; pgx knows better: see inTx
+	self       *self                   // what the server said of itself, if InTx has had it asked
+	watcher    *pgxWatcher             // what pgx does when a call's context ends; nil with another base, or one of the user's. Set when opened
+	request    *cancelRequest          // of a base other than pgx, until settle has seen to it
+	cancelled  bool                    // the server has confirmed the request
+	gaveRows   bool                    // the last call has returned rows
+	reading    *contextWatch           // with the rows of the last call, which may still be read
+	generation int                     // counts how often the server has forgotten the prepared statements
+	stmts      *stmtCache              // nil until there is a statement to keep
+	syncWait   atomic.Bool             // a COMMIT's wait for a synchronous standby was cancelled; set by the notice handler
 }
-
-// txState is what is known of the session's transaction. pgx knows better: see physical.inTx.
-type txState int
-
-const (
-	txNone txState = iota
-	txReadWrite
-	txReadOnly
-	txUnclear // a text that could begin or end one failed somewhere
-)
 
 // justUsed is for how short a time a connection may have been free for a pre-ping to do without its look at the socket,
 // which is a system call: no longer than the call's own bytes take to the server, during which it can die as well. A
@@ -171,7 +162,7 @@ func (ph *physical) run(ctx context.Context, query string) error {
 
 // sound says whether the session may have a next user. It doesn't block.
 func (ph *physical) sound() bool {
-	if ph.once || ph.lost() || ph.inTx() != txNone {
+	if ph.once || ph.lost() || ph.inTx() != sqltext.TxNone {
 		return false
 	}
 	return ph.features.validator == nil || ph.features.validator.IsValid()
@@ -195,16 +186,16 @@ func (ph *physical) lost() bool {
 
 // inTx is the transaction that the session is in. Of pgx it is what the server said last; else what the calls that went
 // through tell.
-func (ph *physical) inTx() txState {
+func (ph *physical) inTx() sqltext.Tx {
 	switch {
 	case ph.pgx == nil:
 		return ph.tx
 	case ph.pgx.Conn().PgConn().TxStatus() == 'I':
-		return txNone
-	case ph.tx == txReadOnly:
-		return txReadOnly
+		return sqltext.TxNone
+	case ph.tx == sqltext.TxReadOnly:
+		return sqltext.TxReadOnly
 	default:
-		return txReadWrite
+		return sqltext.TxReadWrite
 	}
 }
 

@@ -5,6 +5,8 @@ import (
 	"database/sql/driver"
 	"os"
 	"time"
+
+	"github.com/managedpg/managedpg/internal/sqltext"
 )
 
 // stmtCache keeps a physical connection's prepared statements, so that one that a logical connection closes is there for
@@ -49,7 +51,7 @@ func (c *stmtCache) get(query string) *cachedStmt {
 // add puts a statement with one user into the cache.
 func (c *stmtCache) add(query string, base driver.Stmt, sock *socket) *cachedStmt {
 	s := &cachedStmt{base: base, sock: sock, query: query, refs: 1}
-	if c == nil || isCopy(query) {
+	if c == nil || sqltext.IsCopy(query) {
 		return s
 	}
 	s.place = c.recent.PushFront(s)

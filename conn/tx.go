@@ -5,6 +5,7 @@ import (
 	"database/sql/driver"
 
 	"github.com/managedpg/managedpg/internal/sqlstate"
+	"github.com/managedpg/managedpg/internal/sqltext"
 )
 
 // Tx is a transaction that BeginTx began.
@@ -60,10 +61,10 @@ func (t *Tx) finish(ctx context.Context, what kind, f func() error, attempt *Att
 	var d *doubt
 	if attempt != nil {
 		if ph.departed() {
-			ph.tx = txNone
+			ph.tx = sqltext.TxNone
 			return ErrDeparted
 		}
-		if what == commit && attempt.Resolve && ph.tx != txReadOnly {
+		if what == commit && attempt.Resolve && ph.tx != sqltext.TxReadOnly {
 			if d, err = t.ask(ctx, ph, attempt); err != nil {
 				return err
 			}
@@ -78,7 +79,7 @@ func (t *Tx) finish(ctx context.Context, what kind, f func() error, attempt *Att
 		}
 	}
 	if err == nil || ph.sock == nil || ph.sent(before) {
-		ph.tx = txNone
+		ph.tx = sqltext.TxNone
 	}
 	return err
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 
 	"github.com/managedpg/managedpg/internal/sqlstate"
+	"github.com/managedpg/managedpg/internal/sqltext"
 )
 
 // kind is what a call asks of the server, as far as its loss is concerned.
@@ -46,12 +47,12 @@ func (c *Conn) ran(ctx context.Context, ph *physical, query string) {
 		c.tx.attempt.ran(query, nil)
 	}
 	switch {
-	case ph.pgx == nil && ph.sock != nil && touchesTx(query):
-		ph.tx = txAfter(query, ph.tx)
-	case ph.tx == txReadOnly && mayAllowWrites(query):
-		ph.tx = txReadWrite
+	case ph.pgx == nil && ph.sock != nil && sqltext.TouchesTx(query):
+		ph.tx = sqltext.TxAfter(query, ph.tx)
+	case ph.tx == sqltext.TxReadOnly && sqltext.MayAllowWrites(query):
+		ph.tx = sqltext.TxReadWrite
 	}
-	if forgetsStatements(query) {
+	if sqltext.ForgetsStatements(query) {
 		_ = ph.forgotten(ctx)
 	}
 }
@@ -92,7 +93,7 @@ func (c *Conn) judge(ctx context.Context, ph *physical, mark int64, what kind, q
 	}
 	// An error of the base's own on a connection that goes on (an argument that it can't encode) says nothing of the server.
 	telling := ctxErr != nil || !answered || sqlstate.Of(err) != ""
-	if telling && (ph.tx != txReadOnly || sqlstate.Of(err) != sqlstate.ReadOnly) {
+	if telling && (ph.tx != sqltext.TxReadOnly || sqlstate.Of(err) != sqlstate.ReadOnly) {
 		c.pool.callFailed(ctx, ph, err)
 	}
 	if ctxErr != nil && !ph.lost() && errors.Is(err, driver.ErrBadConn) {
@@ -102,8 +103,8 @@ func (c *Conn) judge(ctx context.Context, ph *physical, mark int64, what kind, q
 		return ctxErr
 	}
 	if answered {
-		if what == statement && ph.pgx == nil && touchesTx(query) && hasTxVerb(query) {
-			ph.tx = txUnclear
+		if what == statement && ph.pgx == nil && sqltext.TouchesTx(query) && sqltext.HasTxVerb(query) {
+			ph.tx = sqltext.TxUnclear
 		}
 		if ctxErr != nil && sqlstate.Of(err) == sqlstate.QueryCanceled && !errors.Is(err, ctxErr) {
 			ph.cancelled = true
@@ -115,9 +116,9 @@ func (c *Conn) judge(ctx context.Context, ph *physical, mark int64, what kind, q
 	inTx := ph.inTx()
 	if !sent || what == harmless {
 		switch {
-		case inTx == txUnclear:
+		case inTx == sqltext.TxUnclear:
 			return ph.lostError(ErrOutcomeUnknown, err, ctxErr)
-		case inTx != txNone:
+		case inTx != sqltext.TxNone:
 			return ph.lostError(ErrTxLost, err, ctxErr)
 		case ctxErr != nil:
 			return ctxErr
@@ -134,7 +135,7 @@ func (c *Conn) judge(ctx context.Context, ph *physical, mark int64, what kind, q
 		return ph.lostError(ErrTxLost, err, ctxErr)
 	case what == commit:
 		return ph.lostError(ErrOutcomeUnknown, err, ctxErr)
-	case (inTx == txReadWrite || inTx == txReadOnly) && !mayCommit(query):
+	case (inTx == sqltext.TxReadWrite || inTx == sqltext.TxReadOnly) && !sqltext.MayCommit(query):
 		return ph.lostError(ErrTxLost, err, ctxErr)
 	default:
 		return ph.lostError(ErrOutcomeUnknown, err, ctxErr)

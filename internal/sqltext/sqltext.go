@@ -1,17 +1,28 @@
-package conn
+// Package sqltext says what a statement's text may do to its session: begin or end a transaction, forget prepared statements.
+//
+// That is only asked for when it matters: when a call has failed, or, of a base driver that can't tell its session's transaction,
+// when the text could begin or end one. Nothing here parses SQL. A verb counts wherever a statement could start, in a literal or a
+// comment too: one may be seen that isn't there, but none is missed.
+package sqltext
 
 import (
 	"iter"
 	"strings"
 )
 
-// What a text tells about transactions is only asked for when it matters: when a call has failed, or, of a base driver
-// that can't tell its session's transaction, when the text could begin or end one. Nothing here parses SQL. A verb counts
-// wherever a statement could start, in a literal or a comment too: one may be seen that isn't there, but none is missed.
+// Tx is what is known of a session's transaction.
+type Tx int
 
-// mayCommit says whether a text, sent inside a transaction, may have made something permanent: it commits, or it rolls
+const (
+	TxNone Tx = iota
+	TxReadWrite
+	TxReadOnly
+	TxUnclear // a text that could begin or end one failed somewhere
+)
+
+// MayCommit says whether a text, sent inside a transaction, may have made something permanent: it commits, or it rolls
 // back and goes on with statements of its own.
-func mayCommit(text string) bool {
+func MayCommit(text string) bool {
 	for verb, rest := range txVerbs(text) {
 		switch verb {
 		case "COMMIT", "END":
@@ -29,9 +40,9 @@ func mayCommit(text string) bool {
 	return false
 }
 
-// mayEnd says whether a text, sent inside a transaction, may have ended it in any way.
-func mayEnd(text string) bool {
-	if !touchesTx(text) {
+// MayEnd says whether a text, sent inside a transaction, may have ended it in any way.
+func MayEnd(text string) bool {
+	if !TouchesTx(text) {
 		return false
 	}
 	for verb, rest := range txVerbs(text) {
@@ -51,15 +62,15 @@ func mayEnd(text string) bool {
 	return false
 }
 
-// txAfter is the transaction that a session is in after a text has run, if it was in this one before. A verb that may be
+// TxAfter is the transaction that a session is in after a text has run, if it was in this one before. A verb that may be
 // none leaves that unclear.
-func txAfter(text string, tx txState) txState {
+func TxAfter(text string, tx Tx) Tx {
 	_, afterFirst := word(text)
 	clear := !mayHide(text)
 	for verb, rest := range txVerbs(text) {
 		next := txStep(verb, rest, tx)
 		if next != tx && !clear && len(rest) != len(afterFirst) {
-			next = txUnclear
+			next = TxUnclear
 		}
 		tx = next
 	}
@@ -67,11 +78,11 @@ func txAfter(text string, tx txState) txState {
 }
 
 // txStep is the transaction after one statement, of which the verb and the rest are given.
-func txStep(verb, rest string, tx txState) txState {
+func txStep(verb, rest string, tx Tx) Tx {
 	switch verb {
 	case "BEGIN", "START":
-		if tx == txNone || tx == txUnclear {
-			return txReadWrite
+		if tx == TxNone || tx == TxUnclear {
+			return TxReadWrite
 		}
 	case "COMMIT", "END":
 		return afterEnd(rest)
@@ -81,7 +92,7 @@ func txStep(verb, rest string, tx txState) txState {
 		}
 	case "PREPARE":
 		if next, _ := word(rest); next == "TRANSACTION" {
-			return txNone
+			return TxNone
 		}
 	}
 	return tx
@@ -94,14 +105,14 @@ func mayHide(text string) bool {
 }
 
 // afterEnd knows COMMIT AND CHAIN, which begins the next transaction at once, from COMMIT.
-func afterEnd(rest string) txState {
+func afterEnd(rest string) Tx {
 	next, rest := pastTransaction(rest)
 	if next == "AND" {
 		if next, _ = word(rest); next == "CHAIN" {
-			return txReadWrite
+			return TxReadWrite
 		}
 	}
-	return txNone
+	return TxNone
 }
 
 func toSavepoint(rest string) bool {
@@ -155,8 +166,8 @@ func mayStart(before string) bool {
 		strings.Contains(lastLine, "--")
 }
 
-// touchesTx is a quick no for most texts: whether txAfter could find anything in it.
-func touchesTx(text string) bool {
+// TouchesTx is a quick no for most texts: whether TxAfter could find anything in it.
+func TouchesTx(text string) bool {
 	if strings.IndexByte(text, ';') >= 0 {
 		return true
 	}
@@ -164,22 +175,22 @@ func touchesTx(text string) bool {
 	return txVerb(first) != "" || first == ""
 }
 
-// hasTxVerb says whether a text could begin or end a transaction.
-func hasTxVerb(text string) bool {
+// HasTxVerb says whether a text could begin or end a transaction.
+func HasTxVerb(text string) bool {
 	for range txVerbs(text) {
 		return true
 	}
 	return false
 }
 
-// mayAllowWrites says whether a text could make a READ ONLY transaction a writing one.
-func mayAllowWrites(text string) bool {
+// MayAllowWrites says whether a text could make a READ ONLY transaction a writing one.
+func MayAllowWrites(text string) bool {
 	text = strings.ToUpper(text)
 	return strings.Contains(text, "WRITE") || strings.Contains(text, "READ_ONLY")
 }
 
-// forgetsStatements says whether the text is one after which the server has no prepared statements any more.
-func forgetsStatements(text string) bool {
+// ForgetsStatements says whether the text is one after which the server has no prepared statements any more.
+func ForgetsStatements(text string) bool {
 	if text == "" || text[0] > ' ' && text[0]|0x20 != 'd' && text[0] != '-' && text[0] != '/' {
 		return false
 	}
@@ -194,9 +205,9 @@ func forgetsStatements(text string) bool {
 	return what == "ALL"
 }
 
-// isCopy says whether lib/pq takes the text for a COPY, whose prepared form is a stream that can be used once. It goes by
+// IsCopy says whether lib/pq takes the text for a COPY, whose prepared form is a stream that can be used once. It goes by
 // the first four letters, and lets a comment within a comment end the outer one too.
-func isCopy(text string) bool {
+func IsCopy(text string) bool {
 	if start, nested := pastComments(text); !nested {
 		text = start
 	} else {

@@ -1,4 +1,4 @@
-package conn
+package sqltext
 
 import (
 	"strings"
@@ -51,8 +51,8 @@ func TestMayCommit(t *testing.T) {
 		"\f\v\r\nCOMMIT": true,
 		"WITH x AS (SELECT 1) INSERT INTO t SELECT * FROM x -- end\n": true,
 	} {
-		if got := mayCommit(text); got != want {
-			t.Errorf("mayCommit(%q) = %v, want %v", text, got, want)
+		if got := MayCommit(text); got != want {
+			t.Errorf("MayCommit(%q) = %v, want %v", text, got, want)
 		}
 	}
 }
@@ -60,48 +60,48 @@ func TestMayCommit(t *testing.T) {
 func TestTxAfter(t *testing.T) {
 	for _, test := range []struct {
 		text         string
-		before, want txState
+		before, want Tx
 	}{
-		{"SELECT 1", txNone, txNone},
-		{"SELECT 1", txReadWrite, txReadWrite},
-		{"BEGIN", txNone, txReadWrite},
-		{"begin", txNone, txReadWrite},
-		{"START TRANSACTION READ ONLY", txNone, txReadWrite},
-		{"BEGIN", txReadOnly, txReadOnly}, // a warning, and the transaction goes on
-		{"-- a\nBEGIN", txNone, txReadWrite},
-		{"SELECT 1; BEGIN; SELECT 2", txNone, txReadWrite},
-		{"BEGIN; INSERT INTO t VALUES (1); COMMIT", txNone, txNone},
-		{"COMMIT", txReadWrite, txNone},
-		{"END", txReadWrite, txNone},
-		{"END WORK", txReadWrite, txNone},
-		{"COMMIT AND CHAIN", txReadWrite, txReadWrite},
-		{"COMMIT WORK AND CHAIN", txReadWrite, txReadWrite},
-		{"COMMIT TRANSACTION AND NO CHAIN", txReadWrite, txNone},
-		{"COMMIT; BEGIN", txReadWrite, txReadWrite},
-		{"ROLLBACK", txReadWrite, txNone},
-		{"ABORT", txReadWrite, txNone},
-		{"ROLLBACK AND CHAIN", txReadWrite, txReadWrite},
-		{"ROLLBACK TO a", txReadWrite, txReadWrite},
-		{"ROLLBACK WORK TO SAVEPOINT a", txReadWrite, txReadWrite},
-		{"PREPARE TRANSACTION 'x'", txReadWrite, txNone},
-		{"PREPARE s AS SELECT 1", txReadWrite, txReadWrite},
-		{"COMMIT PREPARED 'x'", txNone, txNone},
-		{"BEGIN", txUnclear, txReadWrite},
-		{"ROLLBACK", txUnclear, txNone},
-		{"BEGIN; SET LOCAL a = 'b'", txNone, txReadWrite},
-		{"INSERT INTO t VALUES ('; begin')", txNone, txUnclear}, // what may be none isn't taken for one
-		{"INSERT INTO t VALUES ('; begin')", txReadWrite, txReadWrite},
-		{"INSERT INTO t VALUES ('; end')", txReadWrite, txUnclear},
-		{"INSERT INTO t VALUES ('; end')", txNone, txNone},
-		{"-- begin\nSELECT 1;", txNone, txUnclear},
-		{"SELECT 1; -- begin", txNone, txUnclear},
-		{"CREATE PROCEDURE p() BEGIN ATOMIC SELECT 1; END", txReadWrite, txUnclear},
+		{"SELECT 1", TxNone, TxNone},
+		{"SELECT 1", TxReadWrite, TxReadWrite},
+		{"BEGIN", TxNone, TxReadWrite},
+		{"begin", TxNone, TxReadWrite},
+		{"START TRANSACTION READ ONLY", TxNone, TxReadWrite},
+		{"BEGIN", TxReadOnly, TxReadOnly}, // a warning, and the transaction goes on
+		{"-- a\nBEGIN", TxNone, TxReadWrite},
+		{"SELECT 1; BEGIN; SELECT 2", TxNone, TxReadWrite},
+		{"BEGIN; INSERT INTO t VALUES (1); COMMIT", TxNone, TxNone},
+		{"COMMIT", TxReadWrite, TxNone},
+		{"END", TxReadWrite, TxNone},
+		{"END WORK", TxReadWrite, TxNone},
+		{"COMMIT AND CHAIN", TxReadWrite, TxReadWrite},
+		{"COMMIT WORK AND CHAIN", TxReadWrite, TxReadWrite},
+		{"COMMIT TRANSACTION AND NO CHAIN", TxReadWrite, TxNone},
+		{"COMMIT; BEGIN", TxReadWrite, TxReadWrite},
+		{"ROLLBACK", TxReadWrite, TxNone},
+		{"ABORT", TxReadWrite, TxNone},
+		{"ROLLBACK AND CHAIN", TxReadWrite, TxReadWrite},
+		{"ROLLBACK TO a", TxReadWrite, TxReadWrite},
+		{"ROLLBACK WORK TO SAVEPOINT a", TxReadWrite, TxReadWrite},
+		{"PREPARE TRANSACTION 'x'", TxReadWrite, TxNone},
+		{"PREPARE s AS SELECT 1", TxReadWrite, TxReadWrite},
+		{"COMMIT PREPARED 'x'", TxNone, TxNone},
+		{"BEGIN", TxUnclear, TxReadWrite},
+		{"ROLLBACK", TxUnclear, TxNone},
+		{"BEGIN; SET LOCAL a = 'b'", TxNone, TxReadWrite},
+		{"INSERT INTO t VALUES ('; begin')", TxNone, TxUnclear}, // what may be none isn't taken for one
+		{"INSERT INTO t VALUES ('; begin')", TxReadWrite, TxReadWrite},
+		{"INSERT INTO t VALUES ('; end')", TxReadWrite, TxUnclear},
+		{"INSERT INTO t VALUES ('; end')", TxNone, TxNone},
+		{"-- begin\nSELECT 1;", TxNone, TxUnclear},
+		{"SELECT 1; -- begin", TxNone, TxUnclear},
+		{"CREATE PROCEDURE p() BEGIN ATOMIC SELECT 1; END", TxReadWrite, TxUnclear},
 	} {
-		if got := txAfter(test.text, test.before); got != test.want {
-			t.Errorf("txAfter(%q, %v) = %v, want %v", test.text, test.before, got, test.want)
+		if got := TxAfter(test.text, test.before); got != test.want {
+			t.Errorf("TxAfter(%q, %v) = %v, want %v", test.text, test.before, got, test.want)
 		}
-		if changed := test.want != test.before; changed && !touchesTx(test.text) {
-			t.Errorf("touchesTx(%q) = false, though it ends in another transaction state", test.text)
+		if changed := test.want != test.before; changed && !TouchesTx(test.text) {
+			t.Errorf("TouchesTx(%q) = false, though it ends in another transaction state", test.text)
 		}
 	}
 }
@@ -118,8 +118,8 @@ func TestTouchesTx(t *testing.T) {
 		"/* a */ -- b\n BEGIN":      true,
 		"SELECT 1; SELECT 2":        true,
 	} {
-		if got := touchesTx(text); got != want {
-			t.Errorf("touchesTx(%q) = %v, want %v", text, got, want)
+		if got := TouchesTx(text); got != want {
+			t.Errorf("TouchesTx(%q) = %v, want %v", text, got, want)
 		}
 	}
 }
@@ -146,8 +146,8 @@ func TestForgetsStatements(t *testing.T) {
 		"/* a */ DISCARD ALL":        true,
 		"/* a /* b */ */DISCARD ALL": true,
 	} {
-		if got := forgetsStatements(text); got != want {
-			t.Errorf("forgetsStatements(%q) = %v, want %v", text, got, want)
+		if got := ForgetsStatements(text); got != want {
+			t.Errorf("ForgetsStatements(%q) = %v, want %v", text, got, want)
 		}
 	}
 }
@@ -170,8 +170,8 @@ func TestIsCopy(t *testing.T) {
 		"-- a":                                  false,
 		"/* a":                                  false,
 	} {
-		if got := isCopy(text); got != want {
-			t.Errorf("isCopy(%q) = %v, want %v", text, got, want)
+		if got := IsCopy(text); got != want {
+			t.Errorf("IsCopy(%q) = %v, want %v", text, got, want)
 		}
 	}
 }
@@ -181,11 +181,11 @@ func FuzzText(f *testing.F) {
 	f.Add("/* a */ COMMIT; -- b\n ROLLBACK TO SAVEPOINT a; PREPARE TRANSACTION 'x'")
 	f.Add("é\x00/*/**/DISCARD ALL")
 	f.Fuzz(func(t *testing.T, text string) {
-		mayCommit(text)
-		forgetsStatements(text)
-		isCopy(text)
-		txAfter(text, txNone)
-		if !mayCommit(text + "; COMMIT") {
+		MayCommit(text)
+		ForgetsStatements(text)
+		IsCopy(text)
+		TxAfter(text, TxNone)
+		if !MayCommit(text + "; COMMIT") {
 			t.Errorf("a COMMIT behind %q goes unseen", text)
 		}
 	})
