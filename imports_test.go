@@ -8,12 +8,16 @@ import (
 )
 
 // A program pays only for what it asks for: managedpg alone links no web server and no metrics library, and the metrics of
-// OpenTelemetry don't link its SDK.
+// OpenTelemetry don't link its SDK. Imports run one way, and what knows no driver stays so.
 func TestImports(t *testing.T) {
 	const module = "github.com/managedpg/managedpg"
 	for of, never := range map[string][]string{
 		module: {"net/http", "expvar", "html/template", "github.com/prometheus", "go.opentelemetry.io",
 			module + "/stats/", module + "/internal/pgtest"},
+		module + "/failover":          {"github.com/jackc", "github.com/lib", module + "/conn", module + "/driver"},
+		module + "/conn":              {module + "/failover", module + "/driver"},
+		module + "/leak":              {"database/sql", module + "/stats", module + "/conn", module + "/failover", module + "/driver"},
+		module + "/stats":             {"database/sql", module + "/leak", module + "/conn", module + "/failover", module + "/driver"},
 		module + "/stats/otelstats":   {"net/http", "go.opentelemetry.io/otel/sdk", "github.com/prometheus"},
 		module + "/stats/promstats":   {"go.opentelemetry.io", module + "/stats/web"},
 		module + "/stats/web":         {"go.opentelemetry.io", "github.com/prometheus"},

@@ -7,6 +7,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/lib/pq"
+
+	"github.com/managedpg/managedpg/internal/sqlstate"
 	"github.com/managedpg/managedpg/leak"
 )
 
@@ -121,3 +125,23 @@ func quiet(err, cause error) error {
 		return errors.New(strings.TrimPrefix(err.Error(), "driver: "))
 	}
 }
+
+// severity is that of a server's answer: "ERROR" leaves the session alive, "FATAL" and "PANIC" end it. lib/pq knows it in the
+// server's language only (lc_messages).
+func severity(err error) string {
+	var pgErr *pgconn.PgError
+	var pqErr *pq.Error
+	switch {
+	case errors.As(err, &pgErr) && pgErr.SeverityUnlocalized != "":
+		return pgErr.SeverityUnlocalized
+	case errors.As(err, &pgErr):
+		return pgErr.Severity
+	case errors.As(err, &pqErr):
+		return pqErr.Severity
+	default:
+		return ""
+	}
+}
+
+// endsSession says whether err is a server's answer that ended the session.
+func endsSession(err error) bool { return sqlstate.EndsSession(severity(err), sqlstate.Of(err)) }

@@ -85,9 +85,9 @@ func ask(ctx context.Context, base driver.Conn, sock *socket, from *int) (Server
 			return s, nil
 		case ctx.Err() != nil:
 			return Server{}, ctx.Err()
-		case sqlstate.Severity(err) == "ERROR" && sqlstate.Lacks(sqlstate.Of(err)) && *from < len(questions)-1:
+		case severity(err) == "ERROR" && sqlstate.Lacks(sqlstate.Of(err)) && *from < len(questions)-1:
 			*from++
-		case sqlstate.Severity(err) == "ERROR" && again: // a statement_timeout, a recovery conflict
+		case severity(err) == "ERROR" && again: // a statement_timeout, a recovery conflict
 			again = false
 		default:
 			return Server{}, err

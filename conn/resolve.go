@@ -91,7 +91,7 @@ func (ph *physical) know(ctx context.Context) error {
 			ph.self.read(row[1:])
 			return nil
 		}
-		if err != nil && sqlstate.Severity(err) != "ERROR" || ctx.Err() != nil {
+		if err != nil && severity(err) != "ERROR" || ctx.Err() != nil {
 			return err
 		}
 	}
@@ -319,7 +319,7 @@ func (r *resolving) question(ctx context.Context, w *witness) (finding, error) {
 		row, err = r.ask(ctx, w, "SELECT ''"+asksIdentity+asksStart)
 	}
 	if err != nil || len(row) != 7 {
-		if sqlstate.Severity(err) == "ERROR" || err == nil {
+		if severity(err) == "ERROR" || err == nil {
 			r.why = fmt.Sprintf("the server doesn't say: %v", err)
 			return passOn, nil
 		}
@@ -373,7 +373,7 @@ func (r *resolving) confirm(ctx context.Context) error {
 		_, err = r.ask(ctx, r.fresh, "SELECT pg_catalog.pg_logical_emit_message(true, 'managedpg', '')::text")
 		r.confirmed = err == nil && !r.fresh.unsure.Load()
 	}
-	if err != nil && sqlstate.Severity(err) != "ERROR" {
+	if err != nil && severity(err) != "ERROR" {
 		r.end()
 	}
 	return err
@@ -389,7 +389,7 @@ func (r *resolving) prod(ctx context.Context, w *witness) error {
 	_, err := r.ask(ctx, w, fmt.Sprintf(`SELECT coalesce(bool_or(pg_catalog.pg_terminate_backend(pid)), false)::text
 		FROM pg_catalog.pg_stat_activity
 		WHERE pid = %d AND backend_xid::text = '%d' AND state LIKE 'idle in transaction%%'`, r.self.pid, uint32(r.xid)))
-	if sqlstate.Severity(err) == "ERROR" {
+	if severity(err) == "ERROR" {
 		return nil // not allowed
 	}
 	return err

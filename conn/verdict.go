@@ -88,7 +88,7 @@ func (c *Conn) judge(ctx context.Context, ph *physical, mark int64, what kind, q
 	if ph.idledOut(err) {
 		sent = false
 	}
-	if sqlstate.EndsSession(err) && !ph.lost() {
+	if endsSession(err) && !ph.lost() {
 		ph.kill(err) // lib/pq doesn't know it for the end in other languages than English, and would use the connection again
 	}
 	// An error of the base's own on a connection that goes on (an argument that it can't encode) says nothing of the server.
@@ -155,7 +155,7 @@ func (ph *physical) busy() bool { return ph.pgx != nil && ph.pgx.Conn().PgConn()
 func (ph *physical) idledOut(err error) bool {
 	switch sqlstate.Of(err) {
 	case sqlstate.IdleSessionTimeout, sqlstate.IdleInTransactionTimeout:
-		return sqlstate.Severity(err) == "FATAL"
+		return severity(err) == "FATAL"
 	default:
 		return ph.sock != nil && ph.sock.idled.Load()
 	}
@@ -164,10 +164,10 @@ func (ph *physical) idledOut(err error) bool {
 // answered says whether the call came to its end: the server said ERROR, or it didn't get as far as the server, and the
 // session goes on.
 func (ph *physical) answered(err error) bool {
-	if sqlstate.Severity(err) == "ERROR" {
+	if severity(err) == "ERROR" {
 		return true
 	}
-	return !sqlstate.EndsSession(err) && !ph.lost() && !errors.Is(err, driver.ErrBadConn) && !ph.ended(err)
+	return !endsSession(err) && !ph.lost() && !errors.Is(err, driver.ErrBadConn) && !ph.ended(err)
 }
 
 // ended says whether err is the end of the stream, of which the socket knows nothing when TLS says so.

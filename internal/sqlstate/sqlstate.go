@@ -1,13 +1,9 @@
-// Package sqlstate has what is known of SQLSTATEs and severities: those of PostgreSQL's appendix A, "PostgreSQL Error Codes", that
-// decide something here. What they decide is their reader's business.
+// Package sqlstate has what is known of SQLSTATEs: those of PostgreSQL's appendix A, "PostgreSQL Error Codes", that
+// decide something here. What they decide is their reader's business,
+// and it knows no driver.
 package sqlstate
 
-import (
-	"errors"
-
-	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/lib/pq"
-)
+import "errors"
 
 // SQLSTATEs, by their names in the appendix.
 const (
@@ -65,33 +61,16 @@ func Lacks(state string) bool {
 	}
 }
 
-// Severity is that of a server's answer: "ERROR" leaves the session alive, "FATAL" and "PANIC" end it. lib/pq knows it in the
-// server's language only (lc_messages).
-func Severity(err error) string {
-	var pgErr *pgconn.PgError
-	var pqErr *pq.Error
-	switch {
-	case errors.As(err, &pgErr) && pgErr.SeverityUnlocalized != "":
-		return pgErr.SeverityUnlocalized
-	case errors.As(err, &pgErr):
-		return pgErr.Severity
-	case errors.As(err, &pqErr):
-		return pqErr.Severity
-	default:
-		return ""
-	}
-}
-
-// EndsSession says whether the server's answer ended the session: by its severity, and where that is in the server's language by
-// its SQLSTATE: those of the shutdowns and of the timeouts of sessions and transactions.
-func EndsSession(err error) bool {
-	switch Severity(err) {
+// EndsSession says whether a server's answer ended the session: by its severity, and where that is in the server's language by its
+// SQLSTATE: those of the shutdowns and of the timeouts of sessions and transactions.
+func EndsSession(severity, state string) bool {
+	switch severity {
 	case "ERROR":
 		return false
 	case "FATAL", "PANIC":
 		return true
 	}
-	switch Of(err) {
+	switch state {
 	case AdminShutdown, CrashShutdown, CannotConnectNow, DatabaseDropped, IdleSessionTimeout, IdleInTransactionTimeout, TransactionTimeout:
 		return true
 	default:
