@@ -5,12 +5,13 @@
 # make race   what it does beside them when a server dies, into bench/RACE.md; takes an hour, FLAGS=-quick some minutes
 # make fuzz   the DSN parser and the reader of statements, for 30 seconds each
 # make failover  what losing a server costs the application, 20 times in each way; takes an hour, FLAGS=-quick minutes
+# make sim    10,000 random loads of the pool, in fake time
 # make ledger every promise about lost and doubled writes, under fire, for 10 minutes
 
 STATICCHECK := go run honnef.co/go/tools/cmd/staticcheck@v0.7.0
 MODULES := $(sort $(dir $(wildcard go.mod */go.mod */*/go.mod)))
 
-.PHONY: demo test check bench race fuzz failover ledger
+.PHONY: sim demo test check bench race fuzz failover ledger
 
 # What fails isn't hidden by the tee after it.
 SHELL := bash
@@ -52,6 +53,9 @@ fuzz:
 
 check:
 	@go run golang.org/x/vuln/cmd/govulncheck@latest ./...
+
+sim:
+	@go test -timeout 60m -run TestSimulation ./internal/pool -seeds 10000 $(FLAGS)
 
 ledger:
 	@.ci/prepare

@@ -61,6 +61,18 @@ func (p *Pool) Failback(ctx context.Context) error { return p.connector().Failba
 // are used: after a change of a role's settings, say, or of the server behind an address.
 func (p *Pool) Drain() { p.connector().Drain() }
 
+// Resize changes pool_size and max_overflow (-1: no limit) at once. Surplus free connections are closed, those in use when they are
+// given back. It is an error for a size below 1 and a max_overflow below -1, both up to 10000, and without pool_size.
+func (p *Pool) Resize(size, maxOverflow int) error { return p.connector().Resize(size, maxOverflow) }
+
+// Pause begins no checkout any more until Resume: those who want a connection wait, within their own limits (their context,
+// pool_timeout). It returns when all connections were given back; else with ctx's error and who still holds some, and the pool stays
+// paused all the same. It is an error without pool_size.
+func (p *Pool) Pause(ctx context.Context) error { return p.connector().Pause(ctx) }
+
+// Resume ends Pause. Those who have waited are served.
+func (p *Pool) Resume() { p.connector().Resume() }
+
 // ForgetTimelines makes fencing forget what it has seen, so that a server on a lower timeline than before is used again: an
 // operator's word after a restore from a backup. The endpoints are probed anew.
 func (p *Pool) ForgetTimelines() { p.connector().ForgetTimelines() }

@@ -86,6 +86,8 @@ type PoolTimeoutError struct {
 	Usage []leak.Usage
 	// Err is ErrPoolTimeout or the context's error.
 	Err error
+	// Dial is what the last dial failed with; nil if it succeeded.
+	Dial error
 }
 
 func (e *PoolTimeoutError) Error() string {
@@ -102,6 +104,9 @@ func (e *PoolTimeoutError) Error() string {
 		fmt.Fprintf(&b, "; %v of the time used lately", e.Usage[0])
 	}
 	b.WriteString(")")
+	if e.Dial != nil {
+		fmt.Fprintf(&b, "; new connections fail: %v", e.Dial)
+	}
 	return b.String()
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql/driver"
 	"errors"
+	"fmt"
 	"net"
 	"sync/atomic"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/managedpg/managedpg/internal/limit"
+	"github.com/managedpg/managedpg/internal/pool"
 	"github.com/managedpg/managedpg/internal/sqltext"
 	"github.com/managedpg/managedpg/internal/usercode"
 	"github.com/managedpg/managedpg/leak"
@@ -112,7 +114,11 @@ func (ph *physical) prePing(ctx context.Context, p *Pool, at time.Duration) erro
 		defer cancel()
 		ctx, watch := ph.watch(ctx, 0) // nothing can be lost
 		defer watch.stop()
-		return ph.features.pinger.Ping(ctx)
+		err := ph.features.pinger.Ping(ctx)
+		if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			err = fmt.Errorf("%w: %w", pool.ErrSilent, err)
+		}
+		return err
 	default:
 		return nil
 	}
@@ -341,7 +347,7 @@ func (p *Pool) end(ph *physical, why stats.Closed, then func()) {
 	p.forget(ph)
 	p.event(context.Background(), "close", ph, "reason", why)
 	ph.close(func() {
-		p.gone(why)
+		p.Recorder.Closed(why)
 		if then != nil {
 			then()
 		}

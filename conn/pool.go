@@ -11,12 +11,12 @@ import (
 	"errors"
 	"log/slog"
 	"math/rand/v2"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/managedpg/managedpg/internal/closed"
+	"github.com/managedpg/managedpg/internal/pool"
 	"github.com/managedpg/managedpg/internal/usercode"
 	"github.com/managedpg/managedpg/leak"
 	"github.com/managedpg/managedpg/stats"
@@ -50,7 +50,10 @@ type Options struct {
 type Router interface {
 	// Connect calls open with the one to dial, and with others when that fails, until one succeeds or there is no use in
 	// going on.
-	Connect(ctx context.Context, open func(ctx context.Context, to Route) error) error
+	// It shares the time until then out among the ones it tries; zero: there is no such limit.
+	Connect(ctx context.Context, until time.Time, open func(ctx context.Context, to Route) error) error
+	// Unreached is what a caller is told whose context ended with err before there was a connection; nil: just that.
+	Unreached(err error, waited time.Duration) error
 	// Admit is asked, with open's context, whether the connection that was opened may be used.
 	Admit(ctx context.Context, s Server) error
 	// CallFailed is evidence about the one of that number.
@@ -73,12 +76,10 @@ type Route struct {
 
 // Pool lends physical connections.
 //
-// When the driver governs (Options.Size > 0), a checkout takes a permit first, then a free connection, else dials. At
-// most Size + MaxOverflow permits are out, and a permit comes back only once its connection is free or its socket is
-// closed; a checkout dials only when none is free; so there are never more sockets than permits.
+// When the driver governs (Options.Size > 0), lending has the free connections, the queue and the dials: see internal/pool.
 //
-// When database/sql governs, each physical connection belongs to one logical connection for life, and the pool only
-// opens, counts and closes.
+// When database/sql governs, each physical connection belongs to one logical connection for life. Lending dials it, keeps what a dial
+// brings whose caller has gone for the next one, and counts it no more once it has its owner.
 type Pool struct {
 	Recorder stats.Recorder
 
@@ -98,18 +99,17 @@ type Pool struct {
 	lastLoss atomic.Int64  // when a connection was last found broken, by now(), wherever it led
 	drains   atomic.Uint64 // counts Drain: connections opened before the last one aren't used again
 
-	ctx  context.Context // ends with Close
-	stop context.CancelFunc
-	tend tender
+	ctx     context.Context // ends with Close
+	stop    context.CancelFunc
+	lending *pool.Pool[*physical]
+	reset   atomic.Pointer[pool.Figures] // lending's at the last ResetStats
 
-	// mu guards what follows. Nothing that could block is done while it is held.
-	mu      sync.Mutex
-	closed  bool
-	permits permits                // when the driver governs
-	free    []*physical            // the most recently used last
-	places  int                    // connections that are open, being opened, or being closed
-	all     map[*physical]struct{} // every open connection, free or not
+	mu  sync.Mutex             // guards all. Nothing that could block is done while it is held
+	all map[*physical]struct{} // every open connection, free or not
 }
+
+// orphanLimit is how long a connection waits for the next caller when database/sql governs, and whoever it was dialled for has gone.
+const orphanLimit = 5 * time.Second
 
 // New makes a pool.
 func New(opts Options, router Router) *Pool {
@@ -121,11 +121,15 @@ func New(opts Options, router Router) *Pool {
 		all:      make(map[*physical]struct{}),
 	}
 	p.ctx, p.stop = context.WithCancel(context.Background())
-	p.permits.limit, p.permits.patience = -1, opts.Timeout
-	if opts.MaxOverflow >= 0 {
-		p.permits.limit = opts.Size + opts.MaxOverflow
+	limits := pool.Options{Timeout: -1, MaxOverflow: -1, OrphanTimeout: orphanLimit, Now: now}
+	if p.governed {
+		limits = pool.Options{
+			Size: opts.Size, MaxOverflow: opts.MaxOverflow, Timeout: opts.Timeout, MinIdle: opts.MinIdle,
+			IdleTimeout: opts.IdleTimeout, Period: opts.Recycle / 10, Now: now,
+		}
 	}
-	p.tend.init(p)
+	p.lending = pool.New[*physical](lent{p}, limits)
+	p.reset.Store(new(pool.Figures))
 	return p
 }
 
@@ -134,7 +138,6 @@ var ErrClosed = closed.Err
 
 // Connect is a checkout when the driver governs, and opens a connection when database/sql does.
 func (p *Pool) Connect(ctx context.Context) (driver.Conn, error) {
-	p.tend.start()
 	fromOpener := p.opener.is(ctx)
 	c := &Conn{pool: p, closing: stats.ClosedIdle}
 	if p.governed {
@@ -151,12 +154,11 @@ func (p *Pool) Connect(ctx context.Context) (driver.Conn, error) {
 		c.state.Store(connHeld)
 		return c.shaped(ph.features.canExec(), ph.features.canQuery()), nil
 	}
-	p.takePlace()
-	ph, err := p.dial(ctx)
+	ph, _, _, err := p.lending.Acquire(ctx)
 	if err != nil {
-		p.failed(ctx, err)
-		return nil, err
+		return nil, p.failed(ctx, err, 0)
 	}
+	p.lending.Detach()
 	c.phys = ph
 	ph.user.Store(c)
 	if !fromOpener {
@@ -167,56 +169,18 @@ func (p *Pool) Connect(ctx context.Context) (driver.Conn, error) {
 	return c.shaped(ph.features.canExec(), ph.features.canQuery()), nil
 }
 
-// checkout is the governed pool's: a permit, then a free connection or a new one, and since when it counts.
+// checkout is the governed pool's, and since when it counts.
 func (p *Pool) checkout(ctx context.Context) (ph *physical, at time.Duration, err error) {
-	start := now()
-	at = start
-	ph, err = p.begin(ctx, &at)
+	ph, waited, fresh, err := p.lending.Acquire(ctx)
 	if err != nil {
-		p.failed(ctx, err)
-		return nil, 0, err
+		return nil, 0, p.failed(ctx, err, waited)
 	}
-	for ; ph != nil; ph = p.takeFree() {
-		if why, ok := p.unfit(ph, at); ok {
-			p.end(ph, why, nil)
-			continue
-		}
-		if err := p.makeReady(ctx, ph, at); err != nil {
-			p.callFailed(ctx, ph, err)
-			ph.kill(err) // pgx may go on in the background, and what comes next needs the place
-			p.end(ph, stats.ClosedBroken, nil)
-			if ctx.Err() != nil {
-				p.release()
-				p.failed(ctx, ctx.Err())
-				return nil, 0, ctx.Err()
-			}
-			continue
-		}
-		p.Recorder.CheckedOutAfter(at - start)
-		ph.waited(at - start)
-		return ph, at, nil
+	if at = ph.checkedOut; fresh {
+		at = now()
 	}
-	ph, err = p.dialUnderPermit(ctx)
-	if err != nil {
-		p.failed(ctx, err)
-		return nil, 0, err
-	}
-	p.Recorder.CheckedOutAfter(ph.freeSince - start)
-	ph.waited(ph.freeSince - start)
-	return ph, ph.freeSince, nil
-}
-
-// makeReady is the connection's ready, and ends it when that panics: OnConnect is the user's.
-func (p *Pool) makeReady(ctx context.Context, ph *physical, at time.Duration) error {
-	panicked := true
-	defer func() {
-		if panicked {
-			p.end(ph, stats.ClosedBroken, p.release)
-		}
-	}()
-	err := ph.ready(ctx, p, at)
-	panicked = false
-	return err
+	p.Recorder.CheckedOutAfter(waited)
+	ph.waited(waited)
+	return ph, at, nil
 }
 
 // lend gives a connection to c, whose checkout began at the given time. A call of track follows.
@@ -261,43 +225,10 @@ func (p *Pool) takeBack(ph *physical, at time.Duration) {
 	p.event(context.Background(), "checkin", ph)
 }
 
-// begin takes a permit and, as takeFree does, a free connection or the place of a new one. It moves at to the time it had to
-// wait for.
-func (p *Pool) begin(ctx context.Context, at *time.Duration) (*physical, error) {
-	p.mu.Lock()
-	if !p.permits.take() {
-		p.mu.Unlock()
-		if err := p.wait(ctx, *at); err != nil {
-			return nil, err
-		}
-		*at = now()
-		p.mu.Lock()
-	}
-	defer p.mu.Unlock()
-	if p.closed {
-		p.permits.giveBack()
-		return nil, ErrClosed
-	}
-	return p.popFree(), nil
-}
-
-// wait queues for a permit, for as long as the context, pool_timeout and the pool last.
-func (p *Pool) wait(ctx context.Context, start time.Duration) error {
-	if p.opts.Timeout == 0 {
-		return p.timeout(ErrPoolTimeout, 0)
-	}
-	p.Recorder.Waiting(1)
-	err := p.waitForPermit(ctx, start)
-	p.Recorder.Waiting(-1)
-	if err == nil || err == ErrClosed {
-		return err
-	}
-	return p.timeout(err, now()-start)
-}
-
 func (p *Pool) timeout(err error, waited time.Duration) error {
-	e := &PoolTimeoutError{Pool: p.opts.Name, Waited: waited, Err: err}
-	e.Open, e.InUse, e.Waiting = p.Recorder.Now()
+	e := &PoolTimeoutError{Pool: p.opts.Name, Waited: waited, Err: err, Dial: p.lending.LastError()}
+	e.Open, e.InUse = p.Recorder.Now()
+	e.Waiting = int64(p.lending.Figures().Waiting)
 	if p.opts.Leaks != nil {
 		e.Longest = p.opts.Leaks.Longest(longestHolders)
 		e.Usage = p.opts.Leaks.TopUsage(longestHolders)
@@ -319,6 +250,44 @@ func (p *Pool) warnReset() {
 		"pool", p.opts.Name)
 }
 
+// Fill writes what the queue and the dials are doing into a snapshot of a governed pool.
+func (p *Pool) Fill(s *stats.Snapshot) {
+	if !p.governed {
+		return
+	}
+	f, since := p.lending.Figures(), p.reset.Load()
+	s.Waiting, s.Dialling = int64(f.Waiting), int64(f.Dialling)
+	s.QueueStanding, s.Paused = f.Standing, f.Paused
+	s.NewestFirst, s.OrphanedDials = f.NewestFirst-since.NewestFirst, f.Orphaned-since.Orphaned
+}
+
+// FillTotals is Fill without regard to ResetStats.
+func (p *Pool) FillTotals(s *stats.Snapshot) {
+	p.Fill(s)
+	since := p.reset.Load()
+	s.NewestFirst += since.NewestFirst
+	s.OrphanedDials += since.Orphaned
+}
+
+// ResetStats makes the counts start anew.
+func (p *Pool) ResetStats() {
+	p.Recorder.Reset()
+	f := p.lending.Figures()
+	p.reset.Store(&f)
+}
+
+// Limits are pool_size and max_overflow as they are now.
+func (p *Pool) Limits() (size, maxOverflow int) { return p.lending.Limits() }
+
+// Resize changes the limits of a governed pool at once: surplus free connections are closed, those in use when they are given back.
+func (p *Pool) Resize(size, maxOverflow int) { p.lending.Resize(size, maxOverflow) }
+
+// Pause lends no connection of a governed pool until Resume, and returns when all were given back, or with the context's error.
+func (p *Pool) Pause(ctx context.Context) error { return p.lending.Pause(ctx) }
+
+// Resume ends Pause.
+func (p *Pool) Resume() { p.lending.Resume() }
+
 // callFailed tells the router what a call says of its endpoint. A caller that changed its mind says nothing, nor does a
 // session that was idle for longer than the server allows.
 func (p *Pool) callFailed(ctx context.Context, ph *physical, err error) {
@@ -330,32 +299,26 @@ func (p *Pool) callFailed(ctx context.Context, ph *physical, err error) {
 	}
 }
 
-// failed counts a checkout that got no connection.
-func (p *Pool) failed(ctx context.Context, err error) {
+// failed counts a checkout that got no connection, and is what its caller is told.
+func (p *Pool) failed(ctx context.Context, err error, waited time.Duration) error {
+	switch _, inUse := p.Recorder.Now(); {
+	case err == pool.ErrClosed:
+		err = ErrClosed
+	case err == pool.ErrTimeout:
+		err = p.timeout(ErrPoolTimeout, waited)
+	case err != ctx.Err():
+	case p.governed && inUse > 0:
+		err = p.timeout(err, waited)
+	default: // nobody has a connection: it is the dial that took too long
+		if unreached := p.router.Unreached(err, waited); unreached != nil {
+			err = unreached
+		}
+	}
 	p.Recorder.CheckoutFailed(errors.Is(err, ErrPoolTimeout))
 	if p.opts.Echo {
 		p.opts.Logger().DebugContext(ctx, "managedpg: checkout failed", "pool", p.opts.Name, "error", err)
 	}
-}
-
-// takeFree takes the most recently used free connection. When there is none, the place of a new one is taken.
-func (p *Pool) takeFree() *physical {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.popFree()
-}
-
-// popFree is takeFree, with mu held.
-func (p *Pool) popFree() *physical {
-	last := len(p.free) - 1
-	if last < 0 {
-		p.places++
-		return nil
-	}
-	ph := p.free[last]
-	p.free[last] = nil
-	p.free = p.free[:last]
-	return ph
+	return err
 }
 
 // unfit says why a connection is not to be used again, whatever the state of its session.
@@ -397,55 +360,31 @@ func (p *Pool) store(ph *physical, keep bool, at time.Duration) {
 	case !keep:
 		why = stats.ClosedByCaller
 	default:
-		var kept bool
-		if why, kept = p.putFree(ph); kept {
-			return
+		if !p.lending.Release(ph, at) {
+			p.end(ph, p.whyNotKept(), p.lending.Gone)
 		}
+		return
 	}
-	p.end(ph, why, p.release)
+	p.lending.Taken()
+	p.end(ph, why, p.lending.Gone)
 }
 
-// putFree keeps a connection for the next checkout and gives its permit back, unless the pool is closed or as many as pool_size
-// are free already.
-func (p *Pool) putFree(ph *physical) (why stats.Closed, kept bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	switch {
-	case p.closed:
-		return stats.ClosedShutdown, false
-	case len(p.free) >= p.opts.Size:
-		return stats.ClosedOverflow, false
+func (p *Pool) whyNotKept() stats.Closed {
+	if p.ctx.Err() != nil {
+		return stats.ClosedShutdown
 	}
-	p.free = append(p.free, ph)
-	p.permits.giveBack()
-	return 0, true
+	return stats.ClosedOverflow
 }
 
-// dialUnderPermit is dial, and gives the permit back unless it succeeds; also when OnConnect or a dialer of the user's panics.
-func (p *Pool) dialUnderPermit(ctx context.Context) (ph *physical, err error) {
-	defer func() {
-		if ph == nil {
-			p.release()
-		}
-	}()
-	return p.dial(ctx)
-}
-
-// dial opens a connection to the endpoint that the router chooses, in a place that was taken for it.
-func (p *Pool) dial(ctx context.Context) (*physical, error) {
+// dial opens a connection to the endpoint that the router chooses. Until is when whoever it is for gives up.
+func (p *Pool) dial(ctx context.Context, until time.Time) (*physical, error) {
 	var ph *physical
-	defer func() {
-		if ph == nil {
-			p.givePlace()
-		}
-	}()
 	drains := p.drains.Load()
-	caller := ctx
-	err := p.router.Connect(ctx, func(ctx context.Context, to Route) error {
+	err := p.router.Connect(ctx, until, func(ctx context.Context, to Route) error {
 		epoch := to.Epoch.Load()
 		opened, err := p.open(ctx, to)
 		if err != nil {
-			return to.Endpoint.asBare(caller, err)
+			return err
 		}
 		opened.epoch, opened.drains = epoch, drains
 		ph = opened
@@ -461,39 +400,15 @@ func (p *Pool) dial(ctx context.Context) (*physical, error) {
 		ph.slot = p.opts.Leaks.Slot(ph.id, ph.endpoint.Name, ph.server.PID, ph)
 	}
 	p.mu.Lock()
-	closed := p.closed
 	p.all[ph] = struct{}{}
 	p.mu.Unlock()
 	p.event(ctx, "dial", ph)
-	switch {
-	case closed:
-		p.end(ph, stats.ClosedShutdown, nil)
-		return nil, ErrClosed
-	case ph.epoch != ph.epochNow.Load():
+	if ph.epoch != ph.epochNow.Load() {
 		// What closes an endpoint's connections may have passed before this one was on the books.
 		p.end(ph, stats.ClosedEndpoint, nil)
-		p.takePlace()
-		return p.dial(ctx)
+		return p.dial(ctx, until)
 	}
 	return ph, nil
-}
-
-func (p *Pool) takePlace() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.places++
-}
-
-func (p *Pool) givePlace() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.places--
-}
-
-// gone counts a connection whose socket is closed.
-func (p *Pool) gone(why stats.Closed) {
-	p.Recorder.Closed(why)
-	p.givePlace()
 }
 
 // forget takes a connection that is about to be closed off the books.
@@ -510,14 +425,12 @@ func (p *Pool) forget(ph *physical) {
 func (p *Pool) Drain() {
 	p.drains.Add(1)
 	p.Sweep()
-	p.tend.wake()
 }
 
 // Sweep closes the free connections that aren't to be used again.
 func (p *Pool) Sweep() {
-	if p.governed {
-		p.sweep(now())
-	} else {
+	p.lending.Sweep()
+	if !p.governed {
 		p.sweepParked(now())
 	}
 }
@@ -540,60 +453,11 @@ func (p *Pool) sweepParked(at time.Duration) {
 	}
 }
 
-// sweep closes the free connections that are unfit or have been free for too long. Each is closed under a permit, so
-// that its socket still counts; when there is none to be had the checkout that took the last one will find it.
-func (p *Pool) sweep(at time.Duration) {
-	for {
-		ph, why := p.takeUnfit(at)
-		if ph == nil {
-			return
-		}
-		p.end(ph, why, p.release)
-	}
-}
-
-func (p *Pool) takeUnfit(at time.Duration) (*physical, stats.Closed) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	i, why := p.findUnfit(at)
-	if i < 0 || !p.permits.take() {
-		return nil, 0
-	}
-	ph := p.free[i]
-	p.free = slices.Delete(p.free, i, i+1)
-	return ph, why
-}
-
-// findUnfit finds the free connection that has been free for longest among those to be closed, -1 for none. It needs mu.
-func (p *Pool) findUnfit(at time.Duration) (int, stats.Closed) {
-	for i, ph := range p.free {
-		if why, unfit := p.unfit(ph, at); unfit {
-			return i, why
-		}
-		if p.opts.IdleTimeout > 0 && at-ph.freeSince >= p.opts.IdleTimeout && len(p.free) > p.opts.MinIdle {
-			return i, stats.ClosedIdle
-		}
-	}
-	return -1, 0
-}
-
 // Close closes the free connections, wakes those who wait with ErrClosed, and leaves what is borrowed to be closed when
 // it is given back. It doesn't wait for borrowers.
 func (p *Pool) Close() error {
-	p.mu.Lock()
-	p.closed = true
-	free := p.free
-	p.free = nil
-	p.permits.close()
-	p.mu.Unlock()
 	p.stop()
-	var closing sync.WaitGroup
-	for _, ph := range free {
-		closing.Add(1)
-		go p.end(ph, stats.ClosedShutdown, closing.Done)
-	}
-	p.tend.finish()
-	closing.Wait()
+	p.lending.Close()
 	return nil
 }
 

@@ -40,10 +40,13 @@ func Reclaim(holder any, checkout uint64, r leak.Report) bool {
 	c.state.Store(connGone)
 	c.pool.takeBack(ph, now())
 	c.pool.forget(ph)
+	if c.pool.governed {
+		c.pool.lending.Taken()
+	}
 	go ph.abandon(func() {
-		c.pool.gone(stats.ClosedReclaimed)
+		c.pool.Recorder.Closed(stats.ClosedReclaimed)
 		if c.pool.governed {
-			c.pool.release()
+			c.pool.lending.Gone()
 		}
 	})
 	return true

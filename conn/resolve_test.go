@@ -67,7 +67,7 @@ func TestWitnessIsNobodyElses(t *testing.T) {
 			if n := base.open.Load(); n != 0 {
 				t.Errorf("%d connections are left", n)
 			}
-			if open, inUse, _ := p.Recorder.Now(); open != 0 || inUse != 0 {
+			if open, inUse := p.Recorder.Now(); open != 0 || inUse != 0 {
 				t.Errorf("%d open, %d in use", open, inUse)
 			}
 		})

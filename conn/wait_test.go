@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -27,11 +28,12 @@ func newFakePool(t *testing.T, opts Options) *Pool {
 // straight is a Router with a single endpoint.
 type straight struct{ endpoint *Endpoint }
 
-func (s straight) Connect(ctx context.Context, open func(context.Context, Route) error) error {
+func (s straight) Connect(ctx context.Context, _ time.Time, open func(context.Context, Route) error) error {
 	return open(ctx, Route{Endpoint: s.endpoint, Epoch: new(atomic.Uint64), Hung: new(atomic.Bool)})
 }
-func (straight) Admit(context.Context, Server) error { return nil }
-func (straight) CallFailed(int, error)               {}
+func (straight) Admit(context.Context, Server) error  { return nil }
+func (straight) CallFailed(int, error)                {}
+func (straight) Unreached(error, time.Duration) error { return nil }
 
 type fakeConnector struct{}
 
@@ -252,14 +254,14 @@ func TestCloseWakesWaiters(t *testing.T) {
 			t.Errorf("a checkout after Close: %v, want ErrClosed", err)
 		}
 		giveBack(c)
-		if open, out, waiting := p.Recorder.Now(); open != 0 || out != 0 || waiting != 0 {
-			t.Errorf("%d open, %d checked out, %d waiting after the last one was given back", open, out, waiting)
+		if open, out := p.Recorder.Now(); open != 0 || out != 0 || p.lending.Figures().Waiting != 0 {
+			t.Errorf("%d open, %d checked out after the last one was given back", open, out)
 		}
 	})
 }
 
-// Contexts that end at the very moment when a connection comes cost no permit, and nobody is left waiting.
-func TestPermitsSurviveCancellations(t *testing.T) {
+// Contexts that end at the very moment when a connection comes cost no connection, and nobody is left waiting.
+func TestCancellationsCostNoConnection(t *testing.T) {
 	const size = 2
 	p := newFakePool(t, Options{Size: size, Timeout: -1})
 	var users sync.WaitGroup
@@ -290,34 +292,31 @@ func TestPermitsSurviveCancellations(t *testing.T) {
 	for _, c := range slices.Backward(held) {
 		giveBack(c)
 	}
-	open, out, waiting := p.Recorder.Now()
-	if open != int64(p.places) || open > size || out != 0 || waiting != 0 {
-		t.Errorf("%d open (%d places), %d checked out, %d waiting", open, p.places, out, waiting)
+	if open, out := p.Recorder.Now(); open > size || out != 0 || p.lending.Figures().Waiting != 0 {
+		t.Errorf("%d open, %d checked out", open, out)
 	}
 }
 
-// A panic in OnConnect goes on, and costs the pool neither a permit nor a place.
+// A panic in OnConnect is an error, as it happens on a goroutine of the pool's, and costs it no place.
 func TestPanicInADialLeavesThePoolWhole(t *testing.T) {
-	angry := true
-	p := newFakePool(t, Options{Size: 1, OnConnect: func(context.Context, driver.Conn) error {
-		if angry {
-			panic("no")
+	synctest.Test(t, func(t *testing.T) {
+		angry := true
+		p := newFakePool(t, Options{Size: 1, OnConnect: func(context.Context, driver.Conn) error {
+			if angry {
+				panic("no")
+			}
+			return nil
+		}})
+		for range 3 {
+			if _, err := p.Connect(t.Context()); err == nil || !strings.Contains(err.Error(), "panic: no") {
+				t.Errorf("the caller is told %v", err)
+			}
+			time.Sleep(time.Second)
 		}
-		return nil
-	}})
-	for range 3 {
-		func() {
-			defer func() {
-				if recover() != "no" {
-					t.Error("the panic didn't go on")
-				}
-			}()
-			_, _ = p.Connect(t.Context())
-		}()
-	}
-	angry = false
-	giveBack(hold(t, p))
-	if p.places != 1 {
-		t.Errorf("%d places for one connection", p.places)
-	}
+		angry = false
+		giveBack(hold(t, p))
+		if open, _ := p.Recorder.Now(); open != 1 {
+			t.Errorf("%d connections are open", open)
+		}
+	})
 }

@@ -4,8 +4,6 @@ import (
 	"context"
 	"database/sql/driver"
 	"sync/atomic"
-
-	"github.com/managedpg/managedpg/stats"
 )
 
 // Who can tell what became of a COMMIT is whoever was connected to the server before it: a free connection of the pool,
@@ -118,7 +116,7 @@ func (p *Pool) witness(ctx context.Context, d *doubt, except map[any]bool) (w *w
 	var ph *physical
 	var giveBack func()
 	if p.governed {
-		ph, giveBack = p.borrowFree(ctx, meant)
+		ph, giveBack = p.borrowFree(meant)
 	} else {
 		ph, giveBack = p.borrowParked(older)
 	}
@@ -146,38 +144,13 @@ func (p *Prober) witness(d *doubt, except map[any]bool) (w *witness, busy bool) 
 	return &witness{base: c.base, sock: c.sock, pid: c.pid, older: true, key: c, giveBack: giveBack}, true
 }
 
-// borrowFree takes a free connection out of the driver's own pool, under a permit, waiting for its turn for a moment.
-func (p *Pool) borrowFree(ctx context.Context, meant func(*physical) bool) (ph *physical, giveBack func()) {
-	ctx, cancel := context.WithTimeout(ctx, askSlowest)
-	defer cancel()
-	if p.waitForPermit(ctx, now()) != nil {
+// borrowFree takes a free connection out of the driver's own pool.
+func (p *Pool) borrowFree(meant func(*physical) bool) (ph *physical, giveBack func()) {
+	ph, ok := p.lending.Borrow(meant)
+	if !ok {
 		return nil, nil
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for i, ph := range p.free {
-		if meant(ph) {
-			p.free = append(p.free[:i:i], p.free[i+1:]...)
-			return ph, func() { p.giveBackBorrowed(ph) }
-		}
-	}
-	p.permits.giveBack()
-	return nil, nil
-}
-
-func (p *Pool) giveBackBorrowed(ph *physical) {
-	why, unfit := p.unfit(ph, now())
-	if !unfit {
-		if ph.lost() {
-			why = stats.ClosedBroken
-		} else {
-			var kept bool
-			if why, kept = p.putFree(ph); kept {
-				return
-			}
-		}
-	}
-	p.end(ph, why, p.release)
+	return ph, func() { p.store(ph, true, now()) }
 }
 
 // borrowParked takes a connection that lies in database/sql's free list. If database/sql wants to use it meanwhile, it

@@ -5,6 +5,8 @@ package driver
 import (
 	"context"
 	"database/sql/driver"
+	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -140,6 +142,49 @@ func (c *Connector) Failover() failover.Status { return c.router.Status() }
 // use elsewhere are closed when they are given back.
 func (c *Connector) Failback(ctx context.Context) error { return c.router.Failback(ctx) }
 
+// errNotGoverned: database/sql has the limits and the queue.
+var errNotGoverned = errors.New("database/sql governs the pool: give pool_size")
+
+// Resize changes pool_size and max_overflow (-1: no limit) at once. Surplus free connections are closed, those in use when they are
+// given back.
+func (c *Connector) Resize(size, maxOverflow int) error {
+	switch {
+	case !c.governed():
+		return fmt.Errorf("managedpg: pool %q: %w", c.name, errNotGoverned)
+	case size < 1 || size > mostSize || maxOverflow < -1 || maxOverflow > mostSize:
+		return fmt.Errorf("managedpg: pool %q: size %d and max_overflow %d: want a size from 1 to %d and a max_overflow from -1 to %d",
+			c.name, size, maxOverflow, mostSize, mostSize)
+	}
+	c.pool.Resize(size, maxOverflow)
+	return nil
+}
+
+// mostSize is the limit of pool_size and of max_overflow in a DSN too.
+const mostSize = 10000
+
+// Pause begins no checkout any more until Resume: those who want a connection wait, within their own limits. It returns when all
+// connections were given back; else with the context's error and who still holds some, and the pool stays paused.
+func (c *Connector) Pause(ctx context.Context) error {
+	if !c.governed() {
+		return fmt.Errorf("managedpg: pool %q: %w", c.name, errNotGoverned)
+	}
+	err := c.pool.Pause(ctx)
+	if err == nil {
+		return nil
+	}
+	_, inUse := c.pool.Recorder.Now()
+	who := ""
+	for _, r := range c.Holders(longestHolders) {
+		who += fmt.Sprintf("; held for %v by %s", r.Duration.Round(time.Millisecond), r.Caller)
+	}
+	return fmt.Errorf("managedpg: pool %q: paused, with %d connections still in use%s: %w", c.name, inUse, who, err)
+}
+
+// Resume ends Pause. Those who have waited are served.
+func (c *Connector) Resume() { c.pool.Resume() }
+
+func (c *Connector) governed() bool { return c.config.Size > 0 }
+
 // ForgetTimelines makes fencing forget what it has seen, so that a server on a lower timeline than before is used again: an
 // operator's word after a restore from a backup. The endpoints are probed anew.
 func (c *Connector) ForgetTimelines() { c.router.ForgetTimelines() }
@@ -169,6 +214,7 @@ const longestHolders = 3
 func (c *Connector) Stats() stats.Snapshot {
 	s := c.limits()
 	c.pool.Recorder.Fill(&s)
+	c.pool.Fill(&s)
 	if c.leaks != nil {
 		s.LeakedConnections = int64(c.leaks.Leaked())
 		s.TotalLeaks = c.leaks.Total()
@@ -186,6 +232,7 @@ func (c *Connector) Stats() stats.Snapshot {
 func (c *Connector) Totals() (stats.Snapshot, failover.Health) {
 	s := c.limits()
 	c.pool.Recorder.FillTotals(&s)
+	c.pool.FillTotals(&s)
 	if c.leaks != nil {
 		s.LeakedConnections = int64(c.leaks.Leaked())
 		s.TotalLeaks, s.ReclaimedConnections = c.leaks.Ever()
@@ -200,9 +247,10 @@ func (c *Connector) Opened() time.Time { return c.opened }
 
 func (c *Connector) limits() stats.Snapshot {
 	s := stats.Snapshot{Name: c.name, GovernedBy: stats.GovernedBySQL}
-	if c.config.Size > 0 {
+	if c.governed() {
 		s.GovernedBy = stats.GovernedByDriver
-		s.Size, s.MaxOverflow = int64(c.config.Size), int64(c.config.MaxOverflow)
+		size, maxOverflow := c.pool.Limits()
+		s.Size, s.MaxOverflow = int64(size), int64(maxOverflow)
 		s.MinIdle = int64(c.config.MinIdle)
 	}
 	return s
@@ -224,7 +272,7 @@ func (c *Connector) Holders(n int) []leak.Report {
 
 // ResetStats makes the figures count anew from now on. What is open or in use stays counted as such.
 func (c *Connector) ResetStats() {
-	c.pool.Recorder.Reset()
+	c.pool.ResetStats()
 	c.router.ResetCounts()
 	if c.leaks != nil {
 		c.leaks.Reset()

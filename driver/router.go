@@ -53,8 +53,8 @@ func dialLimit(size int, several bool) int {
 }
 
 // Connect is conn.Router's.
-func (r *router) Connect(ctx context.Context, open func(context.Context, conn.Route) error) error {
-	return r.Group.Connect(ctx, func(ctx context.Context, to failover.Route) error {
+func (r *router) Connect(ctx context.Context, until time.Time, open func(context.Context, conn.Route) error) error {
+	return r.Group.Connect(ctx, until, func(ctx context.Context, to failover.Route) error {
 		return open(ctx, conn.Route{Endpoint: r.endpoints[to.Member], Member: to.Member, Epoch: to.Epoch, Hung: to.Hung, Moves: to.Moves})
 	})
 }

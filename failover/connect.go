@@ -85,6 +85,18 @@ func (g *Group) admit(a *attempt, o Observation) error {
 	return a.refusal
 }
 
+// Unreached is the error for a caller that gave up, with err, before Connect had found an endpoint; nil when one is usable, or only one
+// could ever be.
+func (g *Group) Unreached(err error, waited time.Duration) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.alone || g.lostAt.IsZero() {
+		return nil
+	}
+	c := &checkout{Group: g, began: time.Now().Add(-waited)}
+	return c.failLocked(err)
+}
+
 // Connect finds an endpoint for a new connection: it calls dial with the best-ranked usable one, with the next ones when
 // that fails, and waits for one to become usable, within ctx and FailoverTimeout. The dial's context is limited to
 // ConnectTimeout and to an equal share, among the endpoints still to try, of the time left in ctx, not counting the time for which
@@ -99,10 +111,10 @@ func (g *Group) admit(a *attempt, o Observation) error {
 // budget. When all are misconfigured, Connect asks them once more and fails at once.
 //
 // A connection whose Route's Epoch is no longer what it was before the dial must not be used.
-func (g *Group) Connect(ctx context.Context, dial func(ctx context.Context, to Route) error) error {
+func (g *Group) Connect(ctx context.Context, until time.Time, dial func(ctx context.Context, to Route) error) error {
 	g.Start()
 	c := &checkout{
-		Group: g, ctx: ctx, dial: dial, began: time.Now(),
+		Group: g, ctx: ctx, until: until, dial: dial, began: time.Now(),
 		rounds: 1, tried: make(map[*endpoint]trial), asked: make(map[*endpoint]bool),
 	}
 	if g.alone {
@@ -115,6 +127,7 @@ func (g *Group) Connect(ctx context.Context, dial func(ctx context.Context, to R
 type checkout struct {
 	*Group
 	ctx   context.Context
+	until time.Time // when whoever it is for gives up; zero: never, as far as is known
 	dial  func(context.Context, Route) error
 	began time.Time
 
@@ -357,8 +370,8 @@ func (c *checkout) limit(e *endpoint, left int) (time.Duration, error) {
 	if left < 2 {
 		return limit, means
 	}
-	if deadline, ok := c.ctx.Deadline(); ok {
-		if share := max(1, time.Until(deadline)/time.Duration(left)); limit == 0 || share < limit {
+	if end := c.end(); !end.IsZero() {
+		if share := max(1, time.Until(end)/time.Duration(left)); limit == 0 || share < limit {
 			limit, means = share, errShare
 		}
 	}
@@ -370,6 +383,18 @@ func (c *checkout) limit(e *endpoint, left int) (time.Duration, error) {
 		}
 	}
 	return limit, means
+}
+
+// end is when the checkout's time is up that the dials share: the first of its context's deadline, FailoverTimeout, and when whoever it
+// is for gives up, as far as they are still to come; zero: never.
+func (c *checkout) end() (end time.Time) {
+	deadline, _ := c.ctx.Deadline()
+	for _, at := range []time.Time{deadline, c.until, c.began.Add(c.opts.FailoverTimeout)} {
+		if time.Now().Before(at) && (end.IsZero() || at.Before(end)) {
+			end = at
+		}
+	}
+	return end
 }
 
 // stands says that another endpoint can stand in for a suspect one until a probe has settled what it is. One that is less fit

@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"syscall"
+	"time"
 
 	"github.com/managedpg/managedpg/failover"
 )
@@ -21,7 +22,7 @@ func Example() {
 	defer g.Close()
 
 	roles := []failover.Role{"", failover.ReadOnly, failover.ReadWrite}
-	err := g.Connect(context.Background(), func(ctx context.Context, to failover.Route) error {
+	err := g.Connect(context.Background(), time.Time{}, func(ctx context.Context, to failover.Route) error {
 		if to.Member == 0 {
 			return syscall.ECONNREFUSED
 		}

@@ -76,7 +76,7 @@ func (c *cluster) use(over <-chan struct{}, rand *rand.Rand) {
 		}
 		began, at, epoch := time.Now(), 0, uint64(0)
 		ctx, cancel := c.within(5 * time.Second)
-		err := c.Connect(ctx, func(ctx context.Context, to failover.Route) error {
+		err := c.Connect(ctx, time.Time{}, func(ctx context.Context, to failover.Route) error {
 			at, epoch = to.Member, to.Epoch.Load()
 			return c.servers[at].dial(ctx)
 		})

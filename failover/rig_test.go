@@ -240,7 +240,7 @@ func (r *rig) kinds() string {
 // connect makes a connection and says to which endpoint.
 func (r *rig) connect(ctx context.Context) (int, error) {
 	at := -1
-	err := r.Connect(ctx, func(ctx context.Context, to failover.Route) error {
+	err := r.Connect(ctx, time.Time{}, func(ctx context.Context, to failover.Route) error {
 		at = to.Member
 		return r.servers[at].dial(ctx)
 	})

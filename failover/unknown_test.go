@@ -69,7 +69,7 @@ func targeting(attrs string) func(*failover.Options) {
 func TestConnectWithoutEndpoints(t *testing.T) {
 	g := failover.New(failover.Options{})
 	defer g.Close()
-	if err := g.Connect(context.Background(), nil); err == nil {
+	if err := g.Connect(context.Background(), time.Time{}, nil); err == nil {
 		t.Fatal("no error")
 	}
 	_, _ = g.Health(), g.Status()

@@ -315,7 +315,7 @@ func TestPanicInADial(t *testing.T) {
 						r.t.Error("the panic didn't go on")
 					}
 				}()
-				_ = r.Connect(context.Background(), func(context.Context, failover.Route) error { panic("no") })
+				_ = r.Connect(context.Background(), time.Time{}, func(context.Context, failover.Route) error { panic("no") })
 			}()
 		}
 		r.reaches(0)

@@ -105,7 +105,6 @@ type Recorder struct {
 	opened  account      // connections that are open, and that were created
 	timeout atomic.Int64 // checkouts that pool_timeout ended
 	failed  atomic.Int64 // those that failed otherwise
-	waiting atomic.Int64
 	cancels [numCancels]atomic.Int64
 	closed  [numClosed]atomic.Int64
 
@@ -150,9 +149,6 @@ func (r *Recorder) CheckoutFailed(timeout bool) {
 	}
 }
 
-// Waiting adds n to the number of checkouts that wait.
-func (r *Recorder) Waiting(n int64) { r.waiting.Add(n) }
-
 // Created counts a connection and what it took to open it.
 func (r *Recorder) Created(took time.Duration) {
 	r.opened.enter()
@@ -169,10 +165,10 @@ func (r *Recorder) Closed(why Closed) {
 func (r *Recorder) CountCancel(c Cancel) { r.cancels[c].Add(1) }
 
 // Now tells the counts that are facts of this moment.
-func (r *Recorder) Now() (open, checkedOut, waiting int64) {
+func (r *Recorder) Now() (open, checkedOut int64) {
 	open, _ = r.opened.read()
 	checkedOut, _ = r.lent.read()
-	return open, checkedOut, r.waiting.Load()
+	return open, checkedOut
 }
 
 // Reset makes the counts start anew: what is open and what is in use counts as created and checked out since.
@@ -241,7 +237,6 @@ func (r *Recorder) fill(s *Snapshot, since *resetPoint) {
 	s.FailedCheckouts = r.failed.Load() - since.failed + timeouts
 	if s.GovernedBy == GovernedByDriver {
 		s.CheckoutTimeouts = timeouts
-		s.Waiting = r.waiting.Load()
 		s.Overflow = max(0, s.Open-s.Size)
 		if limit := s.Size + s.MaxOverflow; s.MaxOverflow >= 0 && limit > 0 {
 			s.Utilization = float64(s.CheckedOut) / float64(limit)

@@ -23,7 +23,7 @@ const (
 //	TotalCheckouts = TotalCheckins + CheckedOut
 //	TotalConnectionsCreated = TotalConnectionsClosed + Open
 //
-// What a driver can't know when database/sql governs (Size, MaxOverflow, MinIdle, Overflow, Waiting, Utilization,
+// What a driver can't know when database/sql governs (Size, MaxOverflow, MinIdle, Overflow, Waiting, Utilization, the queue and the dials,
 // CheckoutTimeouts, AvgCheckoutTime, CheckoutTime) is 0 here then and left out of the JSON; db.Stats() has it. When the
 // driver governs it is the other way round: db.Stats() counts waiters as InUse and never sees an idle connection.
 type Snapshot struct {
@@ -39,6 +39,13 @@ type Snapshot struct {
 	Overflow    int64   // open beyond Size
 	Waiting     int64   // checkouts that wait for a connection
 	Utilization float64 // CheckedOut / (Size + MaxOverflow), 0..1; 0 without a limit
+
+	// The pool's queue and its dials, when the driver governs.
+	QueueStanding time.Duration // for how long those who came last have been served first, as the queue doesn't drain; 0: they aren't
+	NewestFirst   int64         // checkouts served in that way
+	Dialling      int64         // dials under way
+	OrphanedDials int64         // dials that succeeded when whoever they were begun for had gone
+	Paused        time.Duration // for how long Pause has been in force; 0: it isn't
 
 	TotalCheckouts   int64
 	TotalCheckins    int64
@@ -106,7 +113,9 @@ func (s Snapshot) fields() []field {
 	}
 	f = append(f, field{"open", s.Open}, field{"checked_out", s.CheckedOut}, field{"checked_in", s.CheckedIn})
 	if governed {
-		f = append(f, field{"overflow", s.Overflow}, field{"waiting", s.Waiting}, field{"utilization", s.Utilization})
+		f = append(f, field{"overflow", s.Overflow}, field{"waiting", s.Waiting}, field{"utilization", s.Utilization},
+			field{"queue_standing", s.QueueStanding}, field{"newest_first", s.NewestFirst}, field{"dialling", s.Dialling},
+			field{"orphaned_dials", s.OrphanedDials}, field{"paused", s.Paused})
 	}
 	f = append(f, field{"total_checkouts", s.TotalCheckouts}, field{"total_checkins", s.TotalCheckins},
 		field{"failed_checkouts", s.FailedCheckouts})

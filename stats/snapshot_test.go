@@ -15,12 +15,13 @@ import (
 // The names that the design fixes, in its order.
 var (
 	governedNames = strings.Fields(`name governed_by size max_overflow min_idle open checked_out checked_in overflow waiting utilization
+		queue_standing newest_first dialling orphaned_dials paused
 		total_checkouts total_checkins failed_checkouts checkout_timeouts total_connections_created total_connections_closed
 		closed_by avg_checkout_time checkout_time use_time create_time
 		cancels_sent cancels_confirmed cancels_too_late cancels_unanswered leaked_connections total_leaks reclaimed_connections
 		longest_holders endpoint is_primary failover_count failback_count`)
 	// What a driver can't know when database/sql governs.
-	leftOut = strings.Fields(`size max_overflow min_idle overflow waiting utilization checkout_timeouts avg_checkout_time checkout_time`)
+	leftOut = strings.Fields(`size max_overflow min_idle overflow waiting utilization queue_standing newest_first dialling orphaned_dials paused checkout_timeouts avg_checkout_time checkout_time`)
 )
 
 func TestSnapshotJSONNames(t *testing.T) {
@@ -190,7 +191,7 @@ func TestEquationsUnderLoad(t *testing.T) {
 		if s.Open < 0 || s.Open > 4 || s.CheckedOut < 0 || s.CheckedOut > 4 {
 			t.Fatalf("open %d, checked out %d, with 4 users", s.Open, s.CheckedOut)
 		}
-		if open, out, _ := r.Now(); open < 0 || out < 0 {
+		if open, out := r.Now(); open < 0 || out < 0 {
 			t.Fatalf("now: open %d, checked out %d", open, out)
 		}
 		if i%30 == 0 {
@@ -253,11 +254,10 @@ func TestReset(t *testing.T) {
 	r.Closed(ClosedRecycle)
 	r.CheckoutFailed(true)
 	r.CheckoutFailed(false)
-	r.Waiting(1)
 
 	s := fill(&r)
 	wantAtRest(t, s)
-	want := Snapshot{Open: 2, CheckedOut: 2, Waiting: 1, TotalCheckouts: 3, TotalCheckins: 1, FailedCheckouts: 2, CheckoutTimeouts: 1,
+	want := Snapshot{Open: 2, CheckedOut: 2, TotalCheckouts: 3, TotalCheckins: 1, FailedCheckouts: 2, CheckoutTimeouts: 1,
 		TotalConnectionsCreated: 3, TotalConnectionsClosed: 1, Utilization: 0.25}
 	wantCounts(t, "before the reset", s, want)
 	if s.ClosedBy[ClosedRecycle] != 1 || s.CheckoutTime.Count != 3 || s.AvgCheckoutTime != time.Second || s.UseTime.Max != time.Hour {
@@ -267,7 +267,7 @@ func TestReset(t *testing.T) {
 	r.Reset()
 	s = fill(&r)
 	wantAtRest(t, s)
-	want = Snapshot{Open: 2, CheckedOut: 2, Waiting: 1, TotalCheckouts: 2, TotalConnectionsCreated: 2, Utilization: 0.25}
+	want = Snapshot{Open: 2, CheckedOut: 2, TotalCheckouts: 2, TotalConnectionsCreated: 2, Utilization: 0.25}
 	wantCounts(t, "after the reset", s, want)
 	for name, l := range map[string]Latency{"checkout": s.CheckoutTime, "use": s.UseTime, "create": s.CreateTime} {
 		if l != (Latency{}) {
@@ -279,7 +279,7 @@ func TestReset(t *testing.T) {
 	r.Closed(ClosedIdle)
 	s = fill(&r)
 	wantAtRest(t, s)
-	want = Snapshot{Open: 1, CheckedOut: 1, Waiting: 1, TotalCheckouts: 2, TotalCheckins: 1, TotalConnectionsCreated: 2,
+	want = Snapshot{Open: 1, CheckedOut: 1, TotalCheckouts: 2, TotalCheckins: 1, TotalConnectionsCreated: 2,
 		TotalConnectionsClosed: 1, Utilization: 0.125}
 	wantCounts(t, "later", s, want)
 	if s.UseTime.Max != time.Millisecond || s.UseTime.Count != 1 || s.ClosedBy[ClosedRecycle] != 0 || s.ClosedBy[ClosedIdle] != 1 {
@@ -287,7 +287,7 @@ func TestReset(t *testing.T) {
 	}
 
 	r.Reset()
-	wantCounts(t, "after a second reset", fill(&r), Snapshot{Open: 1, CheckedOut: 1, Waiting: 1, TotalCheckouts: 1,
+	wantCounts(t, "after a second reset", fill(&r), Snapshot{Open: 1, CheckedOut: 1, TotalCheckouts: 1,
 		TotalConnectionsCreated: 1, Utilization: 0.125})
 }
 
@@ -320,10 +320,9 @@ func TestDerivedFigures(t *testing.T) {
 		t.Errorf("without a limit: utilization %v, overflow %d; want 0, 2", s.Utilization, s.Overflow)
 	}
 	s = Snapshot{GovernedBy: GovernedBySQL}
-	r.Waiting(1)
 	r.CheckoutFailed(true)
 	r.Fill(&s)
-	if s.Waiting != 0 || s.CheckoutTimeouts != 0 || s.CheckoutTime.Count != 0 || s.Overflow != 0 || s.FailedCheckouts != 1 {
+	if s.CheckoutTimeouts != 0 || s.CheckoutTime.Count != 0 || s.Overflow != 0 || s.FailedCheckouts != 1 {
 		t.Errorf("governed by database/sql: %+v", s)
 	}
 }

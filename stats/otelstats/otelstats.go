@@ -65,6 +65,9 @@ type instruments struct {
 
 	checkouts, failed, created, closed metric.Int64ObservableCounter
 	asked, cancels                     metric.Int64ObservableCounter
+	newest, orphaned                   metric.Int64ObservableCounter
+	dialling                           metric.Int64ObservableUpDownCounter
+	standing, paused                   metric.Float64ObservableGauge
 	leaks, reclaimed                   metric.Int64ObservableCounter
 	leaked                             metric.Int64ObservableUpDownCounter
 	failovers, failbacks               metric.Int64ObservableCounter
@@ -110,6 +113,15 @@ func newInstruments(meter metric.Meter) (*instruments, []metric.Observable, erro
 	in.failed = counter("failed_checkouts", "{checkout}", "Checkouts that got no connection, by reason: timeout, other.")
 	in.created = counter("connections.created", "{connection}", "Connections that were opened.")
 	in.closed = counter("connections.closed", "{connection}", "Connections that were closed, by reason.")
+	in.newest = counter("newest_first", "{checkout}", "Checkouts that were served before others who had waited longer, as the queue stood.")
+	in.orphaned = counter("orphaned_dials", "{connection}", "Dials that succeeded when whoever they were begun for had gone.")
+	in.dialling = upDown("dials", "{connection}", "Dials under way.")
+	in.standing, err = meter.Float64ObservableGauge("managedpg.queue_standing", metric.WithUnit("s"),
+		metric.WithDescription("For how long the queue has stood, so that the newest are served first; 0: it drains."))
+	add(in.standing, err)
+	in.paused, err = meter.Float64ObservableGauge("managedpg.paused", metric.WithUnit("s"),
+		metric.WithDescription("For how long Pause has been in force; 0: it isn't."))
+	add(in.paused, err)
 	in.asked = counter("cancels.sent", "{call}", "Calls whose context ended while the server was at them, so that it was asked to cancel them.")
 	in.cancels = counter("cancels", "{call}", "What became of them, by reason: confirmed, too_late, unanswered.")
 	in.leaks = counter("leaks", "{leak}", "Checkouts that were reported as leaks.")
@@ -155,6 +167,11 @@ func (in *instruments) figures(o metric.Observer, s *stats.Snapshot) {
 			o.ObserveInt64(in.most.Inst(), s.Size+s.MaxOverflow, just)
 		}
 		o.ObserveInt64(in.pending.Inst(), s.Waiting, just)
+		o.ObserveInt64(in.newest, s.NewestFirst, just)
+		o.ObserveInt64(in.orphaned, s.OrphanedDials, just)
+		o.ObserveInt64(in.dialling, s.Dialling, just)
+		o.ObserveFloat64(in.standing, s.QueueStanding.Seconds(), just)
+		o.ObserveFloat64(in.paused, s.Paused.Seconds(), just)
 		o.ObserveInt64(in.timeouts.Inst(), s.CheckoutTimeouts, just)
 		o.ObserveInt64(in.failed, s.CheckoutTimeouts, with(pool, Reason.String("timeout")))
 	}

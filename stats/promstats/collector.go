@@ -69,6 +69,11 @@ func (p *scrape) figures(s *stats.Snapshot) {
 		}
 		p.put(minIdle, s.MinIdle)
 		p.put(waiting, s.Waiting)
+		p.seconds(standing, s.QueueStanding)
+		p.put(newest, s.NewestFirst)
+		p.put(dialling, s.Dialling)
+		p.put(orphaned, s.OrphanedDials)
+		p.seconds(paused, s.Paused)
 		p.histogram(waitTime, &s.CheckoutTime)
 		p.put(failed, s.CheckoutTimeouts, "timeout")
 	}
@@ -124,6 +129,10 @@ func (p *scrape) put(m *metric, value int64, labels ...string) {
 		return
 	}
 	p.send(prometheus.NewConstMetric(m.desc, prometheus.GaugeValue, float64(value), labels...))
+}
+
+func (p *scrape) seconds(m *metric, d time.Duration) {
+	p.send(prometheus.NewConstMetric(m.desc, prometheus.GaugeValue, d.Seconds(), p.pool))
 }
 
 func (p *scrape) histogram(m *metric, l *stats.Latency) {

@@ -14,10 +14,13 @@ var metrics []*metric
 
 var (
 	connections = gauge("pool_connections", "Open connections: used ones are checked out, idle ones are free.", "state")
-	size        = gauge("pool_size", "Connections that are kept (pool_size).")                                                     // *
-	limit       = gauge("pool_max_connections", "Most connections that may be open (pool_size + max_overflow); absent: no limit.") // *
-	minIdle     = gauge("pool_min_idle_connections", "Idle connections that are kept ready (pool_min_idle).")                      // *
-	waiting     = gauge("pool_waiting_checkouts", "Checkouts that wait for a connection now.")                                     // *
+	size        = gauge("pool_size", "Connections that are kept (pool_size).")                                                                 // *
+	limit       = gauge("pool_max_connections", "Most connections that may be open (pool_size + max_overflow); absent: no limit.")             // *
+	minIdle     = gauge("pool_min_idle_connections", "Idle connections that are kept ready (pool_min_idle).")                                  // *
+	waiting     = gauge("pool_waiting_checkouts", "Checkouts that wait for a connection now.")                                                 // *
+	standing    = gauge("pool_queue_standing_seconds", "For how long the queue has stood, so that the newest are served first; 0: it drains.") // *
+	dialling    = gauge("pool_dials", "Dials under way.")                                                                                      // *
+	paused      = gauge("pool_paused_seconds", "For how long Pause has been in force; 0: it isn't.")                                           // *
 	leaked      = gauge("pool_leaked_connections", "Connections that have been held for longer than leak_threshold now.")
 
 	checkouts = counter("pool_checkouts_total", "Connections that were checked out.")
@@ -25,6 +28,8 @@ var (
 	failed    = counter("pool_failed_checkouts_total", "Checkouts that got no connection. timeout: pool_timeout had passed.", "reason")
 	created   = counter("pool_connections_created_total", "Connections that were opened.")
 	closed    = counter("pool_connections_closed_total", "Connections that were closed, by reason.", "reason")
+	newest    = counter("pool_newest_first_total", "Checkouts that were served before others who had waited longer, as the queue stood.") // *
+	orphaned  = counter("pool_orphaned_dials_total", "Dials that succeeded when whoever they were begun for had gone.")                   // *
 	asked     = counter("pool_cancels_sent_total", "Calls whose context ended while the server was at them, so that it was asked to cancel them.")
 	cancels   = counter("pool_cancels_total", "What became of them. confirmed: the server said so. too_late: it had finished before. unanswered: no answer within cancel_timeout, and the connection was given up.", "reason")
 	leaks     = counter("pool_leaks_total", "Checkouts that were reported as leaks.")

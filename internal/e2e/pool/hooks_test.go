@@ -167,7 +167,7 @@ func TestHookFails(t *testing.T) {
 	})
 }
 
-// A hook has its caller's time, and db.Close ends it.
+// A hook keeps its caller no longer than its context lasts, and db.Close ends it; the next caller isn't left to wait for it.
 func TestHookEndsWithItsCallerAndWithClose(t *testing.T) {
 	eachHook(t, func(t *testing.T, h hook, open func(string, func(context.Context) error, ...func(*managedpg.Config)) *sql.DB) {
 		var entered atomic.Int64

@@ -1,0 +1,256 @@
+package pool
+
+import (
+	"context"
+	"time"
+)
+
+// queue is who waits, in the order in which they came. Pool.mu guards it.
+type queue[T any] struct {
+	oldest, newest *waiter[T]
+	len            int
+	stands         time.Time // since when it stands: the newest are served first; zero: it doesn't
+	standsUntil    time.Time // at least: somebody's time has run out
+
+	late *time.Timer // dismisses those whose Timeout has passed; nil before the first wait
+	set  bool
+}
+
+// waiter is a call of Acquire that waits.
+type waiter[T any] struct {
+	ctx     context.Context
+	since   time.Time
+	until   time.Time // when it gives up; zero: never
+	timeout time.Time // when the pool's Timeout has passed; zero: never
+
+	over  chan struct{}
+	thing T
+	fresh bool
+	err   error
+
+	older, newer *waiter[T]
+}
+
+// push adds a waiter: as the newest, or as the oldest when it has been served before and got what was of no use.
+func (q *queue[T]) push(w *waiter[T], again bool) {
+	q.len++
+	switch {
+	case q.oldest == nil:
+		q.oldest, q.newest = w, w
+	case again:
+		w.newer = q.oldest
+		q.oldest.older = w
+		q.oldest = w
+	default:
+		w.older = q.newest
+		q.newest.newer = w
+		q.newest = w
+	}
+}
+
+// at is the waiter with n before it.
+func (q *queue[T]) at(n int) *waiter[T] {
+	w := q.oldest
+	for range n {
+		w = w.newer
+	}
+	return w
+}
+
+func (q *queue[T]) remove(w *waiter[T]) {
+	q.len--
+	if w.older != nil {
+		w.older.newer = w.newer
+	} else {
+		q.oldest = w.newer
+	}
+	if w.newer != nil {
+		w.newer.older = w.older
+	} else {
+		q.newest = w.older
+	}
+	w.older, w.newer = nil, nil
+	if q.len == 0 {
+		q.stands = time.Time{}
+	}
+}
+
+// next is who is to be served.
+func (q *queue[T]) next(now time.Time) *waiter[T] {
+	w := q.oldest
+	if w == nil {
+		return nil
+	}
+	if q.len > 1 && (now.Before(q.standsUntil) || !w.until.IsZero() && now.Sub(w.since) > 3*w.until.Sub(now)) {
+		if q.stands.IsZero() {
+			q.stands = now
+		}
+		return q.newest
+	}
+	q.stands = time.Time{}
+	return w
+}
+
+// waitLocked queues for a thing, for as long as the context, Timeout and the pool last. It gives the lock back.
+func (p *Pool[T]) waitLocked(ctx context.Context, again bool) (thing T, waited time.Duration, fresh bool, err error) {
+	now := time.Now()
+	w := &waiter[T]{ctx: ctx, since: now, over: make(chan struct{})}
+	w.until, _ = ctx.Deadline()
+	if p.opts.Timeout >= 0 {
+		w.timeout = now.Add(p.opts.Timeout)
+		if w.until.IsZero() || w.timeout.Before(w.until) {
+			w.until = w.timeout
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		p.mu.Unlock()
+		return thing, 0, false, err
+	}
+	p.queue.push(w, again)
+	p.dialLocked()
+	switch {
+	case !p.paused.IsZero():
+	case p.helplessLocked():
+		err = p.supply.err
+	case p.opts.Timeout == 0 && p.supply.dialling < p.queue.len:
+		err = ErrTimeout
+	}
+	if err != nil {
+		p.queue.remove(w)
+		p.mu.Unlock()
+		return thing, 0, false, err
+	}
+	p.watchLocked(p.opts.Timeout)
+	p.mu.Unlock()
+
+	select {
+	case <-w.over:
+	case <-ctx.Done():
+		if p.leave(w) {
+			return thing, time.Since(now), false, ctx.Err()
+		}
+	}
+	if w.err == nil && ctx.Err() != nil { // both at once: it must not be served whose context has ended
+		p.handBack(w.thing, w.fresh)
+		return thing, time.Since(now), false, ctx.Err()
+	}
+	return w.thing, time.Since(now), w.fresh, w.err
+}
+
+// leave takes a waiter out of the queue whose context has ended, unless it was served meanwhile.
+func (p *Pool[T]) leave(w *waiter[T]) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	select {
+	case <-w.over:
+		return false
+	default:
+	}
+	if w.ctx.Err() == context.DeadlineExceeded {
+		p.queue.ranOut(w)
+	}
+	p.queue.remove(w)
+	return true
+}
+
+// ranOut: a waiter's time has run out in the queue.
+func (q *queue[T]) ranOut(w *waiter[T]) {
+	q.standsUntil = w.until.Add(w.until.Sub(w.since))
+}
+
+// handBack gives back what somebody was served whose context had ended.
+func (p *Pool[T]) handBack(thing T, fresh bool) {
+	if !p.Release(thing, p.opts.Now()) {
+		p.things.Close(thing, ErrSurplus, p.Gone)
+	}
+}
+
+// serveLocked gives a thing to whoever is next, if anybody waits whose context hasn't ended.
+func (p *Pool[T]) serveLocked(thing T, fresh bool) bool {
+	if p.queue.len == 0 {
+		return false
+	}
+	now := time.Now()
+	for {
+		w := p.queue.next(now)
+		if w == nil {
+			return false
+		}
+		first := w == p.queue.oldest
+		p.queue.remove(w)
+		if err := w.ctx.Err(); err != nil { // it is about to find out by itself
+			if err == context.DeadlineExceeded {
+				p.queue.ranOut(w)
+			}
+			w.end(err)
+			continue
+		}
+		if !first {
+			p.figures.NewestFirst++
+		}
+		w.thing, w.fresh = thing, fresh
+		p.lent++
+		w.end(nil)
+		return true
+	}
+}
+
+func (w *waiter[T]) end(err error) {
+	w.err = err
+	close(w.over)
+}
+
+// failLocked ends a wait with an error.
+func (p *Pool[T]) failLocked(w *waiter[T], err error) {
+	p.queue.remove(w)
+	w.end(err)
+}
+
+func (p *Pool[T]) failAllLocked(err error) {
+	for w := p.queue.oldest; w != nil; w = p.queue.oldest {
+		p.failLocked(w, err)
+	}
+}
+
+// watchLocked sets the timer for those whose Timeout will have passed.
+func (p *Pool[T]) watchLocked(d time.Duration) {
+	q := &p.queue
+	if p.opts.Timeout <= 0 || q.set {
+		return
+	}
+	q.set = true
+	if q.late == nil {
+		q.late = time.AfterFunc(d, p.dismiss)
+	} else {
+		q.late.Reset(d)
+	}
+}
+
+// dismiss ends the waits of those whose Timeout has passed.
+func (p *Pool[T]) dismiss() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.queue.set = false
+	p.dismissLocked(ErrTimeout)
+}
+
+// dismissLocked ends the waits of those whose Timeout has passed, but for as many as dials are under way: what is dialled for them has
+// its own limit. Everybody waits equally long, so they are the oldest.
+func (p *Pool[T]) dismissLocked(why error) {
+	if p.opts.Timeout < 0 {
+		return
+	}
+	now, dials := time.Now(), p.supply.dialling
+	for w := p.queue.oldest; w != nil; {
+		next := w.newer
+		if left := w.timeout.Sub(now); left > 0 {
+			p.watchLocked(left)
+			return
+		}
+		if dials--; dials < 0 {
+			p.queue.ranOut(w)
+			p.failLocked(w, why)
+		}
+		w = next
+	}
+}
