@@ -361,8 +361,12 @@ func (c *Conn) PrepareContext(ctx context.Context, query string) (driver.Stmt, e
 }
 
 func (c *Conn) prepare(ctx context.Context, ph *physical, query string) (*cachedStmt, error) {
-	if cached := ph.stmts.get(query); cached != nil {
-		return cached, nil
+	var version uint64
+	if c.pool.keepsStatements() {
+		version = c.pool.preparing.begin(query)
+		if cached := ph.stmts.get(query, version); cached != nil {
+			return cached, nil
+		}
 	}
 	baseCtx, watch := ph.watch(ctx, closeLimit)
 	defer watch.stop()
@@ -374,7 +378,7 @@ func (c *Conn) prepare(ctx context.Context, ph *physical, query string) (*cached
 	if err != nil {
 		return nil, c.verdict(ctx, ph, before, harmless, query, err)
 	}
-	return ph.stmts.add(query, base, ph.sock), nil
+	return ph.stmts.add(query, version, base, ph.sock), nil
 }
 
 // Prepare is for callers without a context; database/sql isn't one.

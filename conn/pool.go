@@ -89,6 +89,8 @@ type Pool struct {
 	router   Router
 	opener   openerDetector
 
+	preparing preparing
+
 	warnOfLimit sync.Once
 	warnOfReset sync.Once
 

@@ -3,8 +3,6 @@ package conn
 import (
 	"context"
 	"database/sql/driver"
-
-	"github.com/managedpg/managedpg/internal/sqlstate"
 )
 
 // Stmt is a prepared statement of a logical connection. When the driver governs, its base statement stays with the
@@ -82,12 +80,10 @@ func (s *Stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driv
 	return rows, nil
 }
 
-// failed is the verdict, after the statement has left the cache if the server no longer runs it.
+// failed is the verdict, after the statement has left the cache: the error may be one of what it was prepared for, as a column's type that
+// was changed since.
 func (s *Stmt) failed(ctx context.Context, ph *physical, before int64, err error) error {
-	switch sqlstate.Of(err) {
-	case sqlstate.FeatureNotSupported, sqlstate.InvalidStatementName:
-		ph.stmts.evict(s.cached)
-	}
+	ph.stmts.evict(s.cached)
 	return s.conn.verdict(ctx, ph, before, statement, s.cached.query, err)
 }
 

@@ -19,11 +19,12 @@ type stmtCache struct {
 }
 
 type cachedStmt struct {
-	base  driver.Stmt
-	query string
-	sock  *socket       // the connection's, nil if it isn't ours
-	refs  int           // logical statements that use it
-	place *list.Element // nil once it has left the cache: then the last user closes it
+	base    driver.Stmt
+	query   string
+	version uint64        // see preparing
+	sock    *socket       // the connection's, nil if it isn't ours
+	refs    int           // logical statements that use it
+	place   *list.Element // nil once it has left the cache: then the last user closes it
 }
 
 // keepsStatements says whether a connection of the pool keeps its statements for its next user.
@@ -35,13 +36,19 @@ func newStmtCache(limit int) *stmtCache {
 	return &stmtCache{limit: limit, byQuery: make(map[string]*cachedStmt)}
 }
 
-// get finds a statement and counts one more user.
-func (c *stmtCache) get(query string) *cachedStmt {
+// get finds a statement of a version and counts one more user. One of another version is closed, unless it is in use on this
+// connection: then it is shared, as the base drivers do.
+func (c *stmtCache) get(query string, version uint64) *cachedStmt {
 	if c == nil {
 		return nil
 	}
 	s := c.byQuery[query]
-	if s != nil {
+	switch {
+	case s == nil:
+	case s.version != version && s.refs == 0:
+		c.drop(s)
+		return nil
+	default:
 		s.refs++
 		c.recent.MoveToFront(s.place)
 	}
@@ -49,8 +56,8 @@ func (c *stmtCache) get(query string) *cachedStmt {
 }
 
 // add puts a statement with one user into the cache.
-func (c *stmtCache) add(query string, base driver.Stmt, sock *socket) *cachedStmt {
-	s := &cachedStmt{base: base, sock: sock, query: query, refs: 1}
+func (c *stmtCache) add(query string, version uint64, base driver.Stmt, sock *socket) *cachedStmt {
+	s := &cachedStmt{base: base, sock: sock, query: query, version: version, refs: 1}
 	if c == nil || sqltext.IsCopy(query) {
 		return s
 	}
@@ -74,9 +81,9 @@ func (c *stmtCache) release(s *cachedStmt) error {
 	}
 }
 
-// evict takes a statement out of the cache: the server no longer runs it.
+// evict takes a statement out of the cache. Its last user closes it.
 func (c *stmtCache) evict(s *cachedStmt) {
-	if s.place == nil {
+	if c == nil || s.place == nil {
 		return
 	}
 	c.recent.Remove(s.place)

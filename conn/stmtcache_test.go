@@ -18,10 +18,10 @@ func newCacheUser(limit int) *cacheUser { return &cacheUser{stmtCache: newStmtCa
 
 // use is what PrepareContext does.
 func (u *cacheUser) use(query string) *cachedStmt {
-	if s := u.get(query); s != nil {
+	if s := u.get(query, 0); s != nil {
 		return s
 	}
-	return u.add(query, &countedStmt{query: query, user: u}, nil)
+	return u.add(query, 0, &countedStmt{query: query, user: u}, nil)
 }
 
 // pass uses a statement and gives it back.
@@ -181,7 +181,7 @@ func TestStmtCacheRandomly(t *testing.T) {
 func TestStmtCacheCloseError(t *testing.T) {
 	bad := errors.New("no")
 	var c *stmtCache
-	if err := c.release(c.add("a", badStmt{err: bad}, nil)); !errors.Is(err, bad) {
+	if err := c.release(c.add("a", 0, badStmt{err: bad}, nil)); !errors.Is(err, bad) {
 		t.Errorf("release: %v", err)
 	}
 }

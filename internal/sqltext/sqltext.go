@@ -189,20 +189,17 @@ func MayAllowWrites(text string) bool {
 	return strings.Contains(text, "WRITE") || strings.Contains(text, "READ_ONLY")
 }
 
-// ForgetsStatements says whether the text is one after which the server has no prepared statements any more.
+// ForgetsStatements says whether the text may be one after which the server has no prepared statements any more: wherever in it, in a
+// DO block too, DEALLOCATE or DISCARD stands, and ALL. It is a quick no for a text that is one statement and begins otherwise.
 func ForgetsStatements(text string) bool {
-	if text == "" || text[0] > ' ' && text[0]|0x20 != 'd' && text[0] != '-' && text[0] != '/' {
+	if text == "" || text[0] > ' ' && text[0]|0x20 != 'd' && text[0] != '-' && text[0] != '/' && strings.IndexByte(text, ';') < 0 {
 		return false
 	}
-	verb, rest := word(text)
-	if verb != "DISCARD" && verb != "DEALLOCATE" {
-		return false
+	_, after, deallocates := strings.Cut(strings.ToUpper(text), "DEALLOCATE")
+	if !deallocates {
+		_, after, _ = strings.Cut(strings.ToUpper(text), "DISCARD")
 	}
-	what, rest := word(rest)
-	if what == "PREPARE" {
-		what, _ = word(rest)
-	}
-	return what == "ALL"
+	return strings.Contains(after, "ALL")
 }
 
 // IsCopy says whether lib/pq takes the text for a COPY, whose prepared form is a stream that can be used once. It goes by
