@@ -36,10 +36,9 @@ func (d *Dialer) open(ctx context.Context, network, address string) (net.Conn, e
 
 // dialing is where a base driver's dial leaves its socket for the one who asked the base to connect.
 type dialing struct {
-	mu        sync.Mutex
-	last      *socket
-	over      error // why no socket is wanted any more
-	addresses int   // of the host, that are still to be tried; 0 if that isn't known
+	mu   sync.Mutex
+	last *socket
+	over error // why no socket is wanted any more
 
 	// What follows is only touched by the base's Connect and by who called it.
 	inHook   bool // the user's code is running
@@ -49,27 +48,6 @@ type dialing struct {
 }
 
 type dialingKey struct{}
-
-// found notes how many addresses a host has. The base tries one after the other.
-func (d *dialing) found(addresses int) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.addresses = addresses
-}
-
-// share limits the context to one address' equal share of what is left of its time, so that one that doesn't answer leaves some
-// to the others.
-func (d *dialing) share(ctx context.Context) (context.Context, context.CancelFunc) {
-	d.mu.Lock()
-	left := d.addresses
-	d.addresses = max(0, left-1)
-	d.mu.Unlock()
-	deadline, limited := ctx.Deadline()
-	if left < 2 || !limited {
-		return ctx, func() {}
-	}
-	return context.WithTimeout(ctx, time.Until(deadline)/time.Duration(left))
-}
 
 // keep makes s the socket of the connection being opened. A base may dial more than once (sslmode=prefer, a host with
 // several addresses): the last one is the one it goes on with.
@@ -99,8 +77,6 @@ func dial(ctx context.Context, network, address string, open func(ctx context.Co
 		return dialBriefly(ctx, network, address, open)
 	}
 	serverBegins(ctx)
-	ctx, cancel := d.share(ctx)
-	defer cancel()
 	c, err := open(ctx, network, address)
 	if err != nil {
 		return nil, err

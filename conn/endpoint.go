@@ -20,6 +20,7 @@ type Endpoint struct {
 	// Name is host:port/dbname, without secrets.
 	Name string
 
+	addresses addresses
 	canceller *canceller
 	connector driver.Connector
 	asking    driver.Connector // for connections of our own, that ask something and run none of the user's hooks
@@ -50,10 +51,7 @@ func Pgx(name, dsn string, d *Dialer, configure func(*pgx.ConnConfig) error, opt
 	cfg.LookupFunc = func(ctx context.Context, host string) ([]string, error) {
 		serverBegins(ctx)
 		addresses, err := lookup(ctx, host)
-		if d, ok := ctx.Value(dialingKey{}).(*dialing); ok {
-			d.found(len(addresses))
-		}
-		return addresses, err
+		return resolve(ctx, addresses, err)
 	}
 	cfg.BuildFrontend = readsOfCalls(cfg.BuildFrontend)
 	e := &Endpoint{Name: name, canceller: newCanceller(d.CancelTimeout)}
@@ -94,7 +92,7 @@ func Pq(name, dsn string, d *Dialer) (*Endpoint, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.Dialer(pqDialer{d})
+	c.Dialer(pqDialer{d, net.DefaultResolver.LookupHost})
 	return &Endpoint{
 		Name:      name,
 		canceller: newCanceller(d.CancelTimeout),
@@ -122,9 +120,18 @@ func Foreign(name string, c driver.Connector) *Endpoint {
 const syncWait = "SyncRepWaitForLSN"
 
 // pqDialer is our dial as lib/pq wants it.
-type pqDialer struct{ d *Dialer }
+type pqDialer struct {
+	d      *Dialer
+	lookup func(ctx context.Context, host string) ([]string, error)
+}
 
 func (p pqDialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	if network != "unix" {
+		var err error
+		if address, err = p.resolve(ctx, address); err != nil {
+			return nil, err
+		}
+	}
 	c, err := dial(ctx, network, address, p.d.open)
 	if s, ok := c.(*socket); ok {
 		s.startup = new(startup)
@@ -133,6 +140,19 @@ func (p pqDialer) DialContext(ctx context.Context, network, address string) (net
 		}
 	}
 	return c, err
+}
+
+// resolve finds the address to dial behind a name. Outside a round the dialer does it.
+func (p pqDialer) resolve(ctx context.Context, address string) (string, error) {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil || ctx.Value(roundKey{}) == nil {
+		return address, nil
+	}
+	all, err := p.lookup(ctx, host)
+	if all, err = resolve(ctx, all, err); err != nil {
+		return "", err
+	}
+	return net.JoinHostPort(all[0], port), nil
 }
 
 func (p pqDialer) Dial(network, address string) (net.Conn, error) {

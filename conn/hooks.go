@@ -19,6 +19,7 @@ func (d *dialing) hookBegins(ctx context.Context) {
 	if !d.inHook {
 		d.inHook = true
 		limit.Stop(ctx)
+		addressWillDo(ctx)
 	}
 }
 

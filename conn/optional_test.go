@@ -49,7 +49,6 @@ func TestOptionalInterfaces(t *testing.T) {
 				got := runScript(t, base, wrapped(t, base, managedpg.Config{PoolSize: 2, PoolTimeout: -1, StatementCache: 100}), direct)
 				compare(t, "results", got, want)
 				compare(t, "calls of the base", without(base.log(), ofPreparing), without(bare.log(), ofPreparing))
-				preparedOnce(t, base.log())
 			})
 			t.Run("from database/sql's opener", func(t *testing.T) {
 				base := &fakeBase{conns: s.conns, stmts: s.stmts}
@@ -369,22 +368,6 @@ func without(calls []string, reasons ...func(string) bool) (rest []string) {
 		rest = append(rest, call)
 	}
 	return rest
-}
-
-// preparedOnce checks that no connection was asked to prepare a text again that it had prepared.
-func preparedOnce(t *testing.T, calls []string) {
-	t.Helper()
-	seen := map[string]bool{}
-	for _, call := range calls {
-		_, what, _ := strings.Cut(call, ": ")
-		if !strings.HasPrefix(what, "prepare ") || strings.Contains(call, "fail") || strings.Contains(call, "bad") {
-			continue
-		}
-		if seen[call] {
-			t.Errorf("again: %s", call)
-		}
-		seen[call] = true
-	}
 }
 
 func compare(t *testing.T, what string, got, want []string) {

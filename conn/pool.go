@@ -384,13 +384,15 @@ func (p *Pool) dial(ctx context.Context, until time.Time) (*physical, error) {
 	drains := p.drains.Load()
 	err := p.router.Connect(ctx, until, func(ctx context.Context, to Route) error {
 		epoch := to.Epoch.Load()
-		opened, err := p.open(ctx, to)
-		if err != nil {
-			return err
-		}
-		opened.epoch, opened.drains = epoch, drains
-		ph = opened
-		return nil
+		return to.Endpoint.each(ctx, func(ctx context.Context) error {
+			opened, err := p.open(ctx, to)
+			if err != nil {
+				return err
+			}
+			opened.epoch, opened.drains = epoch, drains
+			ph = opened
+			return nil
+		})
 	})
 	if theirs, ok := err.(*usercode.Error); ok {
 		return nil, theirs.Err // as the bare driver has it

@@ -228,11 +228,16 @@ func (p *Prober) Probe(ctx context.Context, anew bool) (Server, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, hookLimit)
 	defer cancel()
-	base, d, err := p.endpoint.connect(ctx, p.endpoint.asking)
-	if err != nil {
-		return Server{}, err
-	}
-	return p.ask(ctx, &probing{base: base, sock: d.last, opened: now()})
+	var s Server
+	err := p.endpoint.each(ctx, func(ctx context.Context) error {
+		base, d, err := p.endpoint.connect(ctx, p.endpoint.asking)
+		if err != nil {
+			return err
+		}
+		s, err = p.ask(ctx, &probing{base: base, sock: d.last, opened: now()})
+		return err
+	})
+	return s, err
 }
 
 func (p *Prober) ask(ctx context.Context, c *probing) (Server, error) {

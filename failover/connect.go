@@ -60,6 +60,7 @@ func (g *Group) admit(a *attempt, o Observation) error {
 	g.mu.Lock()
 	defer g.unlock()
 	e := a.endpoint
+	a.refusal = nil // of another address behind the same name
 	promoted := e.seen && o.writes() && !e.writes()
 	o = o.over(e.Observation)
 	g.fence.see(e.name, o)
