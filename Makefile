@@ -5,13 +5,14 @@
 # make race   what it does beside them when a server dies, into bench/RACE.md; takes an hour, FLAGS=-quick some minutes
 # make fuzz   the DSN parser and the reader of statements, for 30 seconds each
 # make failover  what losing a server costs the application, 20 times in each way; takes an hour, FLAGS=-quick minutes
+# make harm   every fault against the bare drivers and against us, of which we must never be the worse one; takes some minutes
 # make sim    10,000 random loads of the pool, in fake time
 # make ledger every promise about lost and doubled writes, under fire, for 10 minutes
 
 STATICCHECK := go run honnef.co/go/tools/cmd/staticcheck@v0.7.0
 MODULES := $(sort $(dir $(wildcard go.mod */go.mod */*/go.mod)))
 
-.PHONY: sim demo test check bench race fuzz failover ledger
+.PHONY: harm sim demo test check bench race fuzz failover ledger
 
 # What fails isn't hidden by the tee after it.
 SHELL := bash
@@ -53,6 +54,10 @@ fuzz:
 
 check:
 	@go run golang.org/x/vuln/cmd/govulncheck@latest ./...
+
+harm:
+	@.ci/prepare
+	@cd integration && go run ./harm $(FLAGS)
 
 sim:
 	@go test -timeout 60m -run TestSimulation ./internal/pool -seeds 10000 $(FLAGS)

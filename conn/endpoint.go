@@ -211,12 +211,3 @@ func (e *Endpoint) connect(ctx context.Context, by driver.Connector) (driver.Con
 	}
 	return nil, nil, err
 }
-
-// asBare is the error of a dial, as the bare driver has it, for a caller whose context has ended: bare lib/pq connects all the
-// same, and then database/sql has nothing but the context's error. pgx has its own around that.
-func (e *Endpoint) asBare(caller context.Context, err error) error {
-	if _, theirs := err.(*usercode.Error); e.deaf && !theirs && caller.Err() != nil {
-		return caller.Err()
-	}
-	return err
-}
