@@ -36,6 +36,8 @@ func (d *Dialer) open(ctx context.Context, network, address string) (net.Conn, e
 
 // dialing is where a base driver's dial leaves its socket for the one who asked the base to connect.
 type dialing struct {
+	pinned pin
+
 	mu   sync.Mutex
 	last *socket
 	over error // why no socket is wanted any more
@@ -49,8 +51,8 @@ type dialing struct {
 
 type dialingKey struct{}
 
-// keep makes s the socket of the connection being opened. A base may dial more than once (sslmode=prefer, a host with
-// several addresses): the last one is the one it goes on with.
+// keep makes s the socket of the connection being opened. A base may dial more than once (sslmode=prefer): the last one
+// is the one it goes on with.
 func (d *dialing) keep(s *socket) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()

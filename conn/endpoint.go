@@ -19,8 +19,11 @@ import (
 type Endpoint struct {
 	// Name is host:port/dbname, without secrets.
 	Name string
+	// Lookup gives the addresses of the host, each of a server of its own: see At. nil: it isn't a name.
+	Lookup func(context.Context) ([]string, error)
 
-	addresses addresses
+	pinned    pin
+	dialledBy func(pin) driver.Connector // lib/pq's, which can't be told at each dial; nil: pgx asks
 	canceller *canceller
 	connector driver.Connector
 	asking    driver.Connector // for connections of our own, that ask something and run none of the user's hooks
@@ -47,11 +50,13 @@ func Pgx(name, dsn string, d *Dialer, configure func(*pgx.ConnConfig) error, opt
 	cfg.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
 		return dial(ctx, network, address, under)
 	}
-	lookup := cfg.LookupFunc
+	lookup, named := cfg.LookupFunc, cfg.Host
 	cfg.LookupFunc = func(ctx context.Context, host string) ([]string, error) {
 		serverBegins(ctx)
-		addresses, err := lookup(ctx, host)
-		return resolve(ctx, addresses, err)
+		if d, ok := ctx.Value(dialingKey{}).(*dialing); ok && host == named && d.pinned != (pin{}) {
+			return d.pinned.lookup()
+		}
+		return lookup(ctx, host)
 	}
 	cfg.BuildFrontend = readsOfCalls(cfg.BuildFrontend)
 	e := &Endpoint{Name: name, canceller: newCanceller(d.CancelTimeout)}
@@ -69,6 +74,9 @@ func Pgx(name, dsn string, d *Dialer, configure func(*pgx.ConnConfig) error, opt
 	e.asking = stdlib.GetConnector(*asking, append(append([]stdlib.OptionOpenDB{}, opts...), never, noAfterConnect, noReset)...)
 	e.watchSync = func(base driver.Conn, unsure func()) {
 		base.(*stdlib.Conn).Conn().PgConn().CustomData()[noticeKey] = unsure
+	}
+	if isName(named) || configure != nil && !isSocket(named) { // a LookupFunc of the user's may make anything of an address
+		e.Lookup = func(ctx context.Context) ([]string, error) { return lookup(ctx, named) }
 	}
 	return e, nil
 }
@@ -88,16 +96,26 @@ const noticeKey = "github.com/managedpg/managedpg"
 
 // Pq is an endpoint through lib/pq.
 func Pq(name, dsn string, d *Dialer) (*Endpoint, error) {
-	c, err := pq.NewConnector(dsn)
+	cfg, err := pq.NewConfig(dsn)
 	if err != nil {
 		return nil, err
 	}
-	c.Dialer(pqDialer{d, net.DefaultResolver.LookupHost})
-	return &Endpoint{
+	if _, err := pq.NewConnectorConfig(cfg); err != nil {
+		return nil, err
+	}
+	// Its own cancel requests dial the name again: they must reach the server that the connection leads to.
+	dialledBy := func(to pin) driver.Connector {
+		c, _ := pq.NewConnectorConfig(cfg)
+		c.Dialer(pqDialer{d, to})
+		return c
+	}
+	c := dialledBy(pin{})
+	e := &Endpoint{
 		Name:      name,
 		canceller: newCanceller(d.CancelTimeout),
 		connector: c,
 		asking:    c,
+		dialledBy: dialledBy,
 		deaf:      true,
 		watchSync: func(base driver.Conn, unsure func()) {
 			pq.SetNoticeHandler(base, func(n *pq.Error) {
@@ -106,7 +124,11 @@ func Pq(name, dsn string, d *Dialer) (*Endpoint, error) {
 				}
 			})
 		},
-	}, nil
+	}
+	if !cfg.Hostaddr.IsValid() && isName(cfg.Host) {
+		e.Lookup = func(ctx context.Context) ([]string, error) { return net.DefaultResolver.LookupHost(ctx, cfg.Host) }
+	}
+	return e, nil
 }
 
 // Foreign is an endpoint through a connector of the user's own. Its sockets aren't ours: see physical.lost.
@@ -121,16 +143,14 @@ const syncWait = "SyncRepWaitForLSN"
 
 // pqDialer is our dial as lib/pq wants it.
 type pqDialer struct {
-	d      *Dialer
-	lookup func(ctx context.Context, host string) ([]string, error)
+	d  *Dialer
+	to pin
 }
 
 func (p pqDialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
-	if network != "unix" {
-		var err error
-		if address, err = p.resolve(ctx, address); err != nil {
-			return nil, err
-		}
+	address, err := p.to.replace(network, address)
+	if err != nil {
+		return nil, &net.OpError{Op: "dial", Net: network, Err: err} // as net.Dialer has it
 	}
 	c, err := dial(ctx, network, address, p.d.open)
 	if s, ok := c.(*socket); ok {
@@ -140,19 +160,6 @@ func (p pqDialer) DialContext(ctx context.Context, network, address string) (net
 		}
 	}
 	return c, err
-}
-
-// resolve finds the address to dial behind a name. Outside a round the dialer does it.
-func (p pqDialer) resolve(ctx context.Context, address string) (string, error) {
-	host, port, err := net.SplitHostPort(address)
-	if err != nil || ctx.Value(roundKey{}) == nil {
-		return address, nil
-	}
-	all, err := p.lookup(ctx, host)
-	if all, err = resolve(ctx, all, err); err != nil {
-		return "", err
-	}
-	return net.JoinHostPort(all[0], port), nil
 }
 
 func (p pqDialer) Dial(network, address string) (net.Conn, error) {
@@ -180,7 +187,7 @@ func ended(ctx context.Context) error {
 // connect opens a base connection by one of the endpoint's connectors. The context holds for all of it, with either base; its limit
 // of time, if it has one, stands still while hooks of the user's run.
 func (e *Endpoint) connect(ctx context.Context, by driver.Connector) (driver.Conn, *dialing, error) {
-	var d dialing
+	d := dialing{pinned: e.pinned}
 	if e.deaf {
 		stop := context.AfterFunc(ctx, func() { d.abort(ctx.Err()) })
 		defer stop()

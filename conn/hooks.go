@@ -19,7 +19,6 @@ func (d *dialing) hookBegins(ctx context.Context) {
 	if !d.inHook {
 		d.inHook = true
 		limit.Stop(ctx)
-		addressWillDo(ctx)
 	}
 }
 

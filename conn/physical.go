@@ -324,7 +324,6 @@ func (p *Pool) prepare(ctx context.Context, ph *physical, moves bool) error {
 	}
 	if p.opts.OnConnect != nil {
 		limit.Stop(ctx)
-		addressWillDo(ctx)
 		ctx, watch := ph.watch(ctx, 0) // nothing can be lost
 		defer watch.stop()
 		return p.onConnect(ctx, ph)

@@ -384,15 +384,13 @@ func (p *Pool) dial(ctx context.Context, until time.Time) (*physical, error) {
 	drains := p.drains.Load()
 	err := p.router.Connect(ctx, until, func(ctx context.Context, to Route) error {
 		epoch := to.Epoch.Load()
-		return to.Endpoint.each(ctx, func(ctx context.Context) error {
-			opened, err := p.open(ctx, to)
-			if err != nil {
-				return err
-			}
-			opened.epoch, opened.drains = epoch, drains
-			ph = opened
-			return nil
-		})
+		opened, err := p.open(ctx, to)
+		if err != nil {
+			return err
+		}
+		opened.epoch, opened.drains = epoch, drains
+		ph = opened
+		return nil
 	})
 	if theirs, ok := err.(*usercode.Error); ok {
 		return nil, theirs.Err // as the bare driver has it
@@ -494,6 +492,18 @@ func (p *Pool) onThose(meant func(*physical) bool, how func(*physical)) {
 		how(ph)
 	}
 	p.Sweep()
+}
+
+// InUse says that there are connections to the member, free or not.
+func (p *Pool) InUse(member int) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for ph := range p.all {
+		if ph.member == member {
+			return true
+		}
+	}
+	return false
 }
 
 // jitter is a random part of at most d.

@@ -188,11 +188,11 @@ func (e *Endpoint) identify(ctx context.Context, base driver.Conn, sock *socket,
 	return s, nil
 }
 
-// Prober asks an endpoint what it is. It is for one goroutine at a time; Close may come from another.
+// Prober asks an endpoint what it is, or one of its addresses. It is for one goroutine at a time; Close may come from another.
 type Prober struct {
-	endpoint *Endpoint
-	keep     bool // the connection, from one probe to the next
-	from     int  // which question the server has answers from on
+	endpoint *Endpoint // the last that was asked
+	keep     bool      // the connection, from one probe to the next
+	from     int       // which question the server has answers from on
 
 	mu     sync.Mutex // guards what follows
 	kept   *probing   // nil while somebody has it
@@ -210,14 +210,15 @@ type probing struct {
 
 // NewProber makes a prober. One that keeps its connection sees a promotion within a round trip; one that doesn't costs the
 // server no connection between probes.
-func NewProber(e *Endpoint, keep bool) *Prober { return &Prober{endpoint: e, keep: keep} }
+func NewProber(keep bool) *Prober { return &Prober{keep: keep} }
 
 // hookLimit is what a probe may take with the user's OptionBeforeConnect, which fetches credentials in its own time.
 const hookLimit = time.Minute
 
 // Probe is one round trip on a connection that it kept, or that it opens. A kept connection that fails is no evidence
 // against the server: a new one is opened and asked then. Anew asks for that from the start.
-func (p *Prober) Probe(ctx context.Context, anew bool) (Server, error) {
+func (p *Prober) Probe(ctx context.Context, e *Endpoint, anew bool) (Server, error) {
+	p.endpoint = e
 	if c := p.take(); c != nil && anew {
 		end(c.base, c.sock)
 	} else if c != nil {
@@ -228,16 +229,11 @@ func (p *Prober) Probe(ctx context.Context, anew bool) (Server, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, hookLimit)
 	defer cancel()
-	var s Server
-	err := p.endpoint.each(ctx, func(ctx context.Context) error {
-		base, d, err := p.endpoint.connect(ctx, p.endpoint.asking)
-		if err != nil {
-			return err
-		}
-		s, err = p.ask(ctx, &probing{base: base, sock: d.last, opened: now()})
-		return err
-	})
-	return s, err
+	base, d, err := e.connect(ctx, e.asking)
+	if err != nil {
+		return Server{}, err
+	}
+	return p.ask(ctx, &probing{base: base, sock: d.last, opened: now()})
 }
 
 func (p *Prober) ask(ctx context.Context, c *probing) (Server, error) {

@@ -25,9 +25,9 @@ func TestProbeDuringAPromotion(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			p := NewProber(e, true)
+			p := NewProber(true)
 			defer p.Close()
-			if s, err := p.Probe(t.Context(), false); err != nil || s.Standby != Yes {
+			if s, err := p.Probe(t.Context(), e, false); err != nil || s.Standby != Yes {
 				t.Fatalf("%+v, %v", s, err)
 			}
 			if _, err := askOne(t.Context(), p.kept.base, "BEGIN"); !errors.Is(err, errProbeRow) {
@@ -40,7 +40,7 @@ func TestProbeDuringAPromotion(t *testing.T) {
 			if err := standby.Promote(); err != nil {
 				t.Fatal(err)
 			}
-			if s, err := p.Probe(t.Context(), false); err != nil || s.Standby != No || s.ReadOnly != No || s.Timeline != 2 || p.kept != kept {
+			if s, err := p.Probe(t.Context(), e, false); err != nil || s.Standby != No || s.ReadOnly != No || s.Timeline != 2 || p.kept != kept {
 				t.Errorf("%+v, %v", s, err)
 			}
 		})

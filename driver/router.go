@@ -3,6 +3,7 @@ package driver
 import (
 	"context"
 	"math"
+	"sync"
 	"time"
 
 	"github.com/managedpg/managedpg/conn"
@@ -12,25 +13,31 @@ import (
 // router lets the pool ask the failover group, and the group act on the pool. Neither knows the other.
 type router struct {
 	*failover.Group
-	endpoints []*conn.Endpoint
-	probers   []*conn.Prober
+	endpoints []*conn.Endpoint // as configured
+	keep      bool             // the probers keep their connections
+
+	mu      sync.Mutex // guards what follows
+	members map[int]*member
+	closed  bool
+}
+
+// member is an endpoint, or one of its addresses, as the group numbers them.
+type member struct {
+	endpoint *conn.Endpoint
+	address  string
+	prober   *conn.Prober // nil until it is probed
 }
 
 // newRouter makes the group of the endpoints. What it decides about their connections is done to the pool that pool
 // returns, which isn't made yet.
 func newRouter(o Options, pool func() *conn.Pool) *router {
-	r := &router{endpoints: o.Endpoints}
 	several := len(o.Endpoints) > 1
+	r := &router{endpoints: o.Endpoints, keep: several, members: make(map[int]*member)}
 	var members []failover.Endpoint
 	for _, e := range o.Endpoints {
-		m := failover.Endpoint{Name: e.Name}
+		m := failover.Endpoint{Name: e.Name, Lookup: e.Lookup}
 		if o.Probed {
-			p := conn.NewProber(e, several)
-			r.probers = append(r.probers, p)
-			m.Probe = func(ctx context.Context) (failover.Observation, error) {
-				s, err := p.Probe(ctx, failover.Anew(ctx))
-				return observation(s), err
-			}
+			m.Probe = r.probe
 		}
 		members = append(members, m)
 	}
@@ -38,6 +45,8 @@ func newRouter(o Options, pool func() *conn.Pool) *router {
 	group.DialLimit = dialLimit(o.Pool.Size, several)
 	group.Drop = func(member int, below int64, reason error) { pool().Kill(member, below, reason) }
 	group.Drain = func(int) { pool().Sweep() }
+	group.InUse = func(member int) bool { return pool().InUse(member) }
+	group.Gone = r.gone
 	group.Stuck = func(member int, since time.Time, reason error) { pool().KillStuck(member, since, reason) }
 	r.Group = failover.New(group, members...)
 	return r
@@ -55,8 +64,59 @@ func dialLimit(size int, several bool) int {
 // Connect is conn.Router's.
 func (r *router) Connect(ctx context.Context, until time.Time, open func(context.Context, conn.Route) error) error {
 	return r.Group.Connect(ctx, until, func(ctx context.Context, to failover.Route) error {
-		return open(ctx, conn.Route{Endpoint: r.endpoints[to.Member], Member: to.Member, Epoch: to.Epoch, Hung: to.Hung, Moves: to.Moves})
+		return open(ctx, conn.Route{Endpoint: r.at(to), Member: to.Member, Epoch: to.Epoch, Hung: to.Hung, Moves: to.Moves})
 	})
+}
+
+// at is the endpoint to dial, which knows by which address.
+func (r *router) at(to failover.Route) *conn.Endpoint {
+	configured := r.endpoints[to.Endpoint]
+	if to.LookupErr != nil {
+		return configured.At(to.Name, "", to.LookupErr)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	m := r.memberLocked(to.Member)
+	if m.endpoint == nil || m.address != to.Address || m.endpoint.Name != to.Name {
+		m.endpoint, m.address = configured.At(to.Name, to.Address, nil), to.Address
+	}
+	return m.endpoint
+}
+
+func (r *router) memberLocked(number int) *member {
+	m := r.members[number]
+	if m == nil {
+		m = &member{}
+		r.members[number] = m
+	}
+	return m
+}
+
+// probe is failover.Endpoint's.
+func (r *router) probe(ctx context.Context, to failover.Route) (failover.Observation, error) {
+	e := r.at(to)
+	r.mu.Lock()
+	m := r.memberLocked(to.Member)
+	if m.prober == nil {
+		m.prober = conn.NewProber(r.keep)
+		if r.closed {
+			m.prober.Close()
+		}
+	}
+	r.mu.Unlock()
+	s, err := m.prober.Probe(ctx, e, failover.Anew(ctx))
+	return observation(s), err
+}
+
+// gone forgets a member that its name no longer leads to.
+func (r *router) gone(number int) {
+	r.mu.Lock()
+	m := r.members[number]
+	delete(r.members, number)
+	r.mu.Unlock()
+	if m != nil && m.prober != nil {
+		m.prober.Close()
+	}
 }
 
 // Admit is conn.Router's.
@@ -64,18 +124,29 @@ func (r *router) Admit(ctx context.Context, s conn.Server) error {
 	return failover.Admit(ctx, observation(s))
 }
 
-// prober is an endpoint's, nil if it isn't probed.
-func (r *router) prober(member int) *conn.Prober {
-	if member >= len(r.probers) {
-		return nil
+// prober is a member's, nil if it isn't probed.
+func (r *router) prober(number int) *conn.Prober {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if m := r.members[number]; m != nil {
+		return m.prober
 	}
-	return r.probers[member]
+	return nil
 }
 
 // close ends the monitor, and the connections that its probes have kept.
 func (r *router) close() {
 	r.Group.Close()
-	for _, p := range r.probers {
+	r.mu.Lock()
+	r.closed = true
+	var probers []*conn.Prober
+	for _, m := range r.members {
+		if m.prober != nil {
+			probers = append(probers, m.prober)
+		}
+	}
+	r.mu.Unlock()
+	for _, p := range probers {
 		p.Close()
 	}
 }

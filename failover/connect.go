@@ -39,6 +39,7 @@ type attempt struct {
 	endpoint *endpoint
 	cancel   context.CancelCauseFunc
 	verdicts int   // the endpoint's when the dial began
+	last     bool  // there is nobody else to ask
 	refusal  error // what Admit answered
 }
 
@@ -60,7 +61,6 @@ func (g *Group) admit(a *attempt, o Observation) error {
 	g.mu.Lock()
 	defer g.unlock()
 	e := a.endpoint
-	a.refusal = nil // of another address behind the same name
 	promoted := e.seen && o.writes() && !e.writes()
 	o = o.over(e.Observation)
 	g.fence.see(e.name, o)
@@ -100,13 +100,13 @@ func (g *Group) Unreached(err error, waited time.Duration) error {
 
 // Connect finds an endpoint for a new connection: it calls dial with the best-ranked usable one, with the next ones when
 // that fails, and waits for one to become usable, within ctx and FailoverTimeout. The dial's context is limited to
-// ConnectTimeout and to an equal share, among the endpoints still to try, of the time left in ctx, not counting the time for which
-// dial has stopped it (internal/limit) to run hooks of the user's; it ends early when a
-// probe finds that the endpoint hangs. The dial must return soon after its context ends.
+// ConnectTimeout and to an equal share, among the endpoints still to try, of the time left in ctx and FailoverTimeout, not
+// counting the time for which dial has stopped it (internal/limit) to run hooks of the user's; it ends early when a probe finds
+// that the endpoint hangs. The dial must return soon after its context ends.
 //
-// It ends with nil once a dial succeeded, or with a *NoEndpointError; with ErrClosed after Close; and with the dial's own
-// error when only one endpoint can ever be used: then it makes one dial, whatever the endpoint's state, and never waits,
-// as a bare driver would (53xxx included).
+// It ends with nil once a dial succeeded, or with a *NoEndpointError; with ErrClosed after Close. When only one endpoint can
+// ever be used it never waits: like a bare driver it makes one dial, whatever the endpoint's state (53xxx included), and
+// ends with the dial's own error; or one dial to each of its addresses, if it has several.
 //
 // Where a server has no room (53xxx) the others are asked; when none of them will do it is asked again with backoff, within the
 // budget. When all are misconfigured, Connect asks them once more and fails at once.
@@ -117,9 +117,10 @@ func (g *Group) Connect(ctx context.Context, until time.Time, dial func(ctx cont
 	c := &checkout{
 		Group: g, ctx: ctx, until: until, dial: dial, began: time.Now(),
 		rounds: 1, tried: make(map[*endpoint]trial), asked: make(map[*endpoint]bool),
+		looked: make(map[*host]bool),
 	}
 	if g.alone {
-		return c.once()
+		return c.round()
 	}
 	return c.search()
 }
@@ -132,18 +133,21 @@ type checkout struct {
 	dial  func(context.Context, Route) error
 	began time.Time
 
-	rounds int                 // over all endpoints, begun
-	waited bool                // for one to become usable
-	tried  map[*endpoint]trial // this round's
-	asked  map[*endpoint]bool  // misconfigured ones, asked once in all
-	busy   int                 // rounds in a row in which a server had no room
-	full   []*endpoint         // this round's that had none
+	rounds  int                 // over all endpoints, begun
+	waited  bool                // for one to become usable
+	tried   map[*endpoint]trial // this round's
+	looked  map[*host]bool      // whose names were looked up in this round
+	asked   map[*endpoint]bool  // misconfigured ones, asked once in all
+	busy    int                 // rounds in a row in which a server had no room
+	full    []*endpoint         // this round's that had none
+	patient bool                // nobody else is left: suspects get their full time
 }
 
 // trial is a dial that failed.
 type trial struct {
 	err     error
-	revived int // the endpoint's then: once it becomes usable anew, it is worth another dial
+	revived int  // the endpoint's then: once it becomes usable anew, it is worth another dial
+	early   bool // it was ended before its time, for the sake of other endpoints
 }
 
 // outcome is what follows from a dial.
@@ -154,55 +158,6 @@ const (
 	goOn                    // with the next endpoint
 	noRoom                  // the same, and when none is left wait, and ask this one again
 )
-
-// once is for a single endpoint.
-func (c *checkout) once() error {
-	if len(c.endpoints) == 0 {
-		return c.fail(nil)
-	}
-	e := c.endpoints[0]
-	if done, err := c.queueAlone(e); done {
-		return err
-	}
-	share, own := c.limit(e, 1)
-	_, err := c.try(e, share, own)
-	return err
-}
-
-// queueAlone waits for its turn to dial the only endpoint. When another's dial finds it down meanwhile, that error is
-// everybody's: queueing on for a dead server, each for a whole connect_timeout, would take forever.
-func (c *checkout) queueAlone(e *endpoint) (done bool, err error) {
-	select {
-	case e.slots <- struct{}{}:
-		return false, nil
-	default:
-	}
-	c.mu.Lock()
-	failed := e.dialFailed
-	c.mu.Unlock()
-	select {
-	case e.slots <- struct{}{}:
-	case <-failed:
-		return true, c.sameAsAnother(e)
-	case <-c.done:
-		return true, ErrClosed
-	case <-c.ctx.Done():
-		return true, fmt.Errorf("managedpg: pool %q: waiting to dial %s: %w", c.opts.Pool, e.name, c.ctx.Err())
-	}
-	select {
-	case <-failed:
-		<-e.slots
-		return true, c.sameAsAnother(e)
-	default:
-		return false, nil
-	}
-}
-
-func (c *checkout) sameAsAnother(e *endpoint) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return e.dialErr
-}
 
 // search is for several endpoints.
 func (c *checkout) search() error {
@@ -232,6 +187,12 @@ func (c *checkout) search() error {
 			continue
 		}
 		c.mu.Unlock()
+		if c.looks(e) {
+			if what, err := c.lookUp(e, left); what == finished {
+				return err
+			}
+			continue
+		}
 
 		turn, err := c.queue(e, changed)
 		if err != nil {
@@ -378,7 +339,7 @@ func (c *checkout) limit(e *endpoint, left int) (time.Duration, error) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if e.state == Suspect && e.watched && c.stands(e) {
+	if e.state == Suspect && e.watched && !c.patient && c.stands(e) {
 		if grace := max(leastGrace, min(4*e.response, mostGrace)); limit == 0 || grace < limit {
 			limit, means = grace, errGrace
 		}
@@ -423,7 +384,7 @@ func (c *checkout) over(a *attempt) {
 // try dials, with a slot in hand that it gives back.
 func (c *checkout) try(e *endpoint, most time.Duration, means error) (outcome, error) {
 	ctx, cancel := context.WithCancelCause(c.ctx)
-	a := &attempt{group: c.Group, endpoint: e, cancel: cancel}
+	a := &attempt{group: c.Group, endpoint: e, cancel: cancel, last: c.patient}
 	c.mu.Lock()
 	if c.closed {
 		c.mu.Unlock()
@@ -494,7 +455,7 @@ func (c *checkout) reached(a *attempt) {
 // failed says what a failed dial means. It needs the lock.
 func (c *checkout) failed(a *attempt, err, cause error) (outcome, error) {
 	e := a.endpoint
-	c.tried[e] = trial{err, e.revived}
+	c.tried[e] = trial{err: err, revived: e.revived}
 	var theirs *usercode.Error
 	switch ctxErr := c.ctx.Err(); {
 	case errors.Is(cause, ErrClosed) || c.closed:
@@ -514,10 +475,11 @@ func (c *checkout) failed(a *attempt, err, cause error) (outcome, error) {
 		}
 		return finished, c.ended(e, err, ctxErr)
 	case cause == errAbandoned:
-		c.tried[e] = trial{cause, e.revived}
+		t := trial{err: cause, revived: e.revived, early: true}
 		if e.lastErr != nil { // it may have come back already
-			c.tried[e] = trial{e.lastErr, e.revived}
+			t.err = e.lastErr
 		}
+		c.tried[e] = t
 		return goOn, err
 	case cause == errShare, cause == errGrace:
 		c.cutShort(a, cause)
@@ -532,7 +494,7 @@ func (c *checkout) failed(a *attempt, err, cause error) (outcome, error) {
 // met says what follows from a dial's own error, and from err, which may say more. It needs the lock.
 func (c *checkout) met(e *endpoint, ev Evidence, err, own error) outcome {
 	what := goOn
-	c.tried[e] = trial{err, e.revived}
+	c.tried[e] = trial{err: err, revived: e.revived}
 	switch effectOf(fromDial, ev) {
 	case down:
 		c.down(e, err)
@@ -561,14 +523,17 @@ func (c *checkout) met(e *endpoint, ev Evidence, err, own error) outcome {
 		}
 	}
 	c.settle()
+	if e.state == Down && ev == TimedOut && c.lostAt.IsZero() {
+		c.abandon(e) // those that dial it too needn't wait as long to find out
+	}
 	return what
 }
 
 // refusedBy goes on after Admit has turned a connection down. It needs the lock.
 func (c *checkout) refusedBy(a *attempt) (outcome, error) {
 	c.reached(a)
-	c.tried[a.endpoint] = trial{a.refusal, a.endpoint.revived}
-	if c.alone {
+	c.tried[a.endpoint] = trial{err: a.refusal, revived: a.endpoint.revived}
+	if c.single() {
 		return finished, c.failLocked(nil)
 	}
 	return goOn, a.refusal
@@ -578,7 +543,7 @@ func (c *checkout) refusedBy(a *attempt) (outcome, error) {
 // than suspicion; unless no probe will ever settle that, and it had been suspect before. It needs the lock.
 func (c *checkout) cutShort(a *attempt, cause error) {
 	e := a.endpoint
-	c.tried[e] = trial{cause, e.revived}
+	c.tried[e] = trial{err: cause, revived: e.revived, early: cause == errGrace}
 	switch {
 	case cause == errGrace && e.state == Up:
 		delete(c.tried, e) // it answered something else meanwhile: dial it again
@@ -622,6 +587,7 @@ func (c *checkout) wait(changed <-chan struct{}) error {
 		}
 		c.rounds++
 		clear(c.tried)
+		clear(c.looked)
 	case <-c.done:
 		return ErrClosed
 	case <-c.ctx.Done():
@@ -663,7 +629,7 @@ func (c *checkout) backOff() error {
 // ended is the error of a checkout whose context ended during a dial, or waiting for one. When nothing else went wrong
 // before, it is just that. It needs the lock.
 func (c *checkout) ended(e *endpoint, err, ctxErr error) error {
-	if !c.alone && (c.waited || len(c.tried) > 1) {
+	if c.waited || len(c.tried) > 1 {
 		return c.failLocked(ctxErr)
 	}
 	if errors.Is(err, ctxErr) {
@@ -682,7 +648,10 @@ func (c *checkout) fail(ctxErr error) error {
 // failLocked needs the lock.
 func (c *checkout) failLocked(ctxErr error) error {
 	n := &NoEndpointError{Pool: c.opts.Pool, Waited: time.Since(c.began), Err: ctxErr}
-	for _, e := range c.endpoints {
+	for _, e := range c.listed() {
+		if e.gone {
+			continue
+		}
 		entry := EndpointError{Endpoint: e.name, State: e.state, Reason: strings.TrimPrefix(c.whyNot(e), string(e.state)+": "), Err: e.lastErr}
 		if t, ok := c.tried[e]; ok {
 			entry.Err = t.err

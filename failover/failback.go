@@ -13,7 +13,7 @@ import (
 // be used. It is the way back to an endpoint that is a second writer on the current one's timeline, which no rule moves
 // to by itself.
 func (g *Group) Failback(ctx context.Context) error {
-	if len(g.endpoints) == 0 {
+	if len(g.hosts) == 0 {
 		return nil
 	}
 	g.checkAll(ctx)
@@ -26,7 +26,7 @@ func (g *Group) Failback(ctx context.Context) error {
 		return ErrClosed
 	}
 	for _, e := range g.endpoints {
-		if e.probe == nil && (e.state == Down || e.state == Misconfigured) {
+		if e.host.Probe == nil && (e.state == Down || e.state == Misconfigured) {
 			e.state = Unknown
 		}
 	}
@@ -36,7 +36,11 @@ func (g *Group) Failback(ctx context.Context) error {
 		c := &checkout{Group: g, began: time.Now()}
 		return c.failLocked(nil)
 	}
-	if to := g.endpoints[best[0]]; to != g.current {
+	to := g.endpoints[best[0]]
+	if g.current.asGoodAs(to.candidate, g.rules.target) {
+		to = g.current
+	}
+	if to != g.current {
 		g.move(to, "asked for")
 		g.settle()
 		return nil

@@ -21,10 +21,13 @@ const (
 type Endpoint struct {
 	// Name is host:port/dbname, without secrets.
 	Name string
-	// Probe asks the server for its role, timeline and system identifier, in one round trip. It is called by one
-	// goroutine at a time, has HealthCheckTimeout, and must return when its context ends. An error counts against the
+	// Probe asks the server for its role, timeline and system identifier, in one round trip. For each member it is called
+	// by one goroutine at a time, has HealthCheckTimeout, and must return when its context ends. An error counts against the
 	// server, so a probe that keeps a connection dials anew before it reports that one as lost. nil: never probed.
-	Probe func(ctx context.Context) (Observation, error)
+	Probe func(ctx context.Context, to Route) (Observation, error)
+	// Lookup gives the addresses of the endpoint's host, each of a server of its own. When there are several, each is asked,
+	// remembered and judged like an endpoint of its own: it is a member of the group. nil: it is one server.
+	Lookup func(ctx context.Context) ([]string, error)
 }
 
 // Options are what a group needs to know of its configuration. The keys are explained in driver.Config. Callbacks may be
@@ -73,6 +76,10 @@ type Options struct {
 	// Drain: the member's free connections must go now, the others when they are checked in: another endpoint is used, or
 	// the server has changed its role. Calls on it are left alone.
 	Drain func(member int)
+	// InUse says that there are connections to the member. It is asked of one whose address its name doesn't have any more:
+	// once there are none it is forgotten, of which Gone tells.
+	InUse func(member int) bool
+	Gone  func(member int)
 	// Stuck: the sockets of calls that have heard nothing since then must be closed: two probes were not answered since,
 	// and another endpoint is usable. It is called again after each further probe without an answer. The reason is a
 	// *DropError of kind Hung.
@@ -85,10 +92,10 @@ type Options struct {
 // endpoint and then calls settle, the only place where consequences are drawn: who is fenced, which endpoint is current,
 // which connections have to go, whom to wake.
 type Group struct {
-	opts      Options
-	rules     rules
-	alone     bool // only one endpoint can ever be used: nothing to wait for
-	endpoints []*endpoint
+	opts  Options
+	rules rules
+	alone bool // only one endpoint, of whatever number of members, can ever be used: nothing to wait for
+	hosts []*host
 
 	started atomic.Bool
 	done    chan struct{} // closed by Close
@@ -96,19 +103,22 @@ type Group struct {
 
 	// mu guards what follows, and the endpoints' fields that say so. It is held for short, never during a callback, a
 	// dial or a probe; it is given back by unlock, which then makes the callbacks that are due.
-	mu       sync.Mutex
-	closed   bool
-	fence    fence
-	current  *endpoint     // the one used, or the last one that was; nil if there is none at all
-	lostAt   time.Time     // since when none is usable; zero while one is
-	lostWhy  string        // why the one used then no longer was
-	settled  bool          // a current endpoint has been seen to work
-	twoSaid  bool          // two writers have been logged
-	changed  chan struct{} // closed, and replaced, when what Connect waits for may have come
-	dials    map[*attempt]struct{}
-	waiting  int       // checkouts that wait for a usable endpoint
-	waitedAt time.Time // when one last began or ended to wait
-	hurrying time.Time // since when probes hurry for them; zero: they don't
+	mu     sync.Mutex
+	closed bool
+	fence  fence
+	// endpoints are the group's members: in the configured order, those of one host in the resolver's.
+	endpoints []*endpoint
+	numbers   int           // the last that a member was given
+	current   *endpoint     // the one used, or the last one that was; nil if there is none at all
+	lostAt    time.Time     // since when none is usable; zero while one is
+	lostWhy   string        // why the one used then no longer was
+	settled   bool          // a current endpoint has been seen to work
+	twoSaid   bool          // two writers have been logged
+	changed   chan struct{} // closed, and replaced, when what Connect waits for may have come
+	dials     map[*attempt]struct{}
+	waiting   int       // checkouts that wait for a usable endpoint
+	waitedAt  time.Time // when one last began or ended to wait
+	hurrying  time.Time // since when probes hurry for them; zero: they don't
 
 	calls      []func() // Drop, Drain, Stuck and cancellations that are due
 	delivering bool     // a goroutine is at it
@@ -117,16 +127,16 @@ type Group struct {
 	loose      int      // goroutines in code that isn't ours: probes, and the one that tells the news
 	allQuiet   chan struct{}
 
-	moves, resetMoves moves // ever, and at the last ResetCounts
-	lastFailover      time.Time
-	events            []Event
+	moves, resetMoves       moves  // ever, and at the last ResetCounts
+	departed, resetDeparted checks // of members that were forgotten
+	lastFailover            time.Time
+	events                  []Event
 }
 
 // endpoint is what is known of one.
 type endpoint struct {
 	number  int
-	name    string
-	probe   func(context.Context) (Observation, error)
+	host    *host
 	watched bool // the monitor probes it
 
 	epoch   atomic.Uint64
@@ -134,20 +144,26 @@ type endpoint struct {
 	slots   chan struct{} // one for each dial under way
 	probing chan struct{} // holds one while a probe is under way
 	poked   chan struct{} // tells the monitor that due has changed
+	left    chan struct{} // closed when it is forgotten
 
 	// What follows is guarded by Group.mu.
 	candidate
-	admitted bool     // its role will do
-	reviewed Recovery // its Recovery when settle last looked
-	was      bool     // usable when settle last looked
-	shown    State    // its state when settle last looked
-	seen     bool     // its Observation is one
-	lent     bool     // connections to it may exist
-	fresh    bool     // connections of its present epoch may exist
-	moves    bool     // see Route
-	verdicts int      // how often it was found down
-	revived  int      // how often it became usable, or was cleared of suspicion
-	lastErr  error    // the last failed dial or probe; nil while it is up
+	name     string    // the host's, and the address if it is one of several
+	address  string    // that is dialled in place of the host's name; empty: none is known
+	gone     bool      // its address isn't the name's any more; it is barred then
+	missed   int       // answers in a row without its address
+	missedAt time.Time // when the first of those came
+	admitted bool      // its role will do
+	reviewed Recovery  // its Recovery when settle last looked
+	was      bool      // usable when settle last looked
+	shown    State     // its state when settle last looked
+	seen     bool      // its Observation is one
+	lent     bool      // connections to it may exist
+	fresh    bool      // connections of its present epoch may exist
+	moves    bool      // see Route
+	verdicts int       // how often it was found down
+	revived  int       // how often it became usable, or was cleared of suspicion
+	lastErr  error     // the last failed dial or probe; nil while it is up
 
 	due         time.Time     // when the monitor probes it next
 	began       time.Time     // when the last probe began
@@ -193,24 +209,13 @@ func New(opts Options, endpoints ...Endpoint) *Group {
 		changed: make(chan struct{}),
 		dials:   make(map[*attempt]struct{}),
 	}
-	// Where there is one endpoint and any server will do, no other could be used in its place.
-	g.fence.on = opts.Fencing && !(g.alone && t == targetAny)
 	for i, e := range endpoints {
-		g.endpoints = append(g.endpoints, &endpoint{
-			number:     i,
-			name:       e.Name,
-			probe:      e.Probe,
-			watched:    opts.HealthCheck && e.Probe != nil,
-			slots:      make(chan struct{}, opts.DialLimit),
-			probing:    make(chan struct{}, 1),
-			poked:      make(chan struct{}, 1),
-			candidate:  candidate{Observation: Observation{Role: RoleUnknown}, state: Unknown, barred: i > 0 && !opts.Failover},
-			admitted:   true,
-			was:        i == 0 || opts.Failover,
-			shown:      Unknown,
-			dialFailed: make(chan struct{}),
-		})
+		h := &host{Endpoint: e, number: i}
+		g.hosts = append(g.hosts, h)
+		g.endpoints = append(g.endpoints, g.newMember(h, i, ""))
+		g.numbers = i
 	}
+	g.fenceIfUseful()
 	if len(g.endpoints) > 0 {
 		g.current = g.endpoints[0]
 	}
@@ -226,8 +231,16 @@ func orElse(d, otherwise time.Duration) time.Duration {
 
 // Route is where a dial is to lead.
 type Route struct {
-	// Member is the number of the endpoint, by which CallFailed and the callbacks name it.
+	// Member is the number of the endpoint, or of its address, by which CallFailed and the callbacks name it.
 	Member int
+	// Endpoint says which of those given to New it belongs to.
+	Endpoint int
+	// Name is the endpoint's, with the address if it has several.
+	Name string
+	// Address is to be dialled in place of the endpoint's host, if it isn't empty.
+	Address string
+	// LookupErr is why there is no address though there should be one: what the lookup met.
+	LookupErr error
 	// Epoch changes when connections made before are no longer to be used: the endpoint went down, lost its role, was
 	// fenced, or was left for a better one. Load it before the dial, keep that with the connection, and compare. It is only
 	// to be read.
@@ -243,7 +256,10 @@ type Route struct {
 
 // route needs the lock.
 func (e *endpoint) route() Route {
-	return Route{Member: e.number, Epoch: &e.epoch, Hung: &e.hung, Moves: e.moves}
+	return Route{
+		Member: e.number, Endpoint: e.host.number, Name: e.name, Address: e.address, LookupErr: e.host.err,
+		Epoch: &e.epoch, Hung: &e.hung, Moves: e.moves,
+	}
 }
 
 // member finds an endpoint by its number. It needs the lock.
@@ -446,7 +462,8 @@ func (g *Group) move(to *endpoint, why string) {
 		why = g.whyNot(from)
 	}
 	// Finding out at the start that the first endpoint has another role than the one wanted is no failover.
-	quiet := forced && !g.settled && from.state != Down && from.state != Misconfigured
+	// Nor is going from one address to the next.
+	quiet := forced && !g.settled && (from.state != Down && from.state != Misconfigured || from.host == to.host)
 	e := Event{Kind: kind, At: now, From: from.name, To: to.name, Reason: why}
 	if !g.lostAt.IsZero() {
 		e.Duration = now.Sub(g.lostAt)
@@ -539,6 +556,8 @@ func (g *Group) stuck(e *endpoint) {
 // whyNot says why an endpoint isn't usable; "" if it is. It needs the lock.
 func (g *Group) whyNot(e *endpoint) string {
 	switch {
+	case e.gone:
+		return "its name doesn't have this address any more"
 	case e.barred:
 		return "failover is off"
 	case e.fenced:

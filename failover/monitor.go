@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -35,18 +36,21 @@ const (
 // Start starts the monitor: a goroutine for each endpoint that is probed. After the first call it costs an atomic load.
 // Connect calls it.
 func (g *Group) Start() {
-	if g.started.Load() || !g.started.CompareAndSwap(false, true) {
+	if g.started.Load() {
 		return
 	}
 	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.started.CompareAndSwap(false, true) {
+		return
+	}
 	first := time.Now().Add(g.firstProbe())
 	for _, e := range g.endpoints {
 		e.due = first
 	}
-	g.mu.Unlock()
 	for _, e := range g.endpoints {
 		if e.watched {
-			g.run(func() { g.watch(e, time.Until(first)) })
+			g.runLocked(func() { g.watch(e, time.Until(first)) })
 		}
 	}
 }
@@ -55,6 +59,10 @@ func (g *Group) Start() {
 func (g *Group) run(f func()) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	return g.runLocked(f)
+}
+
+func (g *Group) runLocked(f func()) bool {
 	if g.closed {
 		return false
 	}
@@ -94,6 +102,11 @@ func (g *Group) Close() {
 	for a := range g.dials {
 		g.call(func() { a.cancel(ErrClosed) })
 	}
+	for _, h := range g.hosts {
+		if h.looking != nil {
+			g.call(h.cancel)
+		}
+	}
 	g.unlock()
 	g.running.Wait()
 
@@ -120,6 +133,8 @@ func (g *Group) watch(e *endpoint, first time.Duration) {
 	for {
 		select {
 		case <-g.done:
+			return
+		case <-e.left:
 			return
 		case <-e.poked:
 		case <-timer.C:
@@ -187,6 +202,7 @@ func (g *Group) setDue(e *endpoint, at time.Time) {
 func (g *Group) check(e *endpoint) {
 	ctx, cancel := limit.New(context.Background(), g.opts.HealthCheckTimeout)
 	defer cancel()
+	g.refresh(ctx, e.host)
 	p := &probing{began: time.Now()}
 	select {
 	case e.probing <- struct{}{}:
@@ -237,9 +253,10 @@ func (g *Group) launch(ctx context.Context, e *endpoint, p *probing) <-chan stru
 	if e.full {
 		ctx = context.WithValue(ctx, anewKey{}, true)
 	}
+	to := e.route()
 	g.loosen(func() {
 		var o Observation
-		err := usercode.Call(func() (err error) { o, err = e.probe(ctx); return err })
+		err := usercode.Call(func() (err error) { o, err = e.host.Probe(ctx, to); return err })
 		g.logPanic(err)
 		if err != nil && ctx.Err() != nil {
 			err = g.unanswered()
@@ -325,11 +342,11 @@ func (g *Group) probeFailed(e *endpoint, began time.Time, err error) {
 
 // abandon moves the checkouts on that are dialling a hung endpoint. It needs the lock.
 func (g *Group) abandon(e *endpoint) {
-	if g.alone {
+	if g.single() {
 		return // there is nowhere to go; the dial has its own limit
 	}
 	for a := range g.dials {
-		if a.endpoint == e {
+		if a.endpoint == e && !a.last {
 			g.call(func() { a.cancel(errAbandoned) })
 		}
 	}
@@ -418,8 +435,14 @@ func (g *Group) CheckNow(ctx context.Context) Health {
 func (g *Group) checkAll(ctx context.Context) {
 	all := make(chan struct{})
 	var checks sync.WaitGroup
-	for _, e := range g.endpoints {
-		if e.probe == nil {
+	for _, h := range g.hosts {
+		g.refresh(ctx, h)
+	}
+	g.mu.Lock()
+	members := slices.Clone(g.endpoints)
+	g.mu.Unlock()
+	for _, e := range members {
+		if e.host.Probe == nil {
 			continue
 		}
 		checks.Add(1)

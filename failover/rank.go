@@ -136,6 +136,16 @@ func (f *fence) see(endpoint string, o Observation) {
 // forget unlearns all timelines.
 func (f *fence) forget() { clear(f.highest) }
 
+// promoted says that a standby was: there may be an old primary somewhere.
+func (f *fence) promoted() bool {
+	for _, n := range f.highest {
+		if n.timeline > firstTimeline {
+			return true
+		}
+	}
+	return false
+}
+
 // shuts says that such a server must not be written to.
 func (f *fence) shuts(o Observation) bool {
 	return f.on && o.known() && o.writes() && o.Timeline < f.highest[o.SystemID].timeline
@@ -149,6 +159,7 @@ type candidate struct {
 	full   bool // the last who wanted in were told that there is no room
 	fenced bool
 	barred bool // failover=false, and not the first
+	of     int  // the name whose address it is; 0: none
 	good   int  // good probes in a row
 }
 
@@ -185,6 +196,12 @@ func sameWriter(a, b candidate) bool {
 	return a.known() && b.known() && a.writes() && b.writes() && a.SystemID == b.SystemID && a.Timeline == b.Timeline
 }
 
+// asGoodAs says that c, in use, is another address of the name that b is one of, and no less fit. Resolvers change the order
+// of a name's addresses, and mean nothing by it.
+func (c candidate) asGoodAs(b candidate, t target) bool {
+	return c.of != 0 && c.of == b.of && c.usable(t) && !c.silent && t.preference(c.Observation) == t.preference(b.Observation)
+}
+
 // rules are what the choice depends on besides the endpoints.
 type rules struct {
 	target        target
@@ -215,7 +232,7 @@ func (r rules) choose(cs []candidate, current int) (next int, why string) {
 		switch prefers := r.target.preference(c.Observation) - r.target.preference(at.Observation); {
 		case i == current, prefers > 0, prefers == 0 && i > current:
 			return current, "" // ranked: nothing after this one is better
-		case c.state != Up, c.full, sameWriter(c, at):
+		case c.state != Up, c.full, sameWriter(c, at), at.asGoodAs(c, r.target):
 			continue
 		case r.target == targetAny && prefers < 0 && c.Role == ReadWrite:
 			return i, "it can be written to, the current one can't"

@@ -172,20 +172,7 @@ func scene(t *testing.T, change func(*failover.Options), seen []failover.Observa
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		r := &rig{t: t}
-		opts := failover.Options{
-			Pool: "app", TargetSessionAttrs: "any", Fencing: true, Failover: true, Failback: true, FailbackAfter: 3,
-			HealthCheck: true, HealthCheckInterval: 5 * time.Second, HealthCheckTimeout: time.Second,
-			FailoverTimeout: 30 * time.Second, FailoverRetryDelay: time.Second, ConnectTimeout: 5 * time.Second, DialLimit: 4,
-			OnFailover: func(e failover.Event) { r.note(func() { r.events = append(r.events, e) }) },
-			Drop:       func(i int, _ int64, why error) { r.say("drop %d: %s", i, why.(*failover.DropError).Kind) },
-			Drain:      func(i int) { r.say("drain %d", i) },
-			Stuck: func(i int, since time.Time, _ error) {
-				r.say("stuck %d", i)
-				r.note(func() { r.stucks = append(r.stucks, since) })
-			},
-		}
-		log := slog.New(slog.NewTextHandler(lockedWriter{r}, nil))
-		opts.Logger = func() *slog.Logger { return log }
+		opts := r.options()
 		if change != nil {
 			change(&opts)
 		}
@@ -193,12 +180,34 @@ func scene(t *testing.T, change func(*failover.Options), seen []failover.Observa
 		for i, o := range seen {
 			s := &server{seen: o}
 			r.servers = append(r.servers, s)
-			endpoints = append(endpoints, failover.Endpoint{Name: fmt.Sprintf("db%d:5432/app", i), Probe: s.probe})
+			endpoints = append(endpoints, failover.Endpoint{
+				Name:  fmt.Sprintf("db%d:5432/app", i),
+				Probe: func(ctx context.Context, _ failover.Route) (failover.Observation, error) { return s.probe(ctx) },
+			})
 		}
 		r.Group = failover.New(opts, endpoints...)
 		defer r.Close()
 		play(r)
 	})
+}
+
+// options are those of most scenes.
+func (r *rig) options() failover.Options {
+	opts := failover.Options{
+		Pool: "app", TargetSessionAttrs: "any", Fencing: true, Failover: true, Failback: true, FailbackAfter: 3,
+		HealthCheck: true, HealthCheckInterval: 5 * time.Second, HealthCheckTimeout: time.Second,
+		FailoverTimeout: 30 * time.Second, FailoverRetryDelay: time.Second, ConnectTimeout: 5 * time.Second, DialLimit: 4,
+		OnFailover: func(e failover.Event) { r.note(func() { r.events = append(r.events, e) }) },
+		Drop:       func(i int, _ int64, why error) { r.say("drop %d: %s", i, why.(*failover.DropError).Kind) },
+		Drain:      func(i int) { r.say("drain %d", i) },
+		Stuck: func(i int, since time.Time, _ error) {
+			r.say("stuck %d", i)
+			r.note(func() { r.stucks = append(r.stucks, since) })
+		},
+	}
+	log := slog.New(slog.NewTextHandler(lockedWriter{r}, nil))
+	opts.Logger = func() *slog.Logger { return log }
+	return opts
 }
 
 type lockedWriter struct{ r *rig }

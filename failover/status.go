@@ -16,6 +16,10 @@ func (c checks) since(reset checks) checks {
 	return checks{c.total - reset.total, c.failed - reset.failed, c.goodTime - reset.goodTime}
 }
 
+func (c checks) plus(d checks) checks {
+	return checks{c.total + d.total, c.failed + d.failed, c.goodTime + d.goodTime}
+}
+
 func (c checks) successRate() float64 {
 	if c.total == 0 {
 		return 100
@@ -26,28 +30,37 @@ func (c checks) successRate() float64 {
 // moves counts the changes of the current endpoint.
 type moves struct{ failovers, failbacks int64 }
 
+// listed are the members in an order that stays, unlike the resolver's. It needs the lock.
+func (g *Group) listed() []*endpoint {
+	return slices.SortedStableFunc(slices.Values(g.endpoints), func(a, b *endpoint) int {
+		if a.host != b.host {
+			return a.host.number - b.host.number
+		}
+		return a.number - b.number
+	})
+}
+
 // Health says what is known of the endpoints.
 func (g *Group) Health() Health {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.health(func(e *endpoint) checks { return e.checks.since(e.resetChecks) })
+	return g.health(g.departed.since(g.resetDeparted), func(e *endpoint) checks { return e.checks.since(e.resetChecks) })
 }
 
 // Totals are Health and Status, with counts that no ResetCounts has set back.
 func (g *Group) Totals() (Health, Status) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.health(func(e *endpoint) checks { return e.checks }), g.status(moves{})
+	return g.health(g.departed, func(e *endpoint) checks { return e.checks }), g.status(moves{})
 }
 
 // health needs the lock.
-func (g *Group) health(count func(*endpoint) checks) Health {
+func (g *Group) health(sum checks, count func(*endpoint) checks) Health {
 	var h Health
-	var sum checks
-	for _, e := range g.endpoints {
+	for _, e := range g.listed() {
 		c := count(e)
 		h.Endpoints = append(h.Endpoints, g.healthOf(e, c))
-		sum = checks{sum.total + c.total, sum.failed + c.failed, sum.goodTime + c.goodTime}
+		sum = sum.plus(c)
 	}
 	h.TotalChecks, h.FailedChecks, h.SuccessRate = sum.total, sum.failed, sum.successRate()
 	if good := sum.total - sum.failed; good > 0 {
@@ -87,6 +100,9 @@ func (g *Group) note(e *endpoint) string {
 	if e.Note == "" {
 		notes = nil
 	}
+	if e.gone {
+		notes = append(notes, "its name doesn't have this address any more: forgotten once its connections are closed")
+	}
 	if e.seen && e.Role == RoleUnknown && e.Recovery == RecoveryUnknown {
 		notes = append(notes, "role unknown: taken as eligible")
 	}
@@ -111,12 +127,12 @@ func (g *Group) status(since moves) Status {
 		LastFailover:  g.lastFailover,
 		History:       slices.Clone(g.events),
 	}
-	for _, e := range g.endpoints {
+	for _, e := range g.listed() {
 		s.Endpoints = append(s.Endpoints, e.name)
 	}
 	if g.current != nil && g.lostAt.IsZero() {
 		s.Current = g.current.name
-		s.IsPrimary = g.current.number == 0
+		s.IsPrimary = g.current.host.number == 0
 	}
 	return s
 }
@@ -126,7 +142,7 @@ func (g *Group) status(since moves) Status {
 func (g *Group) ResetCounts() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.resetMoves = g.moves
+	g.resetMoves, g.resetDeparted = g.moves, g.departed
 	for _, e := range g.endpoints {
 		e.resetChecks = e.checks
 	}

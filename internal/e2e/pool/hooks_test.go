@@ -290,8 +290,8 @@ func TestPanicInAProbe(t *testing.T) {
 			if err := db.PingContext(ctx); err != nil {
 				t.Fatal(err)
 			}
-			rig.PoolOf(t, db).CheckNow(t.Context())
 			rig.Eventually(t, "the panic is in the log", func() bool {
+				rig.PoolOf(t, db).CheckNow(t.Context())
 				return strings.Contains(log.String(), "managedpg: panic in a probe") && strings.Contains(log.String(), "hooks_test.go")
 			})
 			if state := rig.PoolOf(t, db).Health().Endpoints[0].State; state != failover.Up {

@@ -1,0 +1,120 @@
+package failover
+
+import (
+	"fmt"
+	"slices"
+)
+
+// single says that there is only one server to go to. It needs the lock.
+func (g *Group) single() bool {
+	servers := 0
+	for _, e := range g.endpoints {
+		if !e.barred {
+			servers++
+		}
+	}
+	return g.alone && servers < 2
+}
+
+func (c *checkout) lonely() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.single()
+}
+
+// round is for a single endpoint: each of its servers is asked once, those that are usable first.
+func (c *checkout) round() error {
+	for {
+		c.mu.Lock()
+		e, left := c.nextAlone()
+		c.mu.Unlock()
+		if e == nil {
+			return c.fail(nil)
+		}
+		if c.looks(e) {
+			if what, err := c.lookUp(e, left); what == finished || err != nil && c.lonely() {
+				return err
+			}
+			continue
+		}
+		if done, err := c.queueAlone(e); done {
+			return err
+		}
+		share, own := c.limit(e, left)
+		if what, err := c.try(e, share, own); what == finished || c.lonely() {
+			return err
+		}
+	}
+}
+
+// nextAlone is the server to ask, nil if all have been, and how many are left with it. It needs the lock.
+func (c *checkout) nextAlone() (e *endpoint, left int) {
+	var rest []*endpoint
+	consider := func(o *endpoint) {
+		if _, asked := c.tried[o]; !asked && !slices.Contains(rest, o) {
+			rest = append(rest, o)
+		}
+	}
+	if len(c.endpoints) == 0 {
+		return nil, 0
+	}
+	if c.current.usable(c.rules.target) && !c.current.silent {
+		consider(c.current)
+	}
+	for _, i := range order(c.rules.target, c.candidates()) {
+		consider(c.endpoints[i])
+	}
+	for _, o := range c.endpoints {
+		if !o.barred {
+			consider(o)
+		}
+	}
+	if len(rest) == 0 { // those that were given up early get their full time now
+		for _, o := range c.endpoints {
+			if t, ok := c.tried[o]; ok && t.early && !o.barred {
+				delete(c.tried, o)
+				consider(o)
+			}
+		}
+		c.patient = true
+	}
+	if len(rest) == 0 {
+		return nil, 0
+	}
+	return rest[0], len(rest)
+}
+
+// queueAlone waits for its turn to dial the only endpoint. When another's dial finds it down meanwhile, that error is
+// everybody's: queueing on for a dead server, each for a whole connect_timeout, would take forever.
+func (c *checkout) queueAlone(e *endpoint) (done bool, err error) {
+	select {
+	case e.slots <- struct{}{}:
+		return false, nil
+	default:
+	}
+	c.mu.Lock()
+	failed := e.dialFailed
+	c.mu.Unlock()
+	select {
+	case e.slots <- struct{}{}:
+	case <-failed:
+		return true, c.sameAsAnother(e)
+	case <-c.done:
+		return true, ErrClosed
+	case <-c.ctx.Done():
+		return true, fmt.Errorf("managedpg: pool %q: waiting to dial %s: %w", c.opts.Pool, e.name, c.ctx.Err())
+	}
+	select {
+	case <-failed:
+		<-e.slots
+		return true, c.sameAsAnother(e)
+	default:
+		return false, nil
+	}
+}
+
+func (c *checkout) sameAsAnother(e *endpoint) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return e.dialErr
+}
