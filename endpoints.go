@@ -22,6 +22,9 @@ func (c *Config) endpointsFrom(origin string) ([]dsn.Endpoint, error) {
 	if c.base == nil {
 		return nil, errors.New("a Config without a DSN: start from ParseDSN and change fields")
 	}
+	if err := dsn.CheckNumber(origin, "DSNs", len(c.FailoverURLs)); err != nil {
+		return nil, err
+	}
 	all, err := reader.Endpoints(c.BaseDriver, *c.base)
 	if err != nil {
 		return nil, err
@@ -35,6 +38,9 @@ func (c *Config) endpointsFrom(origin string) ([]dsn.Endpoint, error) {
 	}
 	if !c.Failover {
 		all = all[:1]
+	}
+	if err := dsn.CheckNumber(origin, "hosts in all", len(all)); err != nil {
+		return nil, err
 	}
 	return dsn.Distinct(all), nil
 }

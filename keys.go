@@ -227,13 +227,16 @@ func choiceKey(name string, field func(*Config) *string, words ...string) *key {
 	}
 }
 
+// longestName leaves room for the longest host, port and database: it is in every record, metric and error.
+const longestName = 500
+
 func nameKey(name string, field func(*Config) *string) *key {
 	return &key{
 		name: name,
-		want: "a name without control characters",
+		want: fmt.Sprintf("a name without control characters, of %d bytes at most", longestName),
 		get:  func(c *Config) string { return *field(c) },
 		set: func(c *Config, v string) bool {
-			if v == "" || strings.ContainsFunc(v, unicode.IsControl) {
+			if v == "" || len(v) > longestName || strings.ContainsFunc(v, unicode.IsControl) {
 				return false
 			}
 			*field(c) = v

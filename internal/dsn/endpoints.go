@@ -52,6 +52,17 @@ var neutral = []Setting{{"connect_timeout", "0"}, {"target_session_attrs", "any"
 // server is one host as the base driver resolved it.
 type server struct{ host, addr, port string }
 
+// maxEndpoints is the most that a pool has: each is watched by a goroutine and a connection.
+const maxEndpoints = 64
+
+// CheckNumber is the error for more endpoints than a pool has.
+func CheckNumber(origin, what string, n int) error {
+	if n > maxEndpoints {
+		return fmt.Errorf("%s: %d %s: want %d at most", origin, n, what, maxEndpoints)
+	}
+	return nil
+}
+
 // Endpoints are the single servers that a DSN without own keys leads to, in order. base is pgx or pq. Hosts, ports and names come
 // from the base driver, so that its own environment (PGHOST, ...) and service files count.
 func (r Reader) Endpoints(base string, s Settings) ([]Endpoint, error) {
@@ -67,6 +78,9 @@ func (r Reader) Endpoints(base string, s Settings) ([]Endpoint, error) {
 	servers, dbname, err := parse(s)
 	if err != nil {
 		return nil, baseError(base, s, err)
+	}
+	if err := CheckNumber("host", "hosts", len(servers)); err != nil {
+		return nil, err
 	}
 	var all []Endpoint
 	for _, one := range servers {
