@@ -26,6 +26,8 @@ demo:
 	@go run ./examples/leak
 	@printf '\n== A failover: examples/failover\n'
 	@go run ./examples/failover
+	@printf '\n== A switchover without an error: examples/switchover\n'
+	@go run ./examples/switchover
 	@printf '\nA page to watch all that on, with metrics beside it: go run ./examples/dashboard\n'
 
 test:
