@@ -7,7 +7,7 @@ import (
 )
 
 const (
-	// After a dial that failed the next waits for firstPause, then for twice as long each time, up to longestPause. That is short
+	// After two dials in a row that failed the next waits for firstPause, then for twice as long each time, up to longestPause. That is short
 	// enough for the first success to come within 50 ms of a server's return, and asks a server that refuses 25 to 50 times a second
 	// at most, whatever the number of callers.
 	firstPause   = 5 * time.Millisecond
@@ -129,7 +129,8 @@ func (p *Pool[T]) dialled(thing T, asked bool) (kept bool, why error) {
 	return true, nil
 }
 
-// dialFailed makes the next dial wait. Who could only be helped by a dial is told why.
+// dialFailed tells one of those whom only a dial could help why there is none; from the second failure in a row on it tells all of
+// them, and makes the next dial wait.
 func (p *Pool[T]) dialFailed(err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -139,18 +140,23 @@ func (p *Pool[T]) dialFailed(err error) {
 	if p.closed {
 		return
 	}
-	pause := min(longestPause, firstPause<<min(s.failures, 8))
 	s.failures++
 	s.err = err
-	s.resume = time.Now().Add(pause - rand.N(pause/2))
-	if p.helplessLocked() {
+	if s.failures > 1 {
+		pause := min(longestPause, firstPause<<min(s.failures-2, 8))
+		s.resume = time.Now().Add(pause - rand.N(pause/2))
+	}
+	switch {
+	case p.helplessLocked():
 		p.failAllLocked(err)
+	case s.dialling == 0 && p.places == len(p.free) && p.queue.len > 0:
+		p.failLocked(p.queue.oldest, err)
 	}
 	p.dismissLocked(err)
 	p.dialLocked()
 }
 
-// helplessLocked: the last dial failed a moment ago, none is under way, and nothing is there that could be given back.
+// helplessLocked: the last dials failed a moment ago, none is under way, and nothing is there that could be given back.
 func (p *Pool[T]) helplessLocked() bool {
 	s := &p.supply
 	return s.err != nil && s.dialling == 0 && p.places == len(p.free) && time.Now().Before(s.resume)
