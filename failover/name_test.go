@@ -174,6 +174,18 @@ func TestNameWithAHungAddress(t *testing.T) {
 	}
 }
 
+// Once a dial has found that an address hangs, those that dial it too go on to the next.
+func TestNameWhoseHungAddressIsDialledTwice(t *testing.T) {
+	named(t, func(o *failover.Options) { o.HealthCheck = false; o.ConnectTimeout = time.Second }, standbyAndPrimary, func(n *names) {
+		n.servers["a"].freeze()
+		began := time.Now()
+		go func() { _, _ = n.at(context.Background()) }()
+		n.pass(500 * time.Millisecond)
+		n.leadsTo("b", 500*time.Millisecond)
+		want(t, "both after", time.Since(began), time.Second)
+	}, []string{"a", "b"})
+}
+
 // With a single name nobody waits for anything, as with a bare driver.
 func TestNameWhoseAddressesAllRefuse(t *testing.T) {
 	named(t, nil, standbyAndPrimary, func(n *names) {
