@@ -188,10 +188,11 @@ func ended(ctx context.Context) error {
 // of time, if it has one, stands still while hooks of the user's run.
 func (e *Endpoint) connect(ctx context.Context, by driver.Connector) (driver.Conn, *dialing, error) {
 	d := dialing{pinned: e.pinned}
-	if e.deaf {
+	switch {
+	case e.deaf:
 		stop := context.AfterFunc(ctx, func() { d.abort(ctx.Err()) })
 		defer stop()
-	} else {
+	case e.watchSync != nil: // pgx begins with OptionBeforeConnect; of a connector of the user's own nothing is known
 		d.hookBegins(ctx)
 		defer d.hookEnds(ctx)
 	}

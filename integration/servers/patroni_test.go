@@ -169,7 +169,7 @@ func TestPatroni(t *testing.T) {
 	var ids string
 	must(t, db.QueryRowContext(ctx, allWritten).Scan(&ids))
 	w.check(ids)
-	if f := pool.Failover(); f.FailoverCount != 1 || f.FailbackCount != 1 || !f.IsPrimary {
+	if f := pool.Failover(); f.FailoverCount != 2 || f.FailbackCount != 0 || !f.IsPrimary {
 		t.Errorf("after all: %+v", f)
 	}
 }
