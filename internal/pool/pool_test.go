@@ -15,7 +15,6 @@ import (
 // silent are things of which those that were free don't answer, which takes a while to find out.
 type silent struct {
 	mu    sync.Mutex
-	mute  bool
 	dials int
 }
 
