@@ -187,21 +187,34 @@ func (ph *physical) roundTrip(ctx context.Context) error {
 // backendKey is what the server gave the session for cancel requests: BackendKeyData's content.
 type backendKey []byte
 
+// ownCancel is what a cancel request of our own needs.
+type ownCancel struct {
+	startup *startup   // reads along for key until it has it; only touched by who reads
+	key     backendKey // nil if it isn't known; set while the connection is opened
+	redial  func(context.Context) (net.Conn, error)
+}
+
+func (o *ownCancel) readAlong(b []byte) {
+	if key, over := o.startup.read(b); over {
+		o.startup, o.key = nil, key
+	}
+}
+
 // cancelRequestCode stands in a CancelRequest in the place of a protocol version.
 const cancelRequestCode = 80877102
 
-// cancelBy sends a cancel request of our own, for a base driver that has no call for it, and reads the answer to its end: then
+// cancel sends a cancel request of our own, for a base driver that has no call for it, and reads the answer to its end: then
 // the server has sent the signal.
-func (s *socket) cancelBy(ctx context.Context) error {
-	c, err := s.redial(ctx)
+func (o *ownCancel) cancel(ctx context.Context) error {
+	c, err := o.redial(ctx)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
 	defer context.AfterFunc(ctx, func() { _ = c.Close() })()
-	b := binary.BigEndian.AppendUint32(nil, uint32(8+len(s.key)))
+	b := binary.BigEndian.AppendUint32(nil, uint32(8+len(o.key)))
 	b = binary.BigEndian.AppendUint32(b, cancelRequestCode)
-	if _, err := c.Write(append(b, s.key...)); err != nil {
+	if _, err := c.Write(append(b, o.key...)); err != nil {
 		return err
 	}
 	return readToEnd(c)

@@ -154,10 +154,9 @@ func (p pqDialer) DialContext(ctx context.Context, network, address string) (net
 	}
 	c, err := dial(ctx, network, address, p.d.open)
 	if s, ok := c.(*socket); ok {
-		s.startup = new(startup)
-		s.redial = func(ctx context.Context) (net.Conn, error) {
+		s.own = &ownCancel{startup: new(startup), redial: func(ctx context.Context) (net.Conn, error) {
 			return dialBriefly(ctx, network, address, p.d.open)
-		}
+		}}
 	}
 	return c, err
 }

@@ -27,9 +27,7 @@ type socket struct {
 	refused atomic.Bool  // refuse was called
 	idled   atomic.Bool  // the server's last word was that the session was idle for too long
 
-	startup *startup   // reads along for key until it has it; only touched by who reads
-	key     backendKey // for cancel requests of our own; nil if it isn't known. Set while the connection is opened
-	redial  func(context.Context) (net.Conn, error)
+	own *ownCancel // nil where the base has a call for cancel requests; set when opened
 
 	throughCalls bool // traffic tells the reads that calls wait for; set when opened. See callReader
 
@@ -102,8 +100,8 @@ func (s *socket) read(b []byte, what uint64) (int, error) {
 	s.traffic.end(what)
 	if n > 0 {
 		s.heard.Store(int64(now()))
-		if s.startup != nil {
-			s.readAlong(b[:n])
+		if s.own != nil && s.own.startup != nil {
+			s.own.readAlong(b[:n])
 		}
 		if b[0] == 'E' && isIdleTimeout(b[:n]) {
 			s.idled.Store(true)
@@ -113,12 +111,6 @@ func (s *socket) read(b []byte, what uint64) (int, error) {
 		err = s.failed(err)
 	}
 	return n, err
-}
-
-func (s *socket) readAlong(b []byte) {
-	if key, over := s.startup.read(b); over {
-		s.startup, s.key = nil, key
-	}
 }
 
 // isIdleTimeout says that what was read is one ErrorResponse and nothing else, by which PostgreSQL ends a session that was idle

@@ -37,7 +37,7 @@ func (ph *physical) watch(ctx context.Context, limit time.Duration) (context.Con
 		return ctx, nil
 	}
 	w := &contextWatch{ctx: ctx, ph: ph, sock: ph.sock, limit: limit}
-	if answer := ph.endpoint.canceller.allowed(); answer > 0 && limit > 0 && ph.sock.key != nil {
+	if answer := ph.endpoint.canceller.allowed(); answer > 0 && limit > 0 && ph.sock.own != nil && ph.sock.own.key != nil {
 		w.asks, w.limit = true, answer
 	}
 	w.mu.Lock() // the context may have ended already
@@ -81,7 +81,7 @@ func (w *contextWatch) begin() bool {
 		return false
 	}
 	if w.asks {
-		w.request = w.ph.endpoint.canceller.start(&w.ph.pool.Recorder, w.sock.cancelBy)
+		w.request = w.ph.endpoint.canceller.start(&w.ph.pool.Recorder, w.sock.own.cancel)
 	}
 	w.timer = time.AfterFunc(w.limit, w.lost)
 	return true
