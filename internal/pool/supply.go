@@ -20,7 +20,8 @@ const (
 // supply is the dials. Pool.mu guards it.
 type supply struct {
 	dialling int
-	slow     int // of them, those that have taken longer than slowDial
+	slow     int // of them, those that were begun for a caller and have taken longer than slowDial
+	ahead    int // of them, those of the upkeep: no caller's context is in them, so none is left to hope for one
 	failures int // in a row
 	err      error
 	resume   time.Time // when the next dial may begin, after one that failed
@@ -30,15 +31,15 @@ type supply struct {
 // dialLocked begins dials until there are as many under way as there are who wait, as far as there is room.
 func (p *Pool[T]) dialLocked() {
 	s := &p.supply
-	for p.paused.IsZero() && !p.closed && s.dialling-s.slow < p.queue.len && (p.limit < 0 || p.places < p.limit) {
+	for p.paused.IsZero() && !p.closed && s.dialling-s.slow-s.ahead < p.queue.len && (p.limit < 0 || p.places < p.limit) {
 		if wait := time.Until(s.resume); wait > 0 {
 			p.dialLaterLocked(wait)
 			return
 		}
-		if s.failures > 0 && s.dialling > s.slow {
+		if s.failures > 0 && s.dialling > s.slow+s.ahead {
 			return // one is trying
 		}
-		w := p.queue.at(s.dialling - s.slow)
+		w := p.queue.at(s.dialling - s.slow - s.ahead)
 		p.beginLocked()
 		go p.dial(context.WithoutCancel(w.ctx), w.until, true)
 	}
@@ -65,11 +66,18 @@ func (p *Pool[T]) dial(ctx context.Context, until time.Time, asked bool) (ok boo
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(p.ctx, cancel)()
-	over := p.timed()
+	over := func() {}
+	if asked {
+		over = p.timed()
+	}
 	thing, err := p.things.Dial(ctx, until)
 	over()
-	if err != nil {
+	switch {
+	case err != nil && asked:
 		p.dialFailed(err)
+		return false
+	case err != nil:
+		p.aheadFailed()
 		return false
 	}
 	kept, why := p.dialled(thing, asked)
@@ -107,6 +115,9 @@ func (p *Pool[T]) dialled(thing T, asked bool) (kept bool, why error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.supply.dialling--
+	if !asked {
+		p.supply.ahead--
+	}
 	p.supply.failures, p.supply.err, p.supply.resume = 0, nil, time.Time{}
 	defer p.dismissLocked(ErrTimeout) // those who have waited beyond their time, for this one
 	defer p.dialLocked()              // those that waited for whether it succeeds
@@ -127,6 +138,17 @@ func (p *Pool[T]) dialled(thing T, asked bool) (kept bool, why error) {
 	}
 	p.free = append(p.free, freed[T]{thing, p.opts.Now()})
 	return true, nil
+}
+
+// aheadFailed: nobody is told, as nobody has asked; the upkeep tries again in its own time.
+func (p *Pool[T]) aheadFailed() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.supply.dialling--
+	p.supply.ahead--
+	p.places--
+	p.dismissLocked(ErrTimeout)
+	p.dialLocked()
 }
 
 // dialFailed tells one of those whom only a dial could help why there is none; from the second failure in a row on it tells all of

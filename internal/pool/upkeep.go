@@ -103,6 +103,7 @@ func (p *Pool[T]) wanting() bool {
 		return false
 	}
 	p.beginLocked()
+	p.supply.ahead++
 	return true
 }
 
