@@ -17,7 +17,7 @@ import (
 )
 
 // OpenDB is sql.Open for a Config, which is copied. Like sql.Open it doesn't connect; what is wrong with the Config is found
-// here.
+// here. With PoolSize it also raises database/sql's limit of idle connections, which is 2, as theirs cost nothing then.
 func OpenDB(cfg *Config) (*sql.DB, error) {
 	cfg, servers, err := cfg.resolved()
 	if err != nil {
@@ -27,7 +27,11 @@ func OpenDB(cfg *Config) (*sql.DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	return sql.OpenDB(c), nil
+	db := sql.OpenDB(c)
+	if cfg.PoolSize > 0 {
+		db.SetMaxIdleConns(cfg.PoolSize + max(cfg.MaxOverflow, 0))
+	}
+	return db, nil
 }
 
 // newConnector is what sql.Open makes of a DSN.

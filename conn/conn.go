@@ -5,71 +5,38 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
-	"runtime"
-	"sync/atomic"
 	"time"
 
 	"github.com/managedpg/managedpg/internal/sqltext"
 	"github.com/managedpg/managedpg/stats"
 )
 
-// Conn is the logical connection that database/sql holds. When the driver governs there is one for each checkout, and
-// it is never used again: whoever keeps it beyond its time (sql.Conn.Raw, a sql.Stmt closed late) finds that it owns
-// nothing any more. When database/sql governs it lives as long as its physical connection.
+// Conn is the logical connection that database/sql holds. When database/sql governs it has one physical connection for life. When the
+// driver governs it has one from checkout to check-in, and is kept without one in between.
 type Conn struct {
 	pool *Pool
-	phys *physical // only to be touched by who has moved state to connBusy, or ends the checkout
+	life life
+	phys *physical // only to be touched by who has begun a call, or begins or ends the checkout
 
-	// state says what the connection may be used for. database/sql serialises its calls; a reclaim, which comes from
-	// elsewhere, moves it from connHeld to connReclaim for a moment, and on to connGone or back.
-	state atomic.Int32
-
-	keep    bool         // IsValid was asked, so database/sql would keep a sound session; governed by the driver
-	closing stats.Closed // why it is going to be closed; governed by database/sql
-	raw     bool         // arguments have passed CheckNamedValue unchecked, see there
-	stale   bool         // a statement was closed while it was lent, and is still there: nobody is to use it any more
-
-	lent atomic.Pointer[chan struct{}] // closed when it is back from who borrowed it, nil if nobody has
-
-	reclaimed error // what a call gets when the checkout was taken back; written before state is connGone
+	checkout uint64       // counts the checkouts of a governed pool's connection
+	whole    bool         // it isn't kept without its physical connection, see PrepareContext
+	closing  stats.Closed // why it is going to be closed; governed by database/sql
+	raw      bool         // arguments have passed CheckNamedValue unchecked, see there
+	stale    bool         // a statement was closed while it was lent, and is still there: nobody is to use it any more
 
 	tx    Tx   // the transaction in progress: there is one at most
-	stmt0 Stmt // the first statement: most checkouts have one at most
+	stmt0 Stmt // the first statement: most connections have one at most
 
 	self itself // see shaped
 }
-
-// States of a Conn.
-const (
-	connParked  int32 = iota // not checked out: not yet, or in database/sql's free list, or from its opener
-	connHeld                 // checked out
-	connBusy                 // checked out, a call is in progress
-	connReclaim              // Reclaim is looking at it
-	connLent                 // parked, and lent to a LostError's Resolve
-	connGone                 // closed, or reclaimed
-)
 
 var errBusy = errors.New("managedpg: connection used by two goroutines at once")
 
 // enter begins a call, and makes the checkout that a parked connection still lacks. The context is the call's.
 func (c *Conn) enter(ctx context.Context) (*physical, error) {
-	for !c.own() {
-		switch c.state.Load() {
-		case connParked:
-			if err := c.bind(ctx); err != nil {
-				return nil, err
-			}
-		case connBusy:
-			return nil, errBusy
-		case connLent:
-			if err := c.returned(ctx); err != nil {
-				return nil, err
-			}
-		case connGone:
-			if c.reclaimed != nil {
-				return nil, c.reclaimed
-			}
-			return nil, driver.ErrBadConn
+	for !c.life.begin() {
+		if err := c.wake(ctx); err != nil {
+			return nil, err
 		}
 	}
 	c.phys.doneReading()
@@ -93,54 +60,35 @@ func (c *Conn) enter(ctx context.Context) (*physical, error) {
 	return c.phys, nil
 }
 
-// own makes sure that nobody else touches the connection until leave, if it is checked out. Only a reclaim would, so where
-// none can come nothing needs to be said.
-func (c *Conn) own() bool {
-	if c.pool.reclaims {
-		return c.move(connHeld, connBusy)
-	}
-	return c.state.Load() == connHeld
-}
-
-// move changes the state, if it is the given one once a reclaim has had its look.
-func (c *Conn) move(from, to int32) bool {
-	for {
-		switch was := c.state.Load(); was {
-		case from:
-			if c.state.CompareAndSwap(from, to) {
-				return true
-			}
-		case connReclaim:
-			runtime.Gosched()
-		default:
-			return false
+// wake does what is needed before a call can begin, or says why none can.
+func (c *Conn) wake(ctx context.Context) error {
+	switch c.life.state.Load() {
+	case lifeParked:
+		return c.bind(ctx)
+	case lifeLent:
+		return c.life.returned(ctx)
+	case lifeBusy:
+		return errBusy
+	case lifeFailed:
+		return c.life.why
+	case lifeGone:
+		if c.life.why != nil {
+			return c.life.why
 		}
+		return driver.ErrBadConn
+	case lifeEmpty:
+		return driver.ErrBadConn
+	default:
+		return nil
 	}
-}
-
-// take moves a parked connection to another state, once it is back from who borrowed it, if that is before ctx ends.
-func (c *Conn) take(ctx context.Context, to int32) bool {
-	for !c.move(connParked, to) {
-		switch c.state.Load() {
-		case connParked:
-		case connLent:
-			if c.returned(ctx) != nil {
-				return false
-			}
-		default:
-			return false
-		}
-	}
-	return true
 }
 
 // leave ends a call.
 func (c *Conn) leave() {
-	if !c.pool.reclaims {
-		return
+	if c.pool.reclaims {
+		c.phys.use.paused(c.phys.sock)
 	}
-	c.phys.use.paused(c.phys.sock)
-	c.state.Store(connHeld)
+	c.life.end()
 }
 
 // bind makes the checkout that a connection lacks that sql.DB's opener has opened, that nobody has used yet, or that was lent
@@ -153,7 +101,7 @@ func (c *Conn) bind(ctx context.Context) error {
 			return err
 		}
 	} else {
-		if !c.move(connParked, connBusy) {
+		if !c.life.move(lifeParked, lifeBusy) {
 			return nil
 		}
 		at = now()
@@ -164,35 +112,64 @@ func (c *Conn) bind(ctx context.Context) error {
 	}
 	c.pool.lend(ctx, c, ph, at)
 	ph.track(ctx)
-	c.state.Store(connHeld)
+	c.life.hold()
 	return nil
 }
 
 // ResetSession is the checkout of a connection that database/sql has kept. database/sql listens to ErrBadConn only.
 func (c *Conn) ResetSession(ctx context.Context) error {
-	if c.pool.governed {
-		return nil
-	}
-	working := connHeld
-	if c.pool.reclaims {
-		working = connBusy
-	}
-	if !c.take(ctx, working) {
-		if c.state.Load() == connGone {
+	var ph *physical
+	var at time.Duration
+	switch {
+	case c.pool.governed:
+		var err error
+		if ph, at, err = c.refill(ctx); ph == nil {
+			return err
+		}
+	case c.life.unpark(ctx):
+		ph, at = c.phys, now()
+		if !c.ready(ctx, at) {
 			return driver.ErrBadConn
 		}
+		c.pool.Recorder.CheckedOut()
+	case c.life.is(lifeGone):
+		return driver.ErrBadConn
+	default:
 		return nil // the first call makes the checkout
 	}
-	at := now()
-	ph := c.phys
-	if !c.ready(ctx, at) {
-		return driver.ErrBadConn
-	}
-	c.pool.Recorder.CheckedOut()
 	c.pool.lend(ctx, c, ph, at)
 	ph.track(ctx)
-	c.leave()
+	if c.pool.reclaims {
+		ph.use.paused(ph.sock)
+	}
+	c.life.hold()
 	return nil
+}
+
+// refill gets another physical connection for one that was kept without; nil without an error: calls are told why there is none. A
+// sql.Conn may go to the program without a call, so where one would have to wait database/sql is sent on to Connect, whose error
+// it tells.
+func (c *Conn) refill(ctx context.Context) (*physical, time.Duration, error) {
+	if !c.life.is(lifeEmpty) {
+		if c.life.is(lifeGone) {
+			return nil, 0, driver.ErrBadConn
+		}
+		return nil, 0, nil // the first call makes the checkout
+	}
+	ph, at, ok := c.pool.tryCheckout(ctx)
+	if ok {
+		return ph, at, nil
+	}
+	var pcs [3]uintptr // driverConn.resetSession, DB.conn and who asked for that; not runtime.Callers, findCaller, this and ResetSession
+	if findCaller(4, pcs[:], callerConn) == callerConn {
+		return nil, 0, driver.ErrBadConn
+	}
+	ph, at, err := c.pool.checkout(ctx)
+	if err != nil {
+		c.life.fail(err)
+		return nil, 0, nil
+	}
+	return ph, at, nil
 }
 
 // ready makes a connection that database/sql has kept fit for its next user. One that can't be is parked again, and
@@ -208,28 +185,27 @@ func (c *Conn) ready(ctx context.Context, at time.Duration) bool {
 	} else {
 		return true
 	}
-	c.state.Store(connParked)
+	c.life.park()
 	return false
 }
 
 // IsValid is database/sql's question at check-in whether it may keep the connection. It never blocks.
 func (c *Conn) IsValid() bool {
 	if c.pool.governed {
-		c.keep = true // Close looks at the session
-		return false
+		return c.release()
 	}
 	at := now()
 	ph := c.phys
-	if c.own() {
+	if c.life.begin() {
 		c.pool.takeBack(ph, at)
 	} else {
-		for !c.move(connParked, connBusy) {
-			if state := c.state.Load(); state != connParked {
-				return state == connLent // nobody has used it
+		for !c.life.move(lifeParked, lifeBusy) {
+			if !c.life.is(lifeParked) {
+				return c.life.is(lifeLent) // nobody has used it
 			}
 		}
 	}
-	defer c.state.Store(connParked)
+	defer c.life.park()
 	why, unfit := c.pool.unfit(ph, at)
 	switch {
 	case unfit:
@@ -243,34 +219,49 @@ func (c *Conn) IsValid() bool {
 	return false
 }
 
-// Close ends the checkout, and the physical connection with it when database/sql governs or the session isn't sound.
-func (c *Conn) Close() error {
-	held := c.move(connHeld, connGone)
-	for ; !held && !c.move(connParked, connGone); held = c.move(connHeld, connGone) {
-		if c.state.CompareAndSwap(connLent, connGone) {
-			return nil // it is ended when it comes back
-		}
-		if c.state.Load() != connGone {
-			continue
-		}
-		if c.reclaimed != nil && c.phys.sock == nil && c.phys.pgx == nil {
-			return c.phys.base.Close() // its socket couldn't be closed from outside
-		}
-		return nil
+// release gives the physical connection of a governed pool back, and lets database/sql keep this one. A session that isn't to be used
+// again stays, to be closed with it.
+func (c *Conn) release() (kept bool) {
+	if !c.life.begin() {
+		c.raw = false
+		return c.life.recover() || c.life.is(lifeEmpty) || c.life.is(lifeParked)
 	}
 	ph := c.phys
-	switch {
-	case ph == nil:
-	case c.pool.governed:
-		c.pool.giveBack(ph, c.keep && ph.sound())
-	default:
-		if held {
-			c.pool.takeBack(ph, now())
-			c.closing = ph.whyUnsound()
+	if _, unfit := c.pool.unfit(ph, now()); unfit || !ph.sound() {
+		c.life.end()
+		return false
+	}
+	c.phys, c.tx, c.raw = nil, Tx{}, false
+	c.life.empty()
+	c.pool.giveBack(ph)
+	return !c.whole
+}
+
+// Close ends the checkout, and the physical connection with it.
+func (c *Conn) Close() error {
+	switch was := c.life.close(); was {
+	case lifeHeld, lifeParked:
+		c.end(was == lifeHeld)
+	case lifeGone:
+		if c.life.why != nil && c.phys.sock == nil && c.phys.pgx == nil {
+			return c.phys.base.Close() // its socket couldn't be closed from outside
 		}
-		c.pool.end(ph, c.closing, nil)
 	}
 	return nil
+}
+
+func (c *Conn) end(held bool) {
+	switch {
+	case c.phys == nil:
+	case c.pool.governed:
+		c.pool.discard(c.phys)
+	default:
+		if held {
+			c.pool.takeBack(c.phys, now())
+			c.closing = c.phys.whyUnsound()
+		}
+		c.pool.end(c.phys, c.closing, nil)
+	}
 }
 
 // exec is ExecContext of those bases that have it.
@@ -344,41 +335,53 @@ func (c *Conn) PrepareContext(ctx context.Context, query string) (driver.Stmt, e
 		return nil, err
 	}
 	defer c.leave()
-	cached, err := c.prepare(ctx, ph, query)
-	if err != nil {
-		return nil, err
-	}
 	s := &c.stmt0
 	if s.conn != nil {
 		s = new(Stmt)
 	}
-	*s = Stmt{conn: c, cached: cached, generation: ph.generation}
+	*s = Stmt{conn: c, query: query}
+	if c.pool.governed {
+		s.text, s.version = c.pool.texts.begin(query)
+	}
+	cached, err := c.prepare(ctx, ph, query, s.text, s.version)
+	if err != nil {
+		if s.text != nil {
+			c.pool.texts.end(query, s.text, true)
+		}
+		*s = Stmt{}
+		return nil, err
+	}
+	s.found(cached, ph)
+	s.numInput = cached.base.NumInput()
+	// database/sql asks a statement about arguments before its call begins, so one with a mind of its own about them stays with its
+	// connection.
 	//lint:ignore SA1019 database/sql still calls it
-	if _, ok := cached.base.(driver.ColumnConverter); ok {
+	_, converts := cached.base.(driver.ColumnConverter)
+	if _, checks := cached.base.(driver.NamedValueChecker); checks || converts {
+		c.whole = true
+	}
+	if converts {
 		return convertingStmt{s}, nil
 	}
 	return s, nil
 }
 
-func (c *Conn) prepare(ctx context.Context, ph *physical, query string) (*cachedStmt, error) {
-	var version uint64
-	if c.pool.keepsStatements() {
-		version = c.pool.preparing.begin(query)
-		if cached := ph.stmts.get(query, version); cached != nil {
-			return cached, nil
-		}
+// prepare finds the base statement of a text, or has the base driver prepare it.
+func (c *Conn) prepare(ctx context.Context, ph *physical, query string, t *text, version uint64) (*cachedStmt, error) {
+	if t != nil && ph.stmts == nil {
+		ph.stmts = newStmtCache(c.pool.keptStatements())
+	}
+	if cached := ph.stmts.get(query, version); cached != nil {
+		return cached, nil
 	}
 	baseCtx, watch := ph.watch(ctx, closeLimit)
 	defer watch.stop()
 	before := ph.mark()
-	if ph.stmts == nil && c.pool.keepsStatements() {
-		ph.stmts = newStmtCache(c.pool.opts.StatementCache)
-	}
 	base, err := ph.prepare(baseCtx, query)
 	if err != nil {
 		return nil, c.verdict(ctx, ph, before, harmless, query, err)
 	}
-	return ph.stmts.add(query, version, base, ph.sock), nil
+	return ph.stmts.add(&cachedStmt{base: base, query: query, text: t, version: version, sock: ph.sock}), nil
 }
 
 // Prepare is for callers without a context; database/sql isn't one.
@@ -447,7 +450,7 @@ func (c *Conn) Ping(ctx context.Context) error {
 // CheckNamedValue asks the base driver. database/sql gives no context with it, so a connection that has yet to be checked
 // out lets everything through and checks when the call is there.
 func (c *Conn) CheckNamedValue(v *driver.NamedValue) error {
-	if c.state.Load() == connParked && c.phys == nil {
+	if c.phys == nil && (c.life.is(lifeParked) || c.life.is(lifeFailed)) {
 		c.raw = true
 		return nil
 	}

@@ -3,8 +3,6 @@ package conn
 import (
 	"context"
 	"reflect"
-	"runtime"
-	"strings"
 	"sync/atomic"
 )
 
@@ -15,18 +13,8 @@ import (
 // The opener's context is always the same one, made by WithCancel from the background; a tracer may have put values around it.
 // So only a context like that costs a look at the stack, and the opener's only once. A request's is made from one with values.
 type openerDetector struct {
-	opener atomic.Pointer[<-chan struct{}]   // Done of its context
-	places atomic.Pointer[map[uintptr]place] // what stands at a return address, copied on write
+	opener atomic.Pointer[<-chan struct{}] // Done of its context
 }
-
-// place is what a frame of the stack tells about who called Connect.
-type place int
-
-const (
-	elsewhere place = iota
-	forCaller       // database/sql, for the one who asked
-	forOpener       // database/sql's opener
-)
 
 // How many frames are looked at. Mostly database/sql stands right behind driver.Connector; but Connect may be wrapped a few
 // times (by tracers), and each frame costs.
@@ -43,12 +31,12 @@ func (d *openerDetector) is(ctx context.Context) bool {
 		return true
 	}
 	var pcs [manyFrames]uintptr
-	const skipped = 3 // runtime.Callers, this, Pool.Connect
-	found := d.first(pcs[:runtime.Callers(skipped, pcs[:fewFrames])])
-	if found == elsewhere {
-		found = d.first(pcs[:runtime.Callers(skipped, pcs[:])])
+	const skipped = 4 // runtime.Callers, findCaller, this, Pool.Connect
+	found := findCaller(skipped, pcs[:fewFrames], callerOpener, callerSQL)
+	if found == callerUnknown {
+		found = findCaller(skipped, pcs[:], callerOpener, callerSQL)
 	}
-	if found != forOpener {
+	if found != callerOpener {
 		return false
 	}
 	done := ctx.Done()
@@ -101,47 +89,4 @@ func withCancel(parent context.Context) context.Context {
 	ctx, cancel := context.WithCancel(parent)
 	defer cancel()
 	return ctx
-}
-
-// first is the first of the return addresses that tells.
-func (d *openerDetector) first(pcs []uintptr) place {
-	for _, pc := range pcs {
-		if found := d.place(pc); found != elsewhere {
-			return found
-		}
-	}
-	return elsewhere
-}
-
-// place looks a return address up, and the first time it is seen, by its function's name.
-func (d *openerDetector) place(pc uintptr) place {
-	places := d.places.Load()
-	if places != nil {
-		if found, ok := (*places)[pc]; ok {
-			return found
-		}
-	}
-	next := map[uintptr]place{pc: placeOf(pc)}
-	if places != nil {
-		for k, v := range *places {
-			next[k] = v
-		}
-	}
-	d.places.Store(&next)
-	return next[pc]
-}
-
-func placeOf(pc uintptr) place {
-	frames := runtime.CallersFrames([]uintptr{pc})
-	for {
-		f, more := frames.Next()
-		switch {
-		case f.Function == "database/sql.(*DB).openNewConnection":
-			return forOpener
-		case strings.HasPrefix(f.Function, "database/sql."):
-			return forCaller
-		case !more:
-			return elsewhere
-		}
-	}
 }

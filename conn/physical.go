@@ -90,6 +90,9 @@ func (ph *physical) ready(ctx context.Context, p *Pool, at time.Duration) error 
 	if p.opts.DiscardAll && ph.used {
 		return ph.discardAll(ctx, p)
 	}
+	if ph.stmts.tidy(p.texts.freed.Load()); ph.lost() {
+		return driver.ErrBadConn
+	}
 	return nil
 }
 

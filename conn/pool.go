@@ -89,7 +89,7 @@ type Pool struct {
 	router   Router
 	opener   openerDetector
 
-	preparing preparing
+	texts texts
 
 	warnOfLimit sync.Once
 	warnOfReset sync.Once
@@ -99,7 +99,7 @@ type Pool struct {
 
 	lastID   atomic.Uint64
 	lastLoss atomic.Int64  // when a connection was last found broken, by now(), wherever it led
-	drains   atomic.Uint64 // counts Drain: connections opened before the last one aren't used again
+	drains   atomic.Uint64 // counts Drain and Close: connections opened before the last one aren't used again
 
 	ctx     context.Context // ends with Close
 	stop    context.CancelFunc
@@ -142,6 +142,7 @@ var ErrClosed = closed.Err
 func (p *Pool) Connect(ctx context.Context) (driver.Conn, error) {
 	fromOpener := p.opener.is(ctx)
 	c := &Conn{pool: p, closing: stats.ClosedIdle}
+	c.life.shared = p.reclaims
 	if p.governed {
 		if fromOpener {
 			p.warnOfLimit.Do(p.warn)
@@ -153,7 +154,7 @@ func (p *Pool) Connect(ctx context.Context) (driver.Conn, error) {
 		}
 		p.lend(ctx, c, ph, at)
 		ph.track(ctx)
-		c.state.Store(connHeld)
+		c.life.hold()
 		return c.shaped(ph.features.canExec(), ph.features.canQuery()), nil
 	}
 	ph, _, _, err := p.lending.Acquire(ctx)
@@ -185,9 +186,22 @@ func (p *Pool) checkout(ctx context.Context) (ph *physical, at time.Duration, er
 	return ph, at, nil
 }
 
+// tryCheckout is checkout where a connection is free; false if none is.
+func (p *Pool) tryCheckout(ctx context.Context) (ph *physical, at time.Duration, ok bool) {
+	if ph, ok = p.lending.TryAcquire(ctx); !ok {
+		return nil, 0, false
+	}
+	p.Recorder.CheckedOutAfter(0)
+	ph.waited(0)
+	return ph, ph.checkedOut, true
+}
+
 // lend gives a connection to c, whose checkout began at the given time. A call of track follows.
 func (p *Pool) lend(ctx context.Context, c *Conn, ph *physical, at time.Duration) {
 	c.phys = ph
+	if p.governed {
+		c.checkout++
+	}
 	ph.checkedOut = at
 	if ph.slot != nil {
 		ph.use.paused(ph.sock)
@@ -215,6 +229,7 @@ func (ph *physical) track(ctx context.Context) {
 func (p *Pool) takeBack(ph *physical, at time.Duration) {
 	ph.doneReading()
 	ph.doneWithRows()
+	ph.stmts.next()
 	if ph.slot != nil {
 		ph.slot.CheckIn(at)
 		if p.governed {
@@ -327,6 +342,9 @@ func (p *Pool) failed(ctx context.Context, err error, waited time.Duration) erro
 func (p *Pool) unfit(ph *physical, at time.Duration) (why stats.Closed, unfit bool) {
 	switch {
 	case ph.drains != p.drains.Load():
+		if p.ctx.Err() != nil {
+			return stats.ClosedShutdown, true
+		}
 		return stats.ClosedDrain, true
 	case ph.epoch != ph.epochNow.Load():
 		return stats.ClosedEndpoint, true
@@ -337,45 +355,45 @@ func (p *Pool) unfit(ph *physical, at time.Duration) (why stats.Closed, unfit bo
 	}
 }
 
-// giveBack is the governed pool's check-in. Keep says that the session is sound. One for which a cancel request was sent is made
-// fit for its next statement first, in the background.
-func (p *Pool) giveBack(ph *physical, keep bool) {
+// giveBack is the governed pool's check-in of a sound session. One for which a cancel request was sent is made fit for its next
+// statement first, in the background.
+func (p *Pool) giveBack(ph *physical) {
 	at := now()
 	p.takeBack(ph, at)
-	if keep && ph.pendingCancel() != nil {
-		go func() {
-			_ = ph.settle(context.Background())
-			p.store(ph, keep, now())
-		}()
+	if ph.pendingCancel() == nil {
+		p.store(ph, at)
 		return
 	}
-	p.store(ph, keep, at)
+	go func() {
+		_ = ph.settle(context.Background())
+		p.store(ph, now())
+	}()
 }
 
-// store puts a connection that was given back where it goes.
-func (p *Pool) store(ph *physical, keep bool, at time.Duration) {
+// store puts a free connection where it goes. It doesn't wait for one to be closed.
+func (p *Pool) store(ph *physical, at time.Duration) {
+	if ph.lost() {
+		p.lending.Taken()
+		go p.end(ph, stats.ClosedBroken, p.lending.Gone)
+	} else if why, unfit := p.unfit(ph, at); unfit {
+		p.lending.Taken()
+		go p.end(ph, why, p.lending.Gone)
+	} else if !p.lending.Release(ph, at) {
+		go p.end(ph, stats.ClosedOverflow, p.lending.Gone)
+	}
+}
+
+// discard is the governed pool's check-in of a session that isn't sound, isn't to be used again, or of which database/sql didn't ask
+// whether it is.
+func (p *Pool) discard(ph *physical) {
+	at := now()
+	p.takeBack(ph, at)
 	why, unfit := p.unfit(ph, at)
-	switch {
-	case unfit:
-	case ph.lost(): // by now: statements may have been closed since keep was asked for
-		why = stats.ClosedBroken
-	case !keep:
-		why = stats.ClosedByCaller
-	default:
-		if !p.lending.Release(ph, at) {
-			p.end(ph, p.whyNotKept(), p.lending.Gone)
-		}
-		return
+	if !unfit {
+		why = ph.whyUnsound()
 	}
 	p.lending.Taken()
 	p.end(ph, why, p.lending.Gone)
-}
-
-func (p *Pool) whyNotKept() stats.Closed {
-	if p.ctx.Err() != nil {
-		return stats.ClosedShutdown
-	}
-	return stats.ClosedOverflow
 }
 
 // dial opens a connection to the endpoint that the router chooses. Until is when whoever it is for gives up.
@@ -448,7 +466,7 @@ func (p *Pool) sweepParked(at time.Duration) {
 	}
 	p.mu.Unlock()
 	for _, ph := range unfit {
-		if c := ph.user.Load(); c != nil && c.state.CompareAndSwap(connParked, connGone) {
+		if c := ph.user.Load(); c != nil && c.life.sweep() {
 			why, _ := p.unfit(ph, at)
 			p.end(ph, why, nil)
 		}
@@ -459,6 +477,7 @@ func (p *Pool) sweepParked(at time.Duration) {
 // it is given back. It doesn't wait for borrowers.
 func (p *Pool) Close() error {
 	p.stop()
+	p.drains.Add(1)
 	p.lending.Close()
 	return nil
 }

@@ -22,22 +22,21 @@ import (
 func Reclaim(holder any, checkout uint64, r leak.Report) bool {
 	ph := holder.(*physical)
 	c := ph.user.Load()
-	if c == nil || !c.state.CompareAndSwap(connHeld, connReclaim) {
+	if c == nil || !c.life.reclaim() {
 		return false
 	}
-	if ph.checkout != checkout || ph.atWork(c.pool.opts.ReclaimAfter) {
-		c.state.Store(connHeld)
+	if c.phys != ph || ph.checkout != checkout || ph.atWork(c.pool.opts.ReclaimAfter) {
+		c.life.spare()
 		return false
 	}
 	reason := &ReclaimedError{Report: r}
-	c.reclaimed = reason
 	if ph.sock != nil {
 		ph.sock.refuse(reason)
 	}
 	if ph.cancelRows != nil {
 		ph.cancelRows(reason)
 	}
-	c.state.Store(connGone)
+	c.life.reclaimed(reason)
 	c.pool.takeBack(ph, now())
 	c.pool.forget(ph)
 	if c.pool.governed {

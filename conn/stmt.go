@@ -5,32 +5,42 @@ import (
 	"database/sql/driver"
 )
 
-// Stmt is a prepared statement of a logical connection. When the driver governs, its base statement stays with the
-// physical connection when it is closed.
+// Stmt is a prepared statement of a logical connection. When the driver governs, database/sql keeps it from one checkout to the next,
+// and it finds the base statement of its text on whatever physical connection there is now.
 type Stmt struct {
-	conn       *Conn
+	conn     *Conn
+	query    string
+	text     *text  // nil when database/sql governs
+	version  uint64 // of the text: see texts
+	numInput int
+	closed   bool
+
 	cached     *cachedStmt
-	generation int // the physical connection's when it was prepared
-	closed     bool
+	checkout   uint64 // the connection's, in which cached was found
+	generation int    // the physical connection's then
 }
 
-// enter begins a call, and prepares the statement again if the server has forgotten it.
+// enter begins a call, and prepares the statement again if the server has forgotten it, or doesn't know it.
 func (s *Stmt) enter(ctx context.Context) (*physical, error) {
 	ph, err := s.conn.enter(ctx)
 	if err != nil {
 		return nil, err
 	}
 	// pgx finds its statements by their text, and prepares one itself that it has forgotten.
-	if s.generation == ph.generation || ph.pgx != nil {
+	if s.checkout == s.conn.checkout && (s.generation == ph.generation || ph.pgx != nil) {
 		return ph, nil
 	}
-	fresh, err := s.conn.prepare(ctx, ph, s.cached.query)
+	cached, err := s.conn.prepare(ctx, ph, s.query, s.text, s.version)
 	if err != nil {
 		s.conn.leave()
 		return nil, err
 	}
-	s.cached, s.generation = fresh, ph.generation
+	s.found(cached, ph)
 	return ph, nil
+}
+
+func (s *Stmt) found(cached *cachedStmt, ph *physical) {
+	s.cached, s.checkout, s.generation = cached, s.conn.checkout, ph.generation
 }
 
 // ExecContext executes the statement.
@@ -49,7 +59,7 @@ func (s *Stmt) ExecContext(ctx context.Context, args []driver.NamedValue) (drive
 			return nil, err
 		}
 	}
-	s.conn.ran(ctx, ph, s.cached.query)
+	s.conn.ran(ctx, ph, s.query)
 	return res, nil
 }
 
@@ -76,7 +86,7 @@ func (s *Stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driv
 	}
 	watch.keepFor(ph)
 	ph.hasRows(cancel)
-	s.conn.ran(ctx, ph, s.cached.query)
+	s.conn.ran(ctx, ph, s.query)
 	return rows, nil
 }
 
@@ -84,7 +94,7 @@ func (s *Stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driv
 // was changed since.
 func (s *Stmt) failed(ctx context.Context, ph *physical, before int64, err error) error {
 	ph.stmts.evict(s.cached)
-	return s.conn.verdict(ctx, ph, before, statement, s.cached.query, err)
+	return s.conn.verdict(ctx, ph, before, statement, s.query, err)
 }
 
 // Exec is for callers without a context; database/sql isn't one.
@@ -106,20 +116,29 @@ func numbered(args []driver.Value) []driver.NamedValue {
 }
 
 // NumInput is the base statement's.
-func (s *Stmt) NumInput() int { return s.cached.base.NumInput() }
+func (s *Stmt) NumInput() int { return s.numInput }
 
-// Close gives the statement back. One that is closed when its connection is somebody else's already was given back with
-// it.
+// Close gives the statement back. One that is closed when its connection's checkout is over was given back with it.
 func (s *Stmt) Close() error {
 	if s.closed {
 		return nil
 	}
 	s.closed = true
+	if s.text != nil {
+		var pcs [2]uintptr // driverStmt.Close and whose that is; not runtime.Callers, findCaller and this
+		s.conn.pool.texts.end(s.query, s.text, findCaller(3, pcs[:], callerEnd) == callerEnd)
+	}
+	life := &s.conn.life
 	switch {
-	case s.conn.own():
+	case life.begin():
 		defer s.conn.leave()
-	case s.conn.move(connParked, connBusy):
-		defer s.conn.state.Store(connParked)
+		if s.checkout != s.conn.checkout {
+			return nil
+		}
+	case s.conn.pool.governed:
+		return nil
+	case life.move(lifeParked, lifeBusy):
+		defer life.park()
 	default: // gone, or lent, which isn't waited for: database/sql has its locks held
 		s.conn.stale = true
 		return nil

@@ -4,39 +4,50 @@ import (
 	"container/list"
 	"database/sql/driver"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/managedpg/managedpg/internal/sqltext"
 )
 
-// stmtCache keeps a physical connection's prepared statements, so that one that a logical connection closes is there for
-// the next. The least recently used goes first; one in use stays, even beyond the limit. It belongs to whoever holds the
-// connection, so it needs no lock. A nil cache keeps nothing.
+// stmtCache is a physical connection's prepared statements when the driver governs: those that are kept for their text's next Stmt, of
+// which the least recently used goes first, and those that aren't. It belongs to whoever holds the connection, so it needs no
+// lock.
+//
+// The nil cache is that of a connection that is one logical connection's for life, which keeps nothing for anybody else.
 type stmtCache struct {
 	limit   int
 	byQuery map[string]*cachedStmt
-	recent  list.List // of *cachedStmt, the most recently used first
+	recent  list.List     // of *cachedStmt, the most recently used first
+	loose   []*cachedStmt // not kept: closed by their last user or, at the latest, before the connection's next one
+	user    uint64        // counts the connection's users
+	freed   uint64        // texts.freed when it was last tidied up
 }
 
 type cachedStmt struct {
 	base    driver.Stmt
 	query   string
-	version uint64        // see preparing
+	text    *text         // nil in the nil cache
+	version uint64        // see texts
 	sock    *socket       // the connection's, nil if it isn't ours
-	refs    int           // logical statements that use it
-	place   *list.Element // nil once it has left the cache: then the last user closes it
+	user    uint64        // the last of the connection's users that used it
+	refs    int           // Stmts by which that one does
+	place   *list.Element // nil if it isn't kept
 }
 
-// keepsStatements says whether a connection of the pool keeps its statements for its next user.
-func (p *Pool) keepsStatements() bool {
-	return p.governed && p.opts.StatementCache > 0 && !p.opts.DiscardAll
+// keptStatements is how many statements each connection keeps. pool_reset=discard_all leaves none to keep.
+func (p *Pool) keptStatements() int {
+	if p.opts.DiscardAll {
+		return 0
+	}
+	return p.opts.StatementCache
 }
 
 func newStmtCache(limit int) *stmtCache {
 	return &stmtCache{limit: limit, byQuery: make(map[string]*cachedStmt)}
 }
 
-// get finds a statement of a version and counts one more user. One of another version is closed, unless it is in use on this
+// get finds a statement of the version, or a later one, for one more Stmt. An older one is closed, unless it is in use on this
 // connection: then it is shared, as the base drivers do.
 func (c *stmtCache) get(query string, version uint64) *cachedStmt {
 	if c == nil {
@@ -45,47 +56,71 @@ func (c *stmtCache) get(query string, version uint64) *cachedStmt {
 	s := c.byQuery[query]
 	switch {
 	case s == nil:
-	case s.version != version && s.refs == 0:
-		c.drop(s)
+	case s.version < version && !c.uses(s):
+		_ = c.drop(s)
 		return nil
 	default:
-		s.refs++
-		c.recent.MoveToFront(s.place)
+		c.use(s)
 	}
 	return s
 }
 
-// add puts a statement with one user into the cache.
-func (c *stmtCache) add(query string, version uint64, base driver.Stmt, sock *socket) *cachedStmt {
-	s := &cachedStmt{base: base, sock: sock, query: query, version: version, refs: 1}
-	if c == nil || sqltext.IsCopy(query) {
+// add takes in a statement with one Stmt.
+func (c *stmtCache) add(s *cachedStmt) *cachedStmt {
+	s.refs = 1
+	if c == nil {
+		return s
+	}
+	s.user = c.user
+	if sqltext.IsCopy(s.query) {
+		c.loose = append(c.loose, s)
 		return s
 	}
 	s.place = c.recent.PushFront(s)
-	c.byQuery[query] = s
+	c.byQuery[s.query] = s
 	c.trim()
 	return s
 }
 
-// release counts one user less, and closes the statement if it is nobody's any more.
+// use counts one more Stmt.
+func (c *stmtCache) use(s *cachedStmt) {
+	if s.user != c.user {
+		s.user, s.refs = c.user, 0
+	}
+	s.refs++
+	if s.place != nil {
+		c.recent.MoveToFront(s.place)
+	}
+}
+
+func (c *stmtCache) uses(s *cachedStmt) bool { return s.user == c.user && s.refs > 0 }
+
+// release counts one Stmt less, and closes the statement if it is nobody's any more.
 func (c *stmtCache) release(s *cachedStmt) error {
 	s.refs--
 	switch {
 	case s.refs > 0:
 		return nil
-	case s.place == nil:
+	case c == nil:
 		return s.close()
+	case s.place == nil || s.text.freed.Load():
+		return c.drop(s)
 	default:
 		c.trim()
 		return nil
 	}
 }
 
-// evict takes a statement out of the cache. Its last user closes it.
+// evict keeps a statement no longer. It is closed when it is no longer in use.
 func (c *stmtCache) evict(s *cachedStmt) {
 	if c == nil || s.place == nil {
 		return
 	}
+	c.unkeep(s)
+	c.loose = append(c.loose, s)
+}
+
+func (c *stmtCache) unkeep(s *cachedStmt) {
 	c.recent.Remove(s.place)
 	delete(c.byQuery, s.query)
 	s.place = nil
@@ -97,25 +132,59 @@ func (c *stmtCache) clear() {
 		return
 	}
 	for e := c.recent.Front(); e != nil; e = c.recent.Front() {
-		c.evict(e.Value.(*cachedStmt))
+		c.unkeep(e.Value.(*cachedStmt))
 	}
+	c.loose = nil
+}
+
+// next is called when the connection is given back: what its user had is in use no more.
+func (c *stmtCache) next() {
+	if c != nil {
+		c.user++
+	}
+}
+
+// tidy closes, before the connection's next user comes, what isn't to be kept: loose statements, those beyond the limit, and those of
+// texts that were freed since.
+func (c *stmtCache) tidy(freed uint64) {
+	if c == nil {
+		return
+	}
+	c.trim()
+	for len(c.loose) > 0 {
+		_ = c.drop(c.loose[len(c.loose)-1])
+	}
+	if c.freed == freed {
+		return
+	}
+	for e := c.recent.Front(); e != nil; {
+		s := e.Value.(*cachedStmt)
+		e = e.Next()
+		if s.text.freed.Load() {
+			_ = c.drop(s)
+		}
+	}
+	c.freed = freed
 }
 
 func (c *stmtCache) trim() {
 	for e := c.recent.Back(); e != nil && c.recent.Len() > c.limit; {
 		s := e.Value.(*cachedStmt)
 		e = e.Prev()
-		if s.refs == 0 {
-			c.drop(s)
+		if !c.uses(s) {
+			_ = c.drop(s)
 		}
 	}
 }
 
-func (c *stmtCache) drop(s *cachedStmt) {
-	c.evict(s)
-	if s.refs == 0 {
-		_ = s.close()
+// drop closes a statement that isn't in use.
+func (c *stmtCache) drop(s *cachedStmt) error {
+	if s.place != nil {
+		c.unkeep(s)
+	} else if i := slices.Index(c.loose, s); i >= 0 {
+		c.loose = slices.Delete(c.loose, i, i+1)
 	}
+	return s.close()
 }
 
 // close is a round trip, for which a server that doesn't answer gets closeLimit: the base drivers wait for longer, and

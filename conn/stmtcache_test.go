@@ -21,7 +21,7 @@ func (u *cacheUser) use(query string) *cachedStmt {
 	if s := u.get(query, 0); s != nil {
 		return s
 	}
-	return u.add(query, 0, &countedStmt{query: query, user: u}, nil)
+	return u.add(&cachedStmt{base: &countedStmt{query: query, user: u}, query: query, text: new(text)})
 }
 
 // pass uses a statement and gives it back.
@@ -181,7 +181,7 @@ func TestStmtCacheRandomly(t *testing.T) {
 func TestStmtCacheCloseError(t *testing.T) {
 	bad := errors.New("no")
 	var c *stmtCache
-	if err := c.release(c.add("a", 0, badStmt{err: bad}, nil)); !errors.Is(err, bad) {
+	if err := c.release(c.add(&cachedStmt{base: badStmt{err: bad}, query: "a"})); !errors.Is(err, bad) {
 		t.Errorf("release: %v", err)
 	}
 }

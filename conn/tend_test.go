@@ -176,7 +176,7 @@ func TestMinIdleOfServerThatIsDown(t *testing.T) {
 			t.Fatal("connected to a server that is down")
 		}
 		<-time.After(10 * idlePeriod)
-		if _, all := s.count(); all > 12 {
+		if _, all := s.count(); all > 25 {
 			t.Errorf("dialled %d times in 10 periods", all)
 		}
 		s.mu.Lock()

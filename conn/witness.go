@@ -150,7 +150,7 @@ func (p *Pool) borrowFree(meant func(*physical) bool) (ph *physical, giveBack fu
 	if !ok {
 		return nil, nil
 	}
-	return ph, func() { p.store(ph, true, now()) }
+	return ph, func() { p.store(ph, now()) }
 }
 
 // borrowParked takes a connection that lies in database/sql's free list. If database/sql wants to use it meanwhile, it
@@ -158,11 +158,11 @@ func (p *Pool) borrowFree(meant func(*physical) bool) (ph *physical, giveBack fu
 func (p *Pool) borrowParked(older []*physical) (ph *physical, giveBack func()) {
 	for _, ph := range older {
 		c := ph.user.Load()
-		if c == nil || !c.lend() {
+		if c == nil || !c.life.lend() {
 			continue
 		}
 		return ph, func() {
-			if !c.giveBack() {
+			if !c.life.giveBack() {
 				p.end(ph, c.closing, nil) // database/sql has closed it meanwhile
 			} else if _, unfit := p.unfit(ph, now()); unfit {
 				p.Sweep() // the last one has passed it over
@@ -170,41 +170,4 @@ func (p *Pool) borrowParked(older []*physical) (ph *physical, giveBack func()) {
 		}
 	}
 	return nil, nil
-}
-
-// lend takes a parked connection.
-func (c *Conn) lend() bool {
-	back := make(chan struct{})
-	if !c.lent.CompareAndSwap(nil, &back) {
-		return false
-	}
-	if c.state.CompareAndSwap(connParked, connLent) {
-		return true
-	}
-	c.lent.Store(nil)
-	close(back)
-	return false
-}
-
-// giveBack ends what lend began. False: it was closed meanwhile, and is the borrower's to end.
-func (c *Conn) giveBack() bool {
-	back := c.lent.Load()
-	parked := c.state.CompareAndSwap(connLent, connParked)
-	c.lent.Store(nil)
-	close(*back)
-	return parked
-}
-
-// returned waits until a connection that was lent is back.
-func (c *Conn) returned(ctx context.Context) error {
-	back := c.lent.Load()
-	if back == nil {
-		return nil
-	}
-	select {
-	case <-*back:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }

@@ -117,6 +117,28 @@ func (p *Pool[T]) setLimitsLocked(size, maxOverflow int) {
 	}
 }
 
+// TryAcquire lends a thing that is free; false if there is none that can be made ready.
+func (p *Pool[T]) TryAcquire(ctx context.Context) (thing T, ok bool) {
+	p.upkeep.start(p)
+	for {
+		p.mu.Lock()
+		thing, ok = p.takeLocked()
+		p.mu.Unlock()
+		if !ok {
+			return thing, false
+		}
+		switch why := p.ready(ctx, thing); {
+		case why == nil:
+			return thing, true
+		case errors.Is(why, ErrSilent):
+			p.sift()
+			return thing, false
+		case ctx.Err() != nil:
+			return thing, false
+		}
+	}
+}
+
 // Acquire lends a thing, after having waited for it. Fresh says that it was dialled and has had no user.
 func (p *Pool[T]) Acquire(ctx context.Context) (thing T, waited time.Duration, fresh bool, err error) {
 	p.upkeep.start(p)
@@ -165,13 +187,21 @@ func (p *Pool[T]) next(ctx context.Context, again bool) (thing T, waited time.Du
 		p.mu.Unlock()
 		return thing, 0, false, ErrClosed
 	}
-	if last := len(p.free) - 1; last >= 0 && p.paused.IsZero() {
-		thing = p.popLocked(last)
-		p.lent++
+	if thing, ok := p.takeLocked(); ok {
 		p.mu.Unlock()
 		return thing, 0, false, nil
 	}
 	return p.waitLocked(ctx, again)
+}
+
+// takeLocked lends what was used most recently of what is free.
+func (p *Pool[T]) takeLocked() (thing T, ok bool) {
+	last := len(p.free) - 1
+	if last < 0 || p.closed || !p.paused.IsZero() {
+		return thing, false
+	}
+	p.lent++
+	return p.popLocked(last), true
 }
 
 func (p *Pool[T]) popLocked(i int) T {
@@ -215,8 +245,9 @@ func (p *Pool[T]) returnedLocked() {
 
 // putLocked gives a thing that is nobody's to whoever waits, or keeps it.
 func (p *Pool[T]) putLocked(thing T, at time.Duration) (kept bool) {
+	others := p.lent + len(p.free) + p.supply.dialling // without those that are being closed
 	switch {
-	case p.closed, p.limit >= 0 && p.places > p.limit:
+	case p.closed, p.limit >= 0 && others >= p.limit:
 		return false
 	case p.paused.IsZero() && p.serveLocked(thing, false):
 		return true

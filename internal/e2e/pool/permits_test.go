@@ -67,6 +67,7 @@ func TestSetMaxOpenConnsIsWarnedOfOnce(t *testing.T) {
 			done := make(chan error, 1)
 			go func() { done <- db.PingContext(t.Context()) }()
 			rig.Eventually(t, "a call waits in sql.DB", func() bool { return db.Stats().WaitCount > waiting })
+			rig.Exec(t, held, "BEGIN") // so that it isn't kept, and sql.DB's opener opens one for who waits
 			_ = held.Close()
 			select {
 			case err := <-done:

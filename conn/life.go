@@ -1,0 +1,169 @@
+package conn
+
+import (
+	"context"
+	"runtime"
+	"sync/atomic"
+)
+
+// life is what a logical connection may be used for. database/sql serialises its calls; Reclaim, the pool's sweeps and those who ask
+// about a COMMIT come from elsewhere, and only these methods keep them apart.
+type life struct {
+	state  atomic.Int32
+	shared bool                          // Reclaim may come, so calls in progress are marked; set when made
+	back   atomic.Pointer[chan struct{}] // closed when it is back from who borrowed it, nil if nobody has
+	why    error                         // what calls are told; written before state is lifeFailed or lifeGone
+}
+
+// States of a life, and what ends each.
+const (
+	lifeParked     int32 = iota // nobody's: not used yet, or in sql.DB's free list. Its next checkout or call, lend or a sweep
+	lifeEmpty                   // in sql.DB's free list, without a physical connection. Its next checkout
+	lifeHeld                    // checked out. A call, its check-in, or Reclaim
+	lifeBusy                    // checked out, a call is in progress. The call's end
+	lifeReclaiming              // Reclaim is looking at it. Reclaim's verdict
+	lifeLent                    // parked, and lent to a LostError's Resolve. Its return
+	lifeFailed                  // the checkout has failed, as each call is told. Its check-in
+	lifeGone                    // closed or reclaimed
+)
+
+func (l *life) is(state int32) bool { return l.state.Load() == state }
+
+// begin marks a checked out connection as at work until end; false if it isn't checked out, or at work already. Only Reclaim would
+// care, so where it can't come nothing is marked.
+func (l *life) begin() bool {
+	if l.shared {
+		return l.move(lifeHeld, lifeBusy)
+	}
+	return l.is(lifeHeld)
+}
+
+func (l *life) end() {
+	if l.shared {
+		l.state.Store(lifeHeld)
+	}
+}
+
+// move changes the state, if it is the given one once Reclaim has had its look.
+func (l *life) move(from, to int32) bool {
+	for {
+		switch was := l.state.Load(); was {
+		case from:
+			if l.state.CompareAndSwap(from, to) {
+				return true
+			}
+		case lifeReclaiming:
+			runtime.Gosched()
+		default:
+			return false
+		}
+	}
+}
+
+// unpark takes a parked connection, once it is back from who borrowed it, if that is before ctx ends. hold or park follows.
+func (l *life) unpark(ctx context.Context) bool {
+	for !l.move(lifeParked, l.working()) {
+		switch l.state.Load() {
+		case lifeParked:
+		case lifeLent:
+			if l.returned(ctx) != nil {
+				return false
+			}
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+func (l *life) working() int32 {
+	if l.shared {
+		return lifeBusy
+	}
+	return lifeHeld
+}
+
+// hold begins a checkout.
+func (l *life) hold() { l.state.Store(lifeHeld) }
+
+// park ends one, or what unpark began.
+func (l *life) park() { l.state.Store(lifeParked) }
+
+// empty ends the checkout of a connection that has given its physical one back.
+func (l *life) empty() { l.state.Store(lifeEmpty) }
+
+// fail makes calls be told why there is no checkout.
+func (l *life) fail(why error) {
+	l.why = why
+	l.state.Store(lifeFailed)
+}
+
+// recover ends what fail began.
+func (l *life) recover() bool { return l.state.CompareAndSwap(lifeFailed, lifeEmpty) }
+
+// sweep closes a connection that is parked.
+func (l *life) sweep() bool { return l.state.CompareAndSwap(lifeParked, lifeGone) }
+
+// reclaim keeps the calls of a checkout out until release or reclaimed.
+func (l *life) reclaim() bool { return l.state.CompareAndSwap(lifeHeld, lifeReclaiming) }
+
+func (l *life) spare() { l.state.Store(lifeHeld) }
+
+func (l *life) reclaimed(why error) {
+	l.why = why
+	l.state.Store(lifeGone)
+}
+
+// lend takes a parked connection.
+func (l *life) lend() bool {
+	back := make(chan struct{})
+	if !l.back.CompareAndSwap(nil, &back) {
+		return false
+	}
+	if l.state.CompareAndSwap(lifeParked, lifeLent) {
+		return true
+	}
+	l.back.Store(nil)
+	close(back)
+	return false
+}
+
+// giveBack ends what lend began. False: it was closed meanwhile, and is the borrower's to end.
+func (l *life) giveBack() bool {
+	back := l.back.Load()
+	parked := l.state.CompareAndSwap(lifeLent, lifeParked)
+	l.back.Store(nil)
+	close(*back)
+	return parked
+}
+
+// returned waits until a connection that was lent is back.
+func (l *life) returned(ctx context.Context) error {
+	back := l.back.Load()
+	if back == nil {
+		return nil
+	}
+	select {
+	case <-*back:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// close ends it, and tells what it was: lifeHeld and lifeParked have a physical connection to be ended now, lifeLent has one that is
+// the borrower's to end.
+func (l *life) close() (was int32) {
+	for {
+		switch was := l.state.Load(); was {
+		case lifeGone:
+			return was
+		case lifeBusy, lifeReclaiming:
+			runtime.Gosched()
+		default:
+			if l.state.CompareAndSwap(was, lifeGone) {
+				return was
+			}
+		}
+	}
+}
