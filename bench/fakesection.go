@@ -36,7 +36,7 @@ func fakeSection() *section {
 			{subject: limited("bare", bare, sized), against: bare},
 			{subject: unkept, against: bare},
 			{subject: bySQL, against: bare, budget: limit(100, 0)},
-			{subject: byUs, against: bare, budget: limit(700, 6)},
+			{subject: byUs, against: bare, budget: limit(300, 0)},
 			{subject: byUs, against: unkept},
 			{subject: bySQLLeak, against: bySQL, budget: limit(1000, 0)},
 			{subject: byUsLeak, against: byUs, budget: limit(1000, 0)},

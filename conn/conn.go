@@ -226,14 +226,14 @@ func (c *Conn) release() (kept bool) {
 		c.raw = false
 		return c.life.recover() || c.life.is(lifeEmpty) || c.life.is(lifeParked)
 	}
-	ph := c.phys
-	if _, unfit := c.pool.unfit(ph, now()); unfit || !ph.sound() {
+	ph, at := c.phys, now()
+	if _, unfit := c.pool.unfit(ph, at); unfit || !ph.sound() {
 		c.life.end()
 		return false
 	}
-	c.phys, c.tx, c.raw = nil, Tx{}, false
+	c.phys, c.raw = nil, false
 	c.life.empty()
-	c.pool.giveBack(ph)
+	c.pool.giveBack(ph, at)
 	return !c.whole
 }
 
@@ -408,8 +408,8 @@ func (c *Conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, e
 			return nil, c.verdict(ctx, ph, before, harmless, "", err)
 		}
 	}
-	kept := &keptContext{baseCtx}
-	base, err := ph.features.begin(kept, ph.base, opts)
+	c.tx.kept.Context = baseCtx
+	base, err := ph.features.begin(&c.tx.kept, ph.base, opts)
 	if err != nil {
 		return nil, c.verdict(ctx, ph, before, harmless, "", err)
 	}
@@ -417,7 +417,7 @@ func (c *Conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, e
 	if opts.ReadOnly {
 		ph.tx = sqltext.TxReadOnly
 	}
-	c.tx = Tx{conn: c, ctx: ctx, kept: kept, base: base, attempt: attempt}
+	c.tx.conn, c.tx.ctx, c.tx.base, c.tx.attempt = c, ctx, base, attempt
 	attempt.begun()
 	return &c.tx, nil
 }

@@ -355,13 +355,14 @@ func (p *Pool) unfit(ph *physical, at time.Duration) (why stats.Closed, unfit bo
 	}
 }
 
-// giveBack is the governed pool's check-in of a sound session. One for which a cancel request was sent is made fit for its next
-// statement first, in the background.
-func (p *Pool) giveBack(ph *physical) {
-	at := now()
+// giveBack is the governed pool's check-in of a session that is sound and fit. One for which a cancel request was sent is made fit for
+// its next statement first, in the background. It doesn't wait for one to be closed.
+func (p *Pool) giveBack(ph *physical, at time.Duration) {
 	p.takeBack(ph, at)
 	if ph.pendingCancel() == nil {
-		p.store(ph, at)
+		if !p.lending.Release(ph, at) {
+			go p.end(ph, stats.ClosedOverflow, p.lending.Gone)
+		}
 		return
 	}
 	go func() {
@@ -370,17 +371,20 @@ func (p *Pool) giveBack(ph *physical) {
 	}()
 }
 
-// store puts a free connection where it goes. It doesn't wait for one to be closed.
+// store puts a connection that was lent out of turn, or is fit for its next statement now, where it goes.
 func (p *Pool) store(ph *physical, at time.Duration) {
-	if ph.lost() {
-		p.lending.Taken()
-		go p.end(ph, stats.ClosedBroken, p.lending.Gone)
-	} else if why, unfit := p.unfit(ph, at); unfit {
-		p.lending.Taken()
-		go p.end(ph, why, p.lending.Gone)
-	} else if !p.lending.Release(ph, at) {
-		go p.end(ph, stats.ClosedOverflow, p.lending.Gone)
+	why, unfit := p.unfit(ph, at)
+	if !unfit && ph.lost() {
+		why, unfit = stats.ClosedBroken, true
 	}
+	if unfit {
+		p.lending.Taken()
+	} else if p.lending.Release(ph, at) {
+		return
+	} else {
+		why = stats.ClosedOverflow
+	}
+	p.end(ph, why, p.lending.Gone)
 }
 
 // discard is the governed pool's check-in of a session that isn't sound, isn't to be used again, or of which database/sql didn't ask

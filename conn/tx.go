@@ -12,7 +12,7 @@ import (
 type Tx struct {
 	conn *Conn
 	ctx  context.Context // BeginTx's, which counts for COMMIT too
-	kept *keptContext    // what the base driver has in its place
+	kept keptContext     // what the base driver has in its place
 	base driver.Tx
 
 	attempt *Attempt // nil unless InTx began it
