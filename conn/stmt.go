@@ -30,6 +30,11 @@ func (s *Stmt) enter(ctx context.Context) (*physical, error) {
 	if s.checkout == s.conn.checkout && (s.generation == ph.generation || ph.pgx != nil) {
 		return ph, nil
 	}
+	if s.cached.in == ph.stmts && s.cached.place != nil { // there again
+		ph.stmts.use(s.cached)
+		s.found(s.cached, ph)
+		return ph, nil
+	}
 	cached, err := s.conn.prepare(ctx, ph, s.query, s.text, s.version)
 	if err != nil {
 		s.conn.leave()

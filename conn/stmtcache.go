@@ -27,6 +27,7 @@ type stmtCache struct {
 type cachedStmt struct {
 	base    driver.Stmt
 	query   string
+	in      *stmtCache    // the connection's; set when added
 	text    *text         // nil in the nil cache
 	version uint64        // see texts
 	sock    *socket       // the connection's, nil if it isn't ours
@@ -71,7 +72,7 @@ func (c *stmtCache) add(s *cachedStmt) *cachedStmt {
 	if c == nil {
 		return s
 	}
-	s.user = c.user
+	s.in, s.user = c, c.user
 	if sqltext.IsCopy(s.query) {
 		c.loose = append(c.loose, s)
 		return s
