@@ -172,3 +172,57 @@ func (r *refusing) Dial(context.Context, time.Time) (*line, error) {
 	r.dials++
 	return nil, errDial
 }
+
+// slowToFail are things whose dials take long and fail, as where no server can be used.
+type slowToFail struct {
+	silent
+	first bool // the first one succeeds
+}
+
+const failing = 30 * time.Second
+
+func (s *slowToFail) Dial(ctx context.Context, _ time.Time) (*line, error) {
+	if s.first {
+		s.first = false
+		return &line{}, nil
+	}
+	select {
+	case <-time.After(failing):
+		return nil, errNoServer
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+var errNoServer = errors.New("no server")
+
+// Dials that fail slowly, and those that are begun beside them, keep nobody waiting for longer than one takes.
+func TestSlowFailuresAreTold(t *testing.T) {
+	for _, timeout := range []time.Duration{-1, failing, time.Hour} {
+		for _, callers := range []int{1, 5} {
+			t.Run(fmt.Sprint(timeout, callers), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					things := &slowToFail{first: timeout == failing} // one is held, and may be given back
+					p := pool.New[*line](things, pool.Options{Size: 3, MaxOverflow: -1, Timeout: timeout, Now: func() time.Duration { return 0 }})
+					defer p.Close()
+					if things.first {
+						if _, _, _, err := p.Acquire(t.Context()); err != nil {
+							t.Fatal(err)
+						}
+					}
+					var calls sync.WaitGroup
+					for range callers {
+						calls.Go(func() {
+							start := time.Now()
+							_, _, _, err := p.Acquire(context.Background())
+							if took := time.Since(start); err == nil || took > failing+2*time.Second {
+								t.Errorf("after %v: %v", took, err)
+							}
+						})
+					}
+					calls.Wait()
+				})
+			})
+		}
+	}
+}

@@ -31,6 +31,9 @@ type waiter[T any] struct {
 	older, newer *waiter[T]
 }
 
+// overdue: the pool's Timeout has passed.
+func (w *waiter[T]) overdue() bool { return !w.timeout.IsZero() && !time.Now().Before(w.timeout) }
+
 // push adds a waiter: as the newest, or as the oldest when it has been served before and got what was of no use.
 func (q *queue[T]) push(w *waiter[T], again bool) {
 	q.len++

@@ -66,15 +66,15 @@ func (p *Pool[T]) dial(ctx context.Context, until time.Time, asked bool) (ok boo
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(p.ctx, cancel)()
-	over := func() {}
+	over := func() (slow bool) { return false }
 	if asked {
 		over = p.timed()
 	}
 	thing, err := p.things.Dial(ctx, until)
-	over()
+	slow := over()
 	switch {
 	case err != nil && asked:
-		p.dialFailed(err)
+		p.dialFailed(err, slow)
 		return false
 	case err != nil:
 		p.aheadFailed()
@@ -87,8 +87,8 @@ func (p *Pool[T]) dial(ctx context.Context, until time.Time, asked bool) (ok boo
 	return kept
 }
 
-// timed counts a dial as slow once it is, until over.
-func (p *Pool[T]) timed() (over func()) {
+// timed counts a dial as slow once it is, until over, which tells whether it was.
+func (p *Pool[T]) timed() (over func() bool) {
 	slow, ended := false, false
 	late := time.AfterFunc(slowDial, func() {
 		p.mu.Lock()
@@ -99,7 +99,7 @@ func (p *Pool[T]) timed() (over func()) {
 			p.dialLocked()
 		}
 	})
-	return func() {
+	return func() bool {
 		late.Stop()
 		p.mu.Lock()
 		defer p.mu.Unlock()
@@ -107,6 +107,7 @@ func (p *Pool[T]) timed() (over func()) {
 		if slow {
 			p.supply.slow--
 		}
+		return slow
 	}
 }
 
@@ -152,8 +153,9 @@ func (p *Pool[T]) aheadFailed() {
 }
 
 // dialFailed tells one of those whom only a dial could help why there is none; from the second failure in a row on it tells all of
-// them, and makes the next dial wait.
-func (p *Pool[T]) dialFailed(err error) {
+// them, and makes the next dial wait. A slow one tells the oldest even while others are under way: they were begun beside it, will
+// take as long, and have others begun beside them.
+func (p *Pool[T]) dialFailed(err error, slow bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s := &p.supply
@@ -171,7 +173,7 @@ func (p *Pool[T]) dialFailed(err error) {
 	switch {
 	case p.helplessLocked():
 		p.failAllLocked(err)
-	case s.dialling == 0 && p.places == len(p.free) && p.queue.len > 0:
+	case (s.dialling == 0 || slow) && p.queue.len > 0 && (p.places == len(p.free)+s.dialling || p.queue.oldest.overdue()):
 		p.failLocked(p.queue.oldest, err)
 	}
 	p.dismissLocked(err)
