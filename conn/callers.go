@@ -66,7 +66,7 @@ func nameCaller(pc uintptr) caller {
 	for frames, more := runtime.CallersFrames([]uintptr{pc}), true; more; {
 		var f runtime.Frame
 		f, more = frames.Next()
-		name, ours := strings.CutPrefix(f.Function, "database/sql.")
+		_, name, ours := strings.Cut(f.Function, "database/sql.") // a copy of it under another path too
 		switch {
 		case !ours:
 		case name == "(*DB).openNewConnection":

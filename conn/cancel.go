@@ -191,12 +191,26 @@ type backendKey []byte
 type ownCancel struct {
 	startup *startup   // reads along for key until it has it; only touched by who reads
 	key     backendKey // nil if it isn't known; set while the connection is opened
+	sealed  bool       // it can't be, as the connection is encrypted
+	role    role       // what the server said in the startup
 	redial  func(context.Context) (net.Conn, error)
+}
+
+// told is what the server said of itself in the startup; false if our socket couldn't read it.
+func (s *socket) told() (Server, bool) {
+	if s == nil || s.own == nil || s.own.sealed {
+		return Server{}, false
+	}
+	server := Server{Standby: s.own.role.standby, ReadOnly: s.own.role.readOnly}
+	if len(s.own.key) >= 4 {
+		server.PID = binary.BigEndian.Uint32(s.own.key)
+	}
+	return server, true
 }
 
 func (o *ownCancel) readAlong(b []byte) {
 	if key, over := o.startup.read(b); over {
-		o.startup, o.key = nil, key
+		o.key, o.sealed, o.role, o.startup = key, o.startup.sealed, o.startup.role, nil
 	}
 }
 

@@ -19,7 +19,6 @@ type Conn struct {
 	phys *physical // only to be touched by who has begun a call, or begins or ends the checkout
 
 	checkout uint64       // counts the checkouts of a governed pool's connection
-	whole    bool         // it isn't kept without its physical connection, see PrepareContext
 	closing  stats.Closed // why it is going to be closed; governed by database/sql
 	raw      bool         // arguments have passed CheckNamedValue unchecked, see there
 	stale    bool         // a statement was closed while it was lent, and is still there: nobody is to use it any more
@@ -234,7 +233,7 @@ func (c *Conn) release() (kept bool) {
 	c.phys, c.raw = nil, false
 	c.life.empty()
 	c.pool.giveBack(ph, at)
-	return !c.whole
+	return true
 }
 
 // Close ends the checkout, and the physical connection with it.
@@ -353,14 +352,8 @@ func (c *Conn) PrepareContext(ctx context.Context, query string) (driver.Stmt, e
 	}
 	s.found(cached, ph)
 	s.numInput = cached.base.NumInput()
-	// database/sql asks a statement about arguments before its call begins, so one with a mind of its own about them stays with its
-	// connection.
 	//lint:ignore SA1019 database/sql still calls it
-	_, converts := cached.base.(driver.ColumnConverter)
-	if _, checks := cached.base.(driver.NamedValueChecker); checks || converts {
-		c.whole = true
-	}
-	if converts {
+	if _, ok := cached.base.(driver.ColumnConverter); ok {
 		return convertingStmt{s}, nil
 	}
 	return s, nil
@@ -416,6 +409,9 @@ func (c *Conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, e
 	ph.tx = sqltext.TxReadWrite
 	if opts.ReadOnly {
 		ph.tx = sqltext.TxReadOnly
+	}
+	if watch != nil && watch.asks {
+		ph.txCtx = ctx
 	}
 	c.tx.conn, c.tx.ctx, c.tx.base, c.tx.attempt = c, ctx, base, attempt
 	attempt.begun()

@@ -214,7 +214,7 @@ func (e *Endpoint) connect(ctx context.Context, by driver.Connector) (driver.Con
 		return nil, nil, &usercode.Error{Err: err, Next: d.refused}
 	}
 	if ctxErr := ended(ctx); ctxErr != nil && !errors.Is(err, ctxErr) {
-		err = &endedError{err, ctxErr}
+		err = &endedError{err: err, ctx: ctxErr}
 	}
 	return nil, nil, err
 }

@@ -50,6 +50,7 @@ type physical struct {
 	cancelRows context.CancelCauseFunc // ends the rows of the last call, if Reclaim may want to; see cancellable
 	condemned  atomic.Pointer[error]   // why nothing more may be sent on it; set from outside
 	pool       *Pool                   // set when opened
+	txCtx      context.Context         // the transaction's, which ends each of its calls with lib/pq; nil where lib/pq sees to that itself
 	tx         sqltext.Tx              // of a base that can't tell; pgx knows better: see inTx
 	self       *self                   // what the server said of itself, if InTx has had it asked
 	watcher    *pgxWatcher             // what pgx does when a call's context ends; nil with another base, or one of the user's. Set when opened
@@ -223,6 +224,9 @@ func (ph *physical) stuck(since time.Time) bool {
 // close ends the connection; then is called once its socket is closed, at most closeLimit later.
 func (ph *physical) close(then func()) {
 	if ph.sock == nil {
+		if ph.pgx == nil {
+			ph.stmts.close() // of a driver that we know nothing of: as database/sql does
+		}
 		_ = ph.base.Close()
 		if ph.pgx == nil {
 			then()

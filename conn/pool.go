@@ -230,6 +230,7 @@ func (p *Pool) takeBack(ph *physical, at time.Duration) {
 	ph.doneReading()
 	ph.doneWithRows()
 	ph.stmts.next()
+	ph.txCtx = nil
 	if ph.slot != nil {
 		ph.slot.CheckIn(at)
 		if p.governed {

@@ -85,8 +85,10 @@ func ask(ctx context.Context, base driver.Conn, sock *socket, from *int) (Server
 			return s, nil
 		case ctx.Err() != nil:
 			return Server{}, ctx.Err()
-		case severity(err) == "ERROR" && sqlstate.Lacks(sqlstate.Of(err)) && *from < len(questions)-1:
+		case (severity(err) == "ERROR" && sqlstate.Lacks(sqlstate.Of(err)) || err == errProbeRow) && *from < len(questions)-1:
 			*from++
+		case err == errProbeRow:
+			return Server{Note: q.note}, nil // whatever answers in this way, the bare driver would use it
 		case severity(err) == "ERROR" && again: // a statement_timeout, a recovery conflict
 			again = false
 		default:
@@ -156,22 +158,25 @@ func (s *Server) read(row []string) {
 	}
 }
 
-// identify finds out about the server behind a new connection. pgx knows it from what the server reported by itself, since
-// PostgreSQL 14. A report of a standby may be that of a pooler between, which PgBouncer repeats long after the promotion, so
-// that is asked for, as lib/pq has to each time: one round trip for the connection opened. So is a timeline.
+// identify finds out about the server behind a new connection from what that reported by itself, since PostgreSQL 14. A report of a
+// standby may be that of a pooler between, which PgBouncer repeats long after the promotion, so that is asked for: one round trip for the
+// connection opened. So is a timeline; and with lib/pq under TLS, where nobody shows us the reports, everything.
 func (e *Endpoint) identify(ctx context.Context, base driver.Conn, sock *socket, role, timeline bool) (Server, error) {
 	if e.watchSync == nil {
 		return Server{}, nil // not a base driver of ours
 	}
 	var s Server
+	known := true
 	if c, ok := base.(*stdlib.Conn); ok {
 		pg := c.Conn().PgConn()
 		s.PID = pg.PID()
 		s.Standby = answer(pg.ParameterStatus("in_hot_standby"))
 		s.ReadOnly = answer(pg.ParameterStatus("default_transaction_read_only"))
-		if !timeline && (s.Standby == No || s.Standby == NoAnswer && !role) {
-			return s, nil
-		}
+	} else {
+		s, known = sock.told()
+	}
+	if known && !timeline && (s.Standby == No || !role && s.Standby == NoAnswer) {
+		return s, nil
 	}
 	from := firstBrief
 	if timeline {

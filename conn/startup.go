@@ -1,12 +1,31 @@
 package conn
 
-import "encoding/binary"
+import (
+	"bytes"
+	"encoding/binary"
+)
 
 // startup reads along while a base driver that doesn't show its BackendKeyData opens a session, to have what a cancel request
-// needs (PostgreSQL's "Message Formats", BackendKeyData). What is encrypted it can't read.
+// needs, and what the server reports of its role (PostgreSQL's "Message Formats", BackendKeyData and ParameterStatus). What is
+// encrypted it can't read.
 type startup struct {
-	begun bool
-	rest  []byte // of a message that has not come whole
+	begun  bool
+	sealed bool   // what follows is encrypted
+	role   role   // what the server said of it
+	rest   []byte // of a message that has not come whole
+}
+
+// role is what PostgreSQL reports of itself in a startup, since version 14.
+type role struct{ standby, readOnly Answer }
+
+func (r *role) read(parameterStatus []byte) {
+	name, value, _ := bytes.Cut(bytes.TrimSuffix(parameterStatus, []byte{0}), []byte{0})
+	switch string(name) {
+	case "in_hot_standby":
+		r.standby = answer(string(value))
+	case "default_transaction_read_only":
+		r.readOnly = answer(string(value))
+	}
 }
 
 // longestStartup is more than any message of a startup is long; what claims to be longer is none.
@@ -18,6 +37,7 @@ func (s *startup) read(b []byte) (key backendKey, over bool) {
 		// The answer to a request for encryption is one byte: 'N' goes on in the clear.
 		if len(b) == 1 {
 			s.begun = b[0] != 'N'
+			s.sealed = s.begun
 			return nil, s.begun
 		}
 		s.begun = true
@@ -32,6 +52,8 @@ func (s *startup) read(b []byte) (key backendKey, over bool) {
 			return nil, false
 		}
 		switch s.rest[0] {
+		case 'S':
+			s.role.read(s.rest[5 : 1+size])
 		case 'K':
 			return append(backendKey(nil), s.rest[5:1+size]...), true
 		case 'Z', 'E': // ready, or refused

@@ -12,10 +12,11 @@ func message(kind byte, body string) []byte {
 	return append(b, body...)
 }
 
-func TestStartupFindsTheKey(t *testing.T) {
+func TestStartupFindsKeyAndRole(t *testing.T) {
 	const key = "\x00\x00\x00\x07secret of any length"
 	whole := bytes.Join([][]byte{
-		message('R', "\x00\x00\x00\x00"), message('S', "TimeZone\x00UTC\x00"), message('K', key), message('Z', "I"),
+		message('R', "\x00\x00\x00\x00"), message('S', "TimeZone\x00UTC\x00"), message('S', "in_hot_standby\x00off\x00"),
+		message('S', "default_transaction_read_only\x00on\x00"), message('K', key), message('Z', "I"),
 	}, nil)
 	for name, c := range map[string]struct {
 		chunks [][]byte
@@ -40,6 +41,9 @@ func TestStartupFindsTheKey(t *testing.T) {
 		}
 		if !over || string(got) != c.want {
 			t.Errorf("%s: got %q (over: %v), want %q", name, got, over, c.want)
+		}
+		if want := (role{No, Yes}); c.want != "" && s.role != want {
+			t.Errorf("%s: the role is %v, want %v", name, s.role, want)
 		}
 	}
 	for i := range whole {

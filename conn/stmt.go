@@ -157,10 +157,25 @@ func (s *Stmt) Close() error {
 
 // CheckNamedValue asks the base statement, or else the base connection, as database/sql does.
 func (s *Stmt) CheckNamedValue(v *driver.NamedValue) error {
-	if checker, ok := s.cached.base.(driver.NamedValueChecker); ok {
-		return checker.CheckNamedValue(v)
+	if _, ok := s.cached.base.(driver.NamedValueChecker); ok && s.here() {
+		return s.cached.base.(driver.NamedValueChecker).CheckNamedValue(v)
 	}
 	return s.conn.CheckNamedValue(v)
+}
+
+// here finds the base statement on the connection that there is now, for a base whose statements have a mind of their own about
+// arguments: database/sql asks them before the call begins, and gives no context. False: the call itself will say why not.
+func (s *Stmt) here() bool {
+	if s.checkout == s.conn.checkout {
+		return true
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), closeLimit)
+	defer cancel()
+	if _, err := s.enter(ctx); err != nil {
+		return false
+	}
+	s.conn.leave()
+	return true
 }
 
 // convertingStmt is for a base statement that has a ColumnConverter, whose absence database/sql acts upon.
@@ -168,6 +183,9 @@ type convertingStmt struct{ *Stmt }
 
 // ColumnConverter asks the base statement.
 func (s convertingStmt) ColumnConverter(i int) driver.ValueConverter {
+	if !s.here() {
+		return driver.DefaultParameterConverter
+	}
 	//lint:ignore SA1019 database/sql still calls it
 	return s.cached.base.(driver.ColumnConverter).ColumnConverter(i)
 }

@@ -138,6 +138,19 @@ func (c *stmtCache) clear() {
 	c.loose = nil
 }
 
+// close closes all statements.
+func (c *stmtCache) close() {
+	if c == nil {
+		return
+	}
+	for e := c.recent.Front(); e != nil; e = c.recent.Front() {
+		_ = c.drop(e.Value.(*cachedStmt))
+	}
+	for len(c.loose) > 0 {
+		_ = c.drop(c.loose[0])
+	}
+}
+
 // next is called when the connection is given back: what its user had is in use no more.
 func (c *stmtCache) next() {
 	if c != nil {

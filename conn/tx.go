@@ -55,6 +55,7 @@ func (t *Tx) finish(ctx context.Context, what kind, f func() error, attempt *Att
 		return err
 	}
 	defer t.conn.leave()
+	ph.txCtx = nil
 	baseCtx, watch := ph.watch(ctx, closeLimit)
 	defer watch.stop()
 	t.kept.Context = baseCtx

@@ -106,9 +106,13 @@ func (c *Conn) judge(ctx context.Context, ph *physical, mark int64, what kind, q
 		if what == statement && ph.pgx == nil && sqltext.TouchesTx(query) && sqltext.HasTxVerb(query) {
 			ph.tx = sqltext.TxUnclear
 		}
-		if ctxErr != nil && sqlstate.Of(err) == sqlstate.QueryCanceled && !errors.Is(err, ctxErr) {
+		ended := ctx
+		if ctxErr == nil && ph.txCtx != nil {
+			ended = ph.txCtx
+		}
+		if endErr := ended.Err(); endErr != nil && sqlstate.Of(err) == sqlstate.QueryCanceled && !errors.Is(err, endErr) {
 			ph.cancelled = true
-			return &endedError{err, ctxErr}
+			return &endedError{err: err, ctx: endErr, timeout: ph.timeout(ended)}
 		}
 		return err
 	}
@@ -179,7 +183,7 @@ func (ph *physical) ended(err error) bool {
 func (ph *physical) lostError(kind, err, ctxErr error) error {
 	err = quiet(err, ph.cause())
 	if ctxErr != nil && !errors.Is(err, ctxErr) {
-		err = &endedError{err, ctxErr}
+		err = &endedError{err: err, ctx: ctxErr}
 	}
 	return &LostError{Kind: kind, Endpoint: ph.endpoint.Name, Err: err}
 }

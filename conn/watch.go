@@ -13,12 +13,13 @@ import (
 //
 // The nil contextWatch is one that isn't needed.
 type contextWatch struct {
-	ctx   context.Context
-	ph    *physical
-	sock  *socket
-	limit time.Duration
-	asks  bool        // we send the cancel request, and the base doesn't get to know of the context's end
-	halt  func() bool // keeps ended from being called
+	ctx    context.Context
+	ph     *physical
+	sock   *socket
+	limit  time.Duration
+	asks   bool        // we send the cancel request, and the base doesn't get to know of the context's end
+	halt   func() bool // keeps ended from being called
+	haltTx func() bool // the same for the transaction's context; nil if that isn't watched
 
 	// mu guards what follows. It is held while the socket is closed, so that once stop has returned nothing more happens
 	// to a connection that may be someone else's by now.
@@ -33,7 +34,7 @@ type contextWatch struct {
 // watch is to be called at the start of a call, which goes to the base with the context that it returns; it lasts until stop. Once
 // the context has ended the base has the limit, if not less.
 func (ph *physical) watch(ctx context.Context, limit time.Duration) (context.Context, *contextWatch) {
-	if !ph.endpoint.deaf || ph.sock == nil || ctx.Done() == nil {
+	if !ph.endpoint.deaf || ph.sock == nil || ctx.Done() == nil && ph.txCtx == nil {
 		return ctx, nil
 	}
 	w := &contextWatch{ctx: ctx, ph: ph, sock: ph.sock, limit: limit}
@@ -43,6 +44,9 @@ func (ph *physical) watch(ctx context.Context, limit time.Duration) (context.Con
 	w.mu.Lock() // the context may have ended already
 	defer w.mu.Unlock()
 	w.halt = context.AfterFunc(ctx, w.ended)
+	if w.asks && ph.txCtx != nil && ph.txCtx != ctx {
+		w.haltTx = context.AfterFunc(ph.txCtx, w.ended)
+	}
 	if w.asks {
 		return context.WithoutCancel(ctx), w
 	}
@@ -58,6 +62,9 @@ func (w *contextWatch) stop() {
 	defer w.mu.Unlock()
 	w.over = true
 	w.halt()
+	if w.haltTx != nil {
+		w.haltTx()
+	}
 	if w.timer != nil {
 		w.timer.Stop()
 	}
@@ -77,7 +84,7 @@ func (w *contextWatch) ended() {
 func (w *contextWatch) begin() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.over {
+	if w.over || w.timer != nil {
 		return false
 	}
 	if w.asks {
@@ -97,12 +104,20 @@ func (w *contextWatch) lost() {
 	case w.over:
 	case !w.rows || w.sock.traffic.waiting() > 0:
 		w.over, w.expired = true, true
-		w.sock.closeFor(w.ctx.Err())
+		w.sock.closeFor(w.why())
 	case now()-time.Duration(w.sock.heard.Load()) < w.limit:
 		w.timer.Reset(w.limit / 10)
 	default:
 		w.over = true
 	}
+}
+
+// why is the error of the context that has ended.
+func (w *contextWatch) why() error {
+	if err := w.ctx.Err(); err != nil || w.ph.txCtx == nil {
+		return err
+	}
+	return w.ph.txCtx.Err()
 }
 
 // keepFor leaves the watch of a call that returned rows in place while they are read: until the connection's next

@@ -312,3 +312,33 @@ func TestCancelsThatComeToNothingAreNotGoneOnWith(t *testing.T) {
 		}
 	})
 }
+
+// With lib/pq a transaction's context ends the statement that runs in it, whatever that one's own context, as with the bare driver.
+func TestATransactionsContextEndsItsStatement(t *testing.T) {
+	dsn := pgtest.Database(t)
+	for name, db := range map[string]*sql.DB{
+		"bare":             rig.OpenWith(t, "postgres", dsn),
+		"by database/sql":  rig.Open(t, rig.WithKeys(dsn, "base_driver=pq")),
+		"by the driver":    rig.Open(t, rig.WithKeys(dsn, "base_driver=pq", "pool_size=1", "max_overflow=0")),
+		"without requests": rig.Open(t, rig.WithKeys(dsn, "base_driver=pq", "cancel_timeout=0")),
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			tx, err := db.BeginTx(ctx, nil)
+			rig.NoError(t, err)
+			pid := rig.Value[int](t, tx, "SELECT pg_backend_pid()")
+			time.AfterFunc(20*time.Millisecond, cancel)
+			_, err = tx.Exec("SELECT pg_sleep(60)")
+			rig.WantSQLState(t, rig.Combination{Base: "pq"}, err, "57014")
+			if err := tx.Commit(); !errors.Is(err, sql.ErrTxDone) && !errors.Is(err, context.Canceled) {
+				t.Errorf("COMMIT: %v", err)
+			}
+			rig.Exec(t, db, "SELECT 1")
+			if name == "by the driver" {
+				if again := rig.Value[int](t, db, "SELECT pg_backend_pid()"); again != pid {
+					t.Errorf("backend %d, then %d: the connection is gone", pid, again)
+				}
+			}
+		})
+	}
+}
