@@ -6,13 +6,14 @@
 # make fuzz   the DSN parser and the reader of statements, for 30 seconds each
 # make failover  what losing a server costs the application, 20 times in each way; takes an hour, FLAGS=-quick minutes
 # make harm   every fault against the bare drivers and against us, of which we must never be the worse one; takes some minutes
+# make suites pgx's, lib/pq's and database/sql's own tests against the bare drivers and against us; takes five minutes
 # make sim    10,000 random loads of the pool, in fake time
 # make ledger every promise about lost and doubled writes, under fire, for 10 minutes
 
 STATICCHECK := go run honnef.co/go/tools/cmd/staticcheck@v0.7.0
 MODULES := $(sort $(dir $(wildcard go.mod */go.mod */*/go.mod)))
 
-.PHONY: harm sim demo test check bench race fuzz failover ledger
+.PHONY: harm suites sim demo test check bench race fuzz failover ledger
 
 # What fails isn't hidden by the tee after it.
 SHELL := bash
@@ -60,6 +61,10 @@ check:
 harm:
 	@.ci/prepare
 	@cd integration && go run ./harm $(FLAGS)
+
+suites:
+	@.ci/prepare
+	@cd integration && go run ./suites $(FLAGS)
 
 sim:
 	@go test -timeout 60m -run TestSimulation ./internal/pool -seeds 10000 $(FLAGS)
