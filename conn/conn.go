@@ -147,7 +147,7 @@ func (c *Conn) ResetSession(ctx context.Context) error {
 
 // refill gets another physical connection for one that was kept without; nil without an error: calls are told why there is none. A
 // sql.Conn may go to the program without a call, so where one would have to wait database/sql is sent on to Connect, whose error
-// it tells.
+// it tells; but not with SetMaxOpenConns in force, where it may not come there.
 func (c *Conn) refill(ctx context.Context) (*physical, time.Duration, error) {
 	if !c.life.is(lifeEmpty) {
 		if c.life.is(lifeGone) {
@@ -160,7 +160,7 @@ func (c *Conn) refill(ctx context.Context) (*physical, time.Duration, error) {
 		return ph, at, nil
 	}
 	var pcs [3]uintptr // driverConn.resetSession, DB.conn and who asked for that; not runtime.Callers, findCaller, this and ResetSession
-	if findCaller(4, pcs[:], callerConn) == callerConn {
+	if findCaller(4, pcs[:], callerConn) == callerConn && !c.pool.opener.seen() {
 		return nil, 0, driver.ErrBadConn
 	}
 	ph, at, err := c.pool.checkout(ctx)
