@@ -73,6 +73,7 @@ func (c *count) add(t told) {
 // report is what the checker found.
 type report struct {
 	transfers, notes, sums count
+	brief                  count // of them all, those whose contexts ended at random
 
 	lost    []entry // told ok, and not there
 	doubled []entry // there more than once
@@ -94,6 +95,9 @@ func check(h *history, s *state) *report {
 	for _, e := range h.entries {
 		issued[e.ID] = true
 		n := s.rows[e.ID]
+		if e.Brief {
+			r.brief.add(e.Told)
+		}
 		switch e.Kind {
 		case "sum":
 			r.sums.add(e.Told)
@@ -103,7 +107,7 @@ func check(h *history, s *state) *report {
 			continue
 		case "transfer":
 			r.transfers.add(e.Told)
-			if e.Told == unknown {
+			if e.Told == unknown && !e.Brief { // who has no time left can't ask
 				r.doubtful[h.during(e.End)]++
 			}
 		case "note":

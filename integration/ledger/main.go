@@ -1,6 +1,6 @@
 // Ledger moves money under fire. Writers transfer it between accounts in transactions of several statements and note single
-// statements, readers check that the sum never moves, and each remembers what it was told; meanwhile a nemesis kills,
-// freezes, cuts off and fails over PostgreSQL servers whose replication is synchronous. In the end the ledger is held against
+// statements, readers check that the sum never moves, and each remembers what it was told; the contexts of some end at random.
+// Meanwhile a nemesis kills, freezes, cuts off, fills up and fails over PostgreSQL servers whose replication is synchronous. In the end the ledger is held against
 // the database: what was told ok must be there exactly once, what was told failed must not be there, the rest at most once.
 //
 //	go run ./ledger                              10 minutes in all: bare pgx and lib/pq, and managedpg over both
@@ -184,6 +184,7 @@ func table(out io.Writer, all []*system, reports []*report) {
 	row("transfers: ok / failed / unknown", counted(func(r *report) count { return r.transfers }))
 	row("single statements", counted(func(r *report) count { return r.notes }))
 	row("reads", counted(func(r *report) count { return r.sums }))
+	row("of them, with a context that ends at random", counted(func(r *report) count { return r.brief }))
 	row("lost", func(r *report, _ *system) string { return fmt.Sprint(len(r.lost)) })
 	row("doubled", func(r *report, _ *system) string { return fmt.Sprint(len(r.doubled)) })
 	row("told failed, and there", func(r *report, _ *system) string { return fmt.Sprint(len(r.untrue)) })

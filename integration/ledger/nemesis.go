@@ -9,6 +9,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
 	"github.com/managedpg/managedpg/internal/pgtest"
 )
 
@@ -38,6 +41,11 @@ var faults = []*fault{
 	{"reset after a statement", 3, lose(isWrite, false), true},
 	{"black hole", 1, blackHole, false},
 	{"pause", 1, pause, false},
+	{"name server away", 1, nameServerAway, false},
+	{"new connections refused", 1, refuseNew, false},
+	{"a full server", 1, full, false},
+	{"role flips", 1, flipRole, false},
+	{"idle timeouts", 1, idleTimeouts, false},
 }
 
 // moment is how long a fault lasts that lasts.
@@ -136,6 +144,80 @@ func pause(s *servers, random *rand.Rand) error {
 	time.Sleep(moment(random, 50*time.Millisecond, 2*time.Second))
 	s.first().relay.resume(false)
 	return nil
+}
+
+// needsNew makes the pool want new connections while a fault lasts: some of its sessions end.
+func needsNew(s *servers, random *rand.Rand) error {
+	for range 3 {
+		if err := terminateOne(s, random); err != nil {
+			return err
+		}
+		time.Sleep(moment(random, 50*time.Millisecond, 500*time.Millisecond))
+	}
+	return nil
+}
+
+func nameServerAway(s *servers, random *rand.Rand) error {
+	s.zone.away.Store(true)
+	defer s.zone.away.Store(false)
+	return needsNew(s, random)
+}
+
+func refuseNew(s *servers, random *rand.Rand) error {
+	s.first().relay.refuse(true)
+	defer s.first().relay.refuse(false)
+	return needsNew(s, random)
+}
+
+// full takes all places that the server has, past the proxies; a superuser's few stay.
+func full(s *servers, random *rand.Rand) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	var taken []*pgx.Conn
+	defer func() {
+		for _, c := range taken {
+			_ = c.Close(context.Background())
+		}
+	}()
+	for range maxConnections {
+		c, err := pgx.Connect(ctx, s.first().DSN())
+		if sqlState(err) == "53300" {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		taken = append(taken, c)
+	}
+	// No place is left to ask from, so one of the sessions that took them does.
+	for range 3 {
+		_, err := taken[0].Exec(ctx, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+			WHERE backend_type = 'client backend' AND application_name <> 'pgtest' AND state <> 'idle' AND pid <> pg_backend_pid() LIMIT 1`)
+		if err != nil {
+			return err
+		}
+		time.Sleep(moment(random, 50*time.Millisecond, 500*time.Millisecond))
+	}
+	return nil
+}
+
+func sqlState(err error) string {
+	var pgErr *pgconn.PgError
+	if errors.As(err, &pgErr) {
+		return pgErr.Code
+	}
+	return ""
+}
+
+// flipRole lets the primary say for a while that its transactions are read-only.
+func flipRole(s *servers, random *rand.Rand) error {
+	return s.withSettings(moment(random, 100*time.Millisecond, time.Second), "default_transaction_read_only = on")
+}
+
+// idleTimeouts ends sessions that wait for their next command for a moment too long.
+func idleTimeouts(s *servers, random *rand.Rand) error {
+	return s.withSettings(moment(random, 200*time.Millisecond, 2*time.Second),
+		"idle_session_timeout = '10ms'", "idle_in_transaction_session_timeout = '4ms'")
 }
 
 // nemesis picks faults at random, one after the other.

@@ -6,17 +6,18 @@ import (
 )
 
 // relay passes bytes on between clients and a server's proxy, until it is shut: then they lie there. Clients connect all the
-// same, and hear nothing.
+// same, and hear nothing. One that refuses takes no new clients, and leaves those that it has alone.
 type relay struct {
 	listener net.Listener
 	upstream string
 	serving  sync.WaitGroup
 
-	mu     sync.Mutex
-	opened *sync.Cond
-	shut   bool
-	closed bool
-	links  map[*link]bool
+	mu       sync.Mutex
+	opened   *sync.Cond
+	shut     bool
+	refusing bool
+	closed   bool
+	links    map[*link]bool
 }
 
 // link is a connection through it.
@@ -67,6 +68,13 @@ func (r *relay) hold() {
 	r.shut = true
 }
 
+// refuse says whether new clients are turned away.
+func (r *relay) refuse(refusing bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.refusing = refusing
+}
+
 // resume opens it again. Lose means that what was held is gone, as in a black hole: its connections end.
 func (r *relay) resume(lose bool) {
 	r.mu.Lock()
@@ -99,7 +107,7 @@ func (r *relay) serve(client net.Conn) {
 	l := &link{client: client, server: server}
 	r.mu.Lock()
 	r.links[l] = true
-	if r.closed {
+	if r.closed || r.refusing {
 		l.close()
 	}
 	r.mu.Unlock()

@@ -15,6 +15,7 @@ import (
 type servers struct {
 	nodes   [2]*node
 	primary int
+	zone    *zone
 	tb      *cleanups
 }
 
@@ -44,14 +45,17 @@ func (c *cleanups) run() {
 	}
 }
 
+// maxConnections is what each server takes.
+const maxConnections = 60
+
 func startServers() (s *servers, err error) {
-	s = &servers{tb: &cleanups{}}
+	s = &servers{tb: &cleanups{}, zone: newZone()}
 	defer func() {
 		if err != nil {
 			s.close()
 		}
 	}()
-	a, err := pgtest.New(pgtest.Conf("max_connections=60"))
+	a, err := pgtest.New(pgtest.Conf(fmt.Sprintf("max_connections=%d", maxConnections)))
 	if err != nil {
 		return nil, err
 	}
@@ -77,8 +81,15 @@ func (s *servers) close() { s.tb.run() }
 func (s *servers) first() *node  { return s.nodes[s.primary] }
 func (s *servers) second() *node { return s.nodes[1-s.primary] }
 
-// hosts are where clients connect.
-func (s *servers) hosts() []string { return []string{s.nodes[0].relay.addr(), s.nodes[1].relay.addr()} }
+// hosts are where clients connect: names, and the relays' ports.
+func (s *servers) hosts() []string {
+	var hosts []string
+	for i, n := range s.nodes {
+		_, port, _ := strings.Cut(n.relay.addr(), ":")
+		hosts = append(hosts, s.zone.host(i)+":"+port)
+	}
+	return hosts
+}
 
 // replicate makes the primary wait for its standby before it acknowledges a commit. It is said once the standby streams,
 // and not in the file that the standby has a copy of, so that after its promotion it waits for nobody.
@@ -93,6 +104,22 @@ func (s *servers) replicate() error {
 			err = fmt.Errorf("the standby of %v is %q", s.first(), state)
 		}
 		return err
+	})
+}
+
+// withSettings changes settings of the primary for a while.
+func (s *servers) withSettings(d time.Duration, settings ...string) error {
+	var set, reset []string
+	for _, setting := range settings {
+		name, _, _ := strings.Cut(setting, " ")
+		set, reset = append(set, "ALTER SYSTEM SET "+setting), append(reset, "ALTER SYSTEM RESET "+name)
+	}
+	if err := s.first().Exec(append(set, "SELECT pg_reload_conf()")...); err != nil {
+		return err
+	}
+	time.Sleep(d)
+	return within(20*time.Second, func() error { // an idle timeout may hit this session as well
+		return s.first().Exec(append(reset, "SELECT pg_reload_conf()")...)
 	})
 }
 

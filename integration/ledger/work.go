@@ -18,7 +18,8 @@ const (
 	opening  = 1000 // on each account
 	workers  = 8
 	think    = 2 * time.Millisecond
-	deadline = 8 * time.Second // of a call
+	deadline = 8 * time.Second       // of a call
+	brief    = 10 * time.Millisecond // at most, of one whose context ends at random
 )
 
 // schema has no constraint that would keep a row from being there twice: to see that is the ledger's business.
@@ -32,7 +33,8 @@ var schema = []string{
 // entry is a call, and what its caller was told.
 type entry struct {
 	ID     int64         `json:"id"`
-	Kind   string        `json:"kind"` // transfer, note (a single statement) or sum
+	Kind   string        `json:"kind"`            // transfer, note (a single statement) or sum
+	Brief  bool          `json:"brief,omitempty"` // its context ended at a random moment around its duration
 	Worker int           `json:"worker"`
 	Start  time.Duration `json:"start"` // since the run began
 	End    time.Duration `json:"end"`
@@ -132,6 +134,14 @@ func (w *work) finish() {
 	w.all.Wait()
 }
 
+// context is a call's: one in ten ends at a random moment.
+func (e *entry) context(random *rand.Rand) (context.Context, context.CancelFunc) {
+	if e.Brief = random.IntN(10) == 0; e.Brief {
+		return context.WithTimeout(context.Background(), time.Duration(random.Int64N(int64(brief))))
+	}
+	return context.WithTimeout(context.Background(), deadline)
+}
+
 func (e *entry) outcome(t told, err error) {
 	e.Told = t
 	if err != nil {
@@ -142,7 +152,7 @@ func (e *entry) outcome(t told, err error) {
 // transfer moves money between two accounts, in no particular order, so that some deadlock.
 func (w *work) transfer(random *rand.Rand, e *entry) {
 	e.Kind = "transfer"
-	ctx, cancel := context.WithTimeout(context.Background(), deadline)
+	ctx, cancel := e.context(random)
 	defer cancel()
 	source := 1 + random.IntN(accounts)
 	target := 1 + (source+random.IntN(accounts-1))%accounts
@@ -161,17 +171,17 @@ func (w *work) transfer(random *rand.Rand, e *entry) {
 }
 
 // note is a single statement. It has no arguments, so that pgx takes the simple protocol.
-func (w *work) note(_ *rand.Rand, e *entry) {
+func (w *work) note(random *rand.Rand, e *entry) {
 	e.Kind = "note"
-	ctx, cancel := context.WithTimeout(context.Background(), deadline)
+	ctx, cancel := e.context(random)
 	defer cancel()
 	e.outcome(w.sys.exec(ctx, w.db, fmt.Sprintf("INSERT INTO entry VALUES (%d, 0, 0, 0)", e.ID)))
 }
 
 // sum reads what must never change.
-func (w *work) sum(_ *rand.Rand, e *entry) {
+func (w *work) sum(random *rand.Rand, e *entry) {
 	e.Kind = "sum"
-	ctx, cancel := context.WithTimeout(context.Background(), deadline)
+	ctx, cancel := e.context(random)
 	defer cancel()
 	e.outcome(w.sys.transact(ctx, w.db, true, func(ctx context.Context, tx *sql.Tx) error {
 		return tx.QueryRowContext(ctx, "SELECT sum(balance) FROM account").Scan(&e.Sum)

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"strings"
 
 	_ "github.com/jackc/pgx/v5/stdlib"
@@ -87,7 +86,11 @@ func prepareSQL(dir, repo string) (string, error) {
 	if err := os.MkdirAll(pkg, 0o755); err != nil {
 		return "", err
 	}
-	source := filepath.Join(runtime.GOROOT(), "src", "database", "sql")
+	goroot, err := output("", "go", "env", "GOROOT")
+	if err != nil {
+		return "", err
+	}
+	source := filepath.Join(goroot, "src", "database", "sql")
 	names, err := filepath.Glob(filepath.Join(source, "*.go"))
 	if err != nil {
 		return "", err
