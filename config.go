@@ -114,6 +114,11 @@ type Config struct {
 	// enforced by managedpg across the endpoints. libpq's PGTARGETSESSIONATTRS counts after DB_TARGET_SESSION_ATTRS.
 	// Default: any, or read-write with several endpoints.
 	TargetSessionAttrs string
+	// LoadBalanceHosts is libpq's: "disable" (default), or "random", which spreads the pool's connections over all usable endpoints, and
+	// addresses of a name, that are as fit as the best one. A new one goes where the pool has fewest, at random among equals; one
+	// that comes back gets its share by connections that are closed at check-in, a few at a time. Where a writer is wanted
+	// (read-write, primary) it is always one server. libpq's PGLOADBALANCEHOSTS counts after DB_LOAD_BALANCE_HOSTS.
+	LoadBalanceHosts string
 	// TCPUserTimeout is libpq's: how long sent data may stay unacknowledged before the system gives the connection up,
 	// where it can. As in libpq a bare number in a DSN is in milliseconds. 0: the system's default (default).
 	TCPUserTimeout time.Duration

@@ -69,21 +69,21 @@ user=ann
 			"leak_threshold": "5m", "leak_reclaim_after": "0", "leak_stack_depth": "16", "health_check": "true",
 			"health_check_interval": "1m", "health_check_timeout": "5s", "fencing": "true", "failover": "true",
 			"failover_timeout": "30s", "failover_retry_attempts": "0", "failover_retry_delay": "1s", "failback": "true",
-			"failback_after": "3", "target_session_attrs": "any", "tcp_user_timeout": "0", "connect_timeout": "5s",
+			"failback_after": "3", "target_session_attrs": "any", "load_balance_hosts": "disable", "tcp_user_timeout": "0", "connect_timeout": "5s",
 			"keepalives": "true", "keepalives_idle": "0", "keepalives_interval": "0", "keepalives_count": "0"}},
 		{name: "every key in a URL", dsn: "postgres://ann@db/app?pool_name=orders&pool_size=5&max_overflow=-1&pool_timeout=-1" +
 			"&pool_recycle=90&pool_idle_timeout=1.5&pool_min_idle=5&pool_pre_ping=off&statement_cache=0&pool_reset=discard_all" +
 			"&echo_pool=on&leak_detection=yes&leak_threshold=1m30s&leak_reclaim_after=.5&leak_stack_depth=0&health_check=0" +
 			"&health_check_interval=250ms&health_check_timeout=1us&fencing=no&failover=f&failover_timeout=0" +
 			"&failover_retry_attempts=7&failover_retry_delay=0&failback=N&failback_after=1&target_session_attrs=prefer-standby" +
-			"&tcp_user_timeout=1500&keepalives=0&keepalives_idle=30&keepalives_interval=10s&keepalives_count=3&connect_timeout=0",
+			"&load_balance_hosts=random&tcp_user_timeout=1500&keepalives=0&keepalives_idle=30&keepalives_interval=10s&keepalives_count=3&connect_timeout=0",
 			want: env{"pool_name": "orders", "pool_size": "5", "max_overflow": "-1", "pool_timeout": "-1s",
 				"pool_recycle": "1m30s", "pool_idle_timeout": "1.5s", "pool_min_idle": "5", "pool_pre_ping": "false",
 				"statement_cache": "0", "pool_reset": "discard_all", "echo_pool": "true", "leak_detection": "true",
 				"leak_threshold": "1m30s", "leak_reclaim_after": "500ms", "leak_stack_depth": "0", "health_check": "false",
 				"health_check_interval": "250ms", "health_check_timeout": "1µs", "fencing": "false", "failover": "false",
 				"failover_timeout": "0", "failover_retry_attempts": "7", "failover_retry_delay": "0", "failback": "false",
-				"failback_after": "1", "target_session_attrs": "prefer-standby", "tcp_user_timeout": "1.5s",
+				"failback_after": "1", "target_session_attrs": "prefer-standby", "load_balance_hosts": "random", "tcp_user_timeout": "1.5s",
 				"keepalives": "false", "keepalives_idle": "30s", "keepalives_interval": "10s", "keepalives_count": "3",
 				"connect_timeout": "0"},
 			base: []string{"user=ann host=db dbname=app"}},
@@ -115,6 +115,8 @@ user=ann
 			base: []string{"host=db default_query_exec_mode=exec statement_cache_capacity=9 passfile=/none"}},
 		{name: "lib/pq's own", only: pqOnly, dsn: "host=db binary_parameters=yes fallback_application_name=x",
 			base: []string{"host=db binary_parameters=yes fallback_application_name=x"}},
+		{name: "PGLOADBALANCEHOSTS", dsn: "host=a,b dbname=app target_session_attrs=standby", env: env{"PGLOADBALANCEHOSTS": "random"},
+			want: env{"load_balance_hosts": "random", "target_session_attrs": "standby", "health_check_interval": "5s"}, endpoints: []string{"a:5432/app", "b:5432/app"}},
 		{name: "load_balance_hosts=disable", dsn: "host=a,b dbname=app load_balance_hosts=disable", want: several,
 			endpoints: []string{"a:5432/app", "b:5432/app"}, base: []string{"dbname=app host=a port=5432", "dbname=app host=b port=5432"}},
 
@@ -303,7 +305,7 @@ func TestBadDSN(t *testing.T) {
 		{dsn: base + "tcp_user_timeout=-1", want: "tcp_user_timeout=-1: want"},
 		{dsn: base + "connect_timeout=fast", want: "connect_timeout=fast: want"},
 		{dsn: base + "keepalives_count=-3", want: "keepalives_count=-3: want"},
-		{dsn: base + "load_balance_hosts=random", want: "load_balance_hosts=random: want disable: managedpg prefers hosts in the order"},
+		{dsn: base + "load_balance_hosts=round", want: "load_balance_hosts=round: want disable or random"},
 		{dsn: "postgres://ann:sekret@db/app?pool_size=abc", want: "pool_size=abc: want"},
 		{dsn: base + "pool_size=postgres://ann:sekret@db/app", want: "pool_size=(xxxxx): want"},
 
@@ -380,7 +382,7 @@ func TestBadDSN(t *testing.T) {
 		{env: env{"PGCONNECT_TIMEOUT": "fast"}, dsn: base, want: "PGCONNECT_TIMEOUT=fast: want"},
 		{env: env{"PGTARGETSESSIONATTRS": "x"}, dsn: base, want: "PGTARGETSESSIONATTRS=x: want"},
 		{env: env{"PGPORT": "x", "DB_BASE_DRIVER": "pq"}, dsn: base, want: "$PGPORT"},
-		{env: env{"PGLOADBALANCEHOSTS": "random", "DB_BASE_DRIVER": "pq"}, dsn: base, want: "PGLOADBALANCEHOSTS=random"},
+		{env: env{"PGLOADBALANCEHOSTS": "round", "DB_BASE_DRIVER": "pq"}, dsn: base, want: "PGLOADBALANCEHOSTS=round: want disable or random"},
 		{env: env{"PGSERVICE": "none", "PGPASSWORD": "sekret"}, dsn: "", want: "failed to read service"},
 		{env: env{"DATABASE_URL": "postgres://ann:sekret@db/app?pool_size=abc"}, want: "DATABASE_URL: pool_size=abc: want"},
 		{env: env{"DATABASE_URL": "ann:sekret@db/app"}, want: "DATABASE_URL: no key at position 1"},

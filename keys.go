@@ -75,6 +75,7 @@ var keys = []*key{
 	several("read-write", libpq("PGTARGETSESSIONATTRS", choiceKey("target_session_attrs",
 		func(c *Config) *string { return &c.TargetSessionAttrs },
 		"any", "read-write", "read-only", "primary", "standby", "prefer-standby"))),
+	libpq("PGLOADBALANCEHOSTS", choiceKey("load_balance_hosts", func(c *Config) *string { return &c.LoadBalanceHosts }, "disable", "random")),
 	tcpUserTimeoutKey("tcp_user_timeout"),
 	boolKey("keepalives", "true", func(c *Config) *bool { return &c.Keepalives }),
 	durationKey("keepalives_idle", "0", 0, func(c *Config) *time.Duration { return &c.KeepalivesIdle }),

@@ -75,6 +75,7 @@ func (c *Config) connector(servers []dsn.Endpoint) (*driver.Connector, error) {
 			TargetSessionAttrs:    c.TargetSessionAttrs,
 			Fencing:               c.Fencing,
 			Failover:              c.Failover,
+			Random:                c.LoadBalanceHosts == "random",
 			Failback:              c.Failback,
 			FailbackAfter:         c.FailbackAfter,
 			HealthCheck:           c.HealthCheck,

@@ -31,6 +31,8 @@ type physical struct {
 	member   int            // the endpoint's number with the Router; set when opened
 	epoch    uint64         // the endpoint's epoch then; set when opened
 	epochNow *atomic.Uint64 // what it is now; set when opened
+	load     *atomic.Int64  // see Route
+	surplus  atomic.Bool    // others have too few: it goes when it is given back
 	hung     *atomic.Bool   // see Route; set when opened
 	drains   uint64         // the pool's count of drains then; set when opened
 	id       uint64         // set when opened
@@ -277,7 +279,7 @@ func (p *Pool) open(ctx context.Context, to Route) (*physical, error) {
 	}
 	ph := &physical{
 		base: base, features: featuresOf(base), sock: d.last, pool: p,
-		endpoint: to.Endpoint, member: to.Member, epochNow: to.Epoch, hung: to.Hung,
+		endpoint: to.Endpoint, member: to.Member, epochNow: to.Epoch, hung: to.Hung, load: to.Load,
 	}
 	if ph.pgx, _ = base.(*stdlib.Conn); ph.pgx != nil {
 		if ph.once = p.opts.DiscardAll && d.last != nil && (d.prepared || !d.plain); ph.once {

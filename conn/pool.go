@@ -70,6 +70,8 @@ type Route struct {
 	Epoch *atomic.Uint64
 	// Hung is true while the server seems to answer nobody: a connection is asked before it is used again.
 	Hung *atomic.Bool
+	// Load, if not nil, counts the connections that lead there: the Router each that is opened, and whoever closes it takes it off.
+	Load *atomic.Int64
 	// Moves says that Admit needs to know the timeline of the server that the connection leads to.
 	Moves bool
 }
@@ -347,7 +349,7 @@ func (p *Pool) unfit(ph *physical, at time.Duration) (why stats.Closed, unfit bo
 			return stats.ClosedShutdown, true
 		}
 		return stats.ClosedDrain, true
-	case ph.epoch != ph.epochNow.Load():
+	case ph.epoch != ph.epochNow.Load(), ph.surplus.Load():
 		return stats.ClosedEndpoint, true
 	case ph.expires > 0 && at >= ph.expires:
 		return stats.ClosedRecycle, true
@@ -443,6 +445,9 @@ func (p *Pool) forget(ph *physical) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if _, listed := p.all[ph]; listed && ph.load != nil {
+		ph.load.Add(-1)
+	}
 	delete(p.all, ph)
 }
 
@@ -514,6 +519,26 @@ func (p *Pool) onThose(meant func(*physical) bool, how func(*physical)) {
 	p.mu.Unlock()
 	for _, ph := range victims {
 		how(ph)
+	}
+	p.Sweep()
+}
+
+// Shed has n of the member's connections closed as they are checked in, those that are free at once. Those that are to go already count.
+func (p *Pool) Shed(member, n int) {
+	p.mu.Lock()
+	var stay []*physical
+	for ph := range p.all {
+		switch {
+		case ph.member != member:
+		case ph.surplus.Load():
+			n--
+		default:
+			stay = append(stay, ph)
+		}
+	}
+	p.mu.Unlock()
+	for _, ph := range stay[:max(0, min(n, len(stay)))] {
+		ph.surplus.Store(true)
 	}
 	p.Sweep()
 }

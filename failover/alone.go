@@ -26,7 +26,9 @@ func (c *checkout) lonely() bool {
 func (c *checkout) round() error {
 	for {
 		c.mu.Lock()
+		c.goTo(nil)
 		e, left := c.nextAlone()
+		c.goTo(e)
 		c.mu.Unlock()
 		if e == nil {
 			return c.fail(nil)
@@ -58,11 +60,11 @@ func (c *checkout) nextAlone() (e *endpoint, left int) {
 	if len(c.endpoints) == 0 {
 		return nil, 0
 	}
-	if c.current.usable(c.rules.target) && !c.current.silent {
+	if c.current.usable(c.rules.target) && !c.current.silent && !c.rules.balances() {
 		consider(c.current)
 	}
-	for _, i := range order(c.rules.target, c.candidates()) {
-		consider(c.endpoints[i])
+	for _, o := range c.ranked() {
+		consider(o)
 	}
 	for _, o := range c.endpoints {
 		if !o.barred {

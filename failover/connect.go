@@ -40,6 +40,8 @@ type attempt struct {
 	cancel   context.CancelCauseFunc
 	verdicts int   // the endpoint's when the dial began
 	last     bool  // there is nobody else to ask
+	picky    bool  // see checkout
+	spurned  bool  // it was turned down for that
 	refusal  error // what Admit answered
 }
 
@@ -81,6 +83,8 @@ func (g *Group) admit(a *attempt, o Observation) error {
 		a.refusal = &ineligibleError{e.name, g.whyFenced(o)}
 	case !admits:
 		a.refusal = &ineligibleError{e.name, g.whyNotAdmitted(o)}
+	case a.picky && g.fitterThan(e, o):
+		a.refusal, a.spurned = &ineligibleError{e.name, "another one is, or may be, fitter"}, true
 	}
 	g.settle()
 	return a.refusal
@@ -118,7 +122,9 @@ func (g *Group) Connect(ctx context.Context, until time.Time, dial func(ctx cont
 		Group: g, ctx: ctx, until: until, dial: dial, began: time.Now(),
 		rounds: 1, tried: make(map[*endpoint]trial), asked: make(map[*endpoint]bool),
 		looked: make(map[*host]bool),
+		picky:  g.rules.balances(),
 	}
+	defer c.arrived()
 	if g.alone {
 		return c.round()
 	}
@@ -141,6 +147,8 @@ type checkout struct {
 	busy    int                 // rounds in a row in which a server had no room
 	full    []*endpoint         // this round's that had none
 	patient bool                // nobody else is left: suspects get their full time
+	bound   *endpoint           // where the next dial leads to
+	picky   bool                // it has turned nobody down yet in favour of one that is fitter
 }
 
 // trial is a dial that failed.
@@ -168,7 +176,9 @@ func (c *checkout) search() error {
 			return ErrClosed
 		}
 		changed := c.changed
+		c.goTo(nil)
 		e, left := c.next()
+		c.goTo(e)
 		if e == nil {
 			hopeless := c.hopeless()
 			c.mu.Unlock()
@@ -223,12 +233,12 @@ func (c *checkout) next() (e *endpoint, left int) {
 			e = o
 		}
 	}
-	currentFirst := c.current.usable(c.rules.target) && !c.current.silent
+	currentFirst := c.current.usable(c.rules.target) && !c.current.silent && !c.rules.balances()
 	if currentFirst {
 		consider(c.current)
 	}
-	for _, i := range order(c.rules.target, c.candidates()) {
-		if o := c.endpoints[i]; o != c.current || !currentFirst {
+	for _, o := range c.ranked() {
+		if o != c.current || !currentFirst {
 			consider(o)
 		}
 	}
@@ -364,7 +374,7 @@ func (c *checkout) end() (end time.Time) {
 func (c *checkout) stands(in *endpoint) bool {
 	t := c.rules.target
 	for _, e := range c.endpoints {
-		if e != in && e.state == Up && !e.full && e.usable(t) && t.preference(e.Observation) <= t.preference(in.Observation) &&
+		if e != in && e.state == Up && !e.full && e.usable(t) && e.preference(t) <= in.preference(t) &&
 			!sameWriter(e.candidate, in.candidate) {
 			return true
 		}
@@ -384,7 +394,7 @@ func (c *checkout) over(a *attempt) {
 // try dials, with a slot in hand that it gives back.
 func (c *checkout) try(e *endpoint, most time.Duration, means error) (outcome, error) {
 	ctx, cancel := context.WithCancelCause(c.ctx)
-	a := &attempt{group: c.Group, endpoint: e, cancel: cancel, last: c.patient}
+	a := &attempt{group: c.Group, endpoint: e, cancel: cancel, last: c.patient, picky: c.picky}
 	c.mu.Lock()
 	if c.closed {
 		c.mu.Unlock()
@@ -437,6 +447,9 @@ func (c *checkout) try(e *endpoint, most time.Duration, means error) (outcome, e
 func (c *checkout) succeeded(a *attempt) {
 	e := a.endpoint
 	e.fresh = true
+	c.goTo(nil)
+	e.load.Add(1)
+	c.owed = max(0, c.owed-1)
 	c.reached(a)
 }
 
@@ -533,6 +546,11 @@ func (c *checkout) met(e *endpoint, ev Evidence, err, own error) outcome {
 func (c *checkout) refusedBy(a *attempt) (outcome, error) {
 	c.reached(a)
 	c.tried[a.endpoint] = trial{err: a.refusal, revived: a.endpoint.revived}
+	if a.spurned {
+		c.picky = false
+		delete(c.tried, a.endpoint)
+		return goOn, a.refusal
+	}
 	if c.single() {
 		return finished, c.failLocked(nil)
 	}

@@ -15,3 +15,17 @@ func (g *Group) Moves(member int) bool {
 	defer g.mu.Unlock()
 	return g.member(member).route().Moves
 }
+
+// Load is how many connections lead to an endpoint.
+func (g *Group) Load(number int) int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return int(g.member(number).load.Load())
+}
+
+// AddLoad opens or closes connections.
+func (g *Group) AddLoad(number, n int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.member(number).load.Add(int64(n))
+}

@@ -37,7 +37,7 @@ func (g *Group) Failback(ctx context.Context) error {
 		return c.failLocked(nil)
 	}
 	to := g.endpoints[best[0]]
-	if g.current.asGoodAs(to.candidate, g.rules.target) {
+	if g.current.asGoodAs(to.candidate, g.rules.target) || g.rules.balances() && g.current.shares {
 		to = g.current
 	}
 	if to != g.current {

@@ -41,6 +41,8 @@ type Options struct {
 	Fencing bool
 	// Failover allows any but the first endpoint to be used.
 	Failover bool
+	// Random spreads the connections over all endpoints that are as fit as the best one, unless a writer is wanted.
+	Random bool
 	// Failback returns to a better endpoint after FailbackAfter (at least 1) good probes in a row.
 	Failback      bool
 	FailbackAfter int
@@ -76,6 +78,8 @@ type Options struct {
 	// Drain: the member's free connections must go now, the others when they are checked in: another endpoint is used, or
 	// the server has changed its role. Calls on it are left alone.
 	Drain func(member int)
+	// Shed: so many of the member's connections must be closed when they are checked in, because others have too few.
+	Shed func(member, n int)
 	// InUse says that there are connections to the member. It is asked of one whose address its name doesn't have any more:
 	// once there are none it is forgotten, of which Gone tells.
 	InUse func(member int) bool
@@ -119,6 +123,7 @@ type Group struct {
 	waiting   int       // checkouts that wait for a usable endpoint
 	waitedAt  time.Time // when one last began or ended to wait
 	hurrying  time.Time // since when probes hurry for them; zero: they don't
+	owed      int       // connections that were shed, and that no dial has made up for yet
 
 	calls      []func() // Drop, Drain, Stuck and cancellations that are due
 	delivering bool     // a goroutine is at it
@@ -141,6 +146,7 @@ type endpoint struct {
 
 	epoch   atomic.Uint64
 	hung    atomic.Bool   // see Route
+	load    atomic.Int64  // see Route
 	slots   chan struct{} // one for each dial under way
 	probing chan struct{} // holds one while a probe is under way
 	poked   chan struct{} // tells the monitor that due has changed
@@ -160,6 +166,8 @@ type endpoint struct {
 	seen     bool      // its Observation is one
 	lent     bool      // connections to it may exist
 	fresh    bool      // connections of its present epoch may exist
+	shares   bool      // connections are to be spread over it
+	coming   int       // checkouts that are on their way to it
 	moves    bool      // see Route
 	verdicts int       // how often it was found down
 	revived  int       // how often it became usable, or was cleared of suspicion
@@ -202,7 +210,7 @@ func New(opts Options, endpoints ...Endpoint) *Group {
 	}
 	g := &Group{
 		opts:    opts,
-		rules:   rules{target: t, failback: opts.Failback, failbackAfter: max(1, opts.FailbackAfter)},
+		rules:   rules{target: t, random: opts.Random, failback: opts.Failback, failbackAfter: max(1, opts.FailbackAfter)},
 		alone:   len(endpoints) < 2 || !opts.Failover,
 		done:    make(chan struct{}),
 		fence:   fence{highest: make(map[string]newest)},
@@ -248,6 +256,8 @@ type Route struct {
 	// Hung is true while probes and dials get no answer: a connection that there is already may be as silent, so ask before it is
 	// used again. It is only to be read.
 	Hung *atomic.Bool
+	// Load is how many connections lead there. Connect adds one that it has made; whoever closes it takes it off.
+	Load *atomic.Int64
 	// Moves says that the address may lead to a server that is to be fenced, so that each connection must tell Admit which
 	// it leads to, for one round trip at its dial: the address has shown servers of one system on different timelines, or it
 	// is a writer that is wanted and its server was promoted once, so that there may be an old primary.
@@ -258,7 +268,7 @@ type Route struct {
 func (e *endpoint) route() Route {
 	return Route{
 		Member: e.number, Endpoint: e.host.number, Name: e.name, Address: e.address, LookupErr: e.host.err,
-		Epoch: &e.epoch, Hung: &e.hung, Moves: e.moves,
+		Epoch: &e.epoch, Hung: &e.hung, Load: &e.load, Moves: e.moves,
 	}
 }
 
@@ -400,6 +410,7 @@ func (g *Group) settle() {
 		}
 		g.settled = g.settled || e.state == Up
 		g.lostAt, g.hurrying = time.Time{}, time.Time{}
+		g.share(cs)
 		g.tidy()
 	}
 	g.warnOfTwo(cs)
@@ -463,7 +474,9 @@ func (g *Group) move(to *endpoint, why string) {
 	}
 	// Finding out at the start that the first endpoint has another role than the one wanted is no failover.
 	// Nor is going from one address to the next.
-	quiet := forced && !g.settled && (from.state != Down && from.state != Misconfigured || from.host == to.host)
+	// Nor is finding out that another one is fitter, where connections are spread.
+	quiet := !forced && g.rules.balances() && g.lostAt.IsZero() && g.moves.failovers == 0 ||
+		forced && !g.settled && (from.state != Down && from.state != Misconfigured || from.host == to.host)
 	e := Event{Kind: kind, At: now, From: from.name, To: to.name, Reason: why}
 	if !g.lostAt.IsZero() {
 		e.Duration = now.Sub(g.lostAt)
@@ -498,10 +511,11 @@ func (g *Group) record(e Event) {
 func (g *Group) tidy() {
 	for _, e := range g.endpoints {
 		switch {
-		case e == g.current:
+		case e.shares:
 		case e.state == Down && e.unanswered >= 2 && e.unanswered != e.stuckAt:
 			e.stuckAt = e.unanswered
 			g.stuck(e)
+		case g.rules.balances() && e.state == Suspect:
 		case e.fresh && !e.full && g.current.state == Up:
 			g.drain(e)
 		}

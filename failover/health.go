@@ -7,6 +7,7 @@
 //   - evidence.go: what an error says about an endpoint, and what that does to its state
 //   - rank.go: which endpoint is used, given what is known of each
 //   - group.go: the state machine: all state under one mutex, evidence in, consequences out
+//   - balance.go: how connections are spread over several endpoints
 //   - connect.go: how a checkout gets to an endpoint, and waits for one
 //   - monitor.go: the probes
 //   - failback.go, status.go, errors.go: moving back by hand, and what is told to the outside

@@ -48,6 +48,9 @@ func (g *Group) Start() {
 	for _, e := range g.endpoints {
 		e.due = first
 	}
+	if g.rules.balances() {
+		g.runLocked(g.balance)
+	}
 	for _, e := range g.endpoints {
 		if e.watched {
 			g.runLocked(func() { g.watch(e, time.Until(first)) })

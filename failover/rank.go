@@ -99,18 +99,6 @@ func (t target) admits(o Observation) bool {
 // wantsWriter says that no standby will do.
 func (t target) wantsWriter() bool { return t == targetReadWrite || t == targetPrimary }
 
-// preference ranks what is admitted before the configured order does; less is better.
-func (t target) preference(o Observation) int {
-	switch {
-	case t == targetPreferStandby && !o.standby():
-		return 1
-	case t == targetAny && (o.Role == ReadOnly || o.Recovery == InRecovery):
-		return 1
-	default:
-		return 0
-	}
-}
-
 // firstTimeline is that of a system in which no standby was ever promoted, nor a backup recovered.
 const firstTimeline = 1
 
@@ -163,6 +151,23 @@ type candidate struct {
 	good   int  // good probes in a row
 }
 
+// preference ranks what is admitted before the configured order does; less is better. One that nobody has asked yet may be a standby.
+func (c candidate) preference(t target) int {
+	switch {
+	case t == targetPreferStandby && !c.standby() && !c.unseen():
+		return 1
+	case t == targetAny && (c.Role == ReadOnly || c.Recovery == InRecovery):
+		return 1
+	default:
+		return 0
+	}
+}
+
+// unseen: nothing is known of its role, because nobody has asked.
+func (c candidate) unseen() bool {
+	return c.state == Unknown && c.Recovery == RecoveryUnknown && (c.Role == "" || c.Role == RoleUnknown)
+}
+
 // usable says that new connections may go there. Unknown and Suspect will do: nothing certain speaks against them.
 func (c candidate) usable(t target) bool {
 	return (c.state == Up || c.state == Suspect || c.state == Unknown) && !c.fenced && !c.barred && t.admits(c.Observation)
@@ -177,18 +182,20 @@ func order(t target, cs []candidate) []int {
 			usable = append(usable, i)
 		}
 	}
-	weight := func(i int) int {
-		w := 2 * t.preference(cs[i].Observation)
-		if cs[i].silent {
-			w++
-		}
-		if cs[i].full {
-			w += 4
-		}
-		return w
-	}
-	slices.SortStableFunc(usable, func(a, b int) int { return weight(a) - weight(b) })
+	slices.SortStableFunc(usable, func(a, b int) int { return cs[a].weight(t) - cs[b].weight(t) })
 	return usable
+}
+
+// weight ranks the usable ones; less is better.
+func (c candidate) weight(t target) int {
+	w := 2 * c.preference(t)
+	if c.silent {
+		w++
+	}
+	if c.full {
+		w += 8
+	}
+	return w
 }
 
 // sameWriter says that two endpoints are written to on one timeline of one system: two writers, or two names for one.
@@ -199,13 +206,14 @@ func sameWriter(a, b candidate) bool {
 // asGoodAs says that c, in use, is another address of the name that b is one of, and no less fit. Resolvers change the order
 // of a name's addresses, and mean nothing by it.
 func (c candidate) asGoodAs(b candidate, t target) bool {
-	return c.of != 0 && c.of == b.of && c.usable(t) && !c.silent && t.preference(c.Observation) == t.preference(b.Observation)
+	return c.of != 0 && c.of == b.of && c.usable(t) && !c.silent && c.preference(t) == b.preference(t)
 }
 
 // rules are what the choice depends on besides the endpoints.
 type rules struct {
 	target        target
 	failback      bool
+	random        bool // load_balance_hosts=random
 	failbackAfter int
 }
 
@@ -215,10 +223,17 @@ type rules struct {
 //   - Otherwise the best-ranked takes over at once.
 //   - A better one qualifies by failbackAfter good probes in a row, or at once when it can be written to and the current
 //     one can't. It doesn't qualify as a second writer on the current one's timeline: moving there could split the data.
+//   - Where connections are spread (see shares) the current one is any of those that get some.
 func (r rules) choose(cs []candidate, current int) (next int, why string) {
 	ranked := order(r.target, cs)
 	if len(ranked) == 0 {
 		return -1, ""
+	}
+	if r.balances() && cs[current].usable(r.target) {
+		if shares := r.shares(cs, current); !slices.Contains(shares, current) {
+			return shares[0], "it is fitter than the one used before"
+		}
+		return current, ""
 	}
 	if !cs[current].usable(r.target) || cs[current].full && !cs[ranked[0]].full {
 		return ranked[0], ""
@@ -229,7 +244,7 @@ func (r rules) choose(cs []candidate, current int) (next int, why string) {
 	at := cs[current]
 	for _, i := range ranked {
 		c := cs[i]
-		switch prefers := r.target.preference(c.Observation) - r.target.preference(at.Observation); {
+		switch prefers := c.preference(r.target) - at.preference(r.target); {
 		case i == current, prefers > 0, prefers == 0 && i > current:
 			return current, "" // ranked: nothing after this one is better
 		case c.state != Up, c.full, sameWriter(c, at), at.asGoodAs(c, r.target):

@@ -200,6 +200,7 @@ func (r *rig) options() failover.Options {
 		OnFailover: func(e failover.Event) { r.note(func() { r.events = append(r.events, e) }) },
 		Drop:       func(i int, _ int64, why error) { r.say("drop %d: %s", i, why.(*failover.DropError).Kind) },
 		Drain:      func(i int) { r.say("drain %d", i) },
+		Shed:       func(i, n int) { r.say("shed %d: %d", i, n) },
 		Stuck: func(i int, since time.Time, _ error) {
 			r.say("stuck %d", i)
 			r.note(func() { r.stucks = append(r.stucks, since) })

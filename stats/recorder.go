@@ -20,7 +20,7 @@ const (
 	ClosedRecycle                 // recycle: older than pool_recycle
 	ClosedIdle                    // idle: free for longer than pool_idle_timeout, or closed by database/sql's own limits
 	ClosedDrain                   // drain: Drain
-	ClosedEndpoint                // endpoint: its endpoint went down, lost its role, was fenced, or was left for a better one
+	ClosedEndpoint                // endpoint: its endpoint went down, lost its role, was fenced, was left for a better one, or had more than its share
 	ClosedReclaimed               // reclaimed: taken back from a leak
 	ClosedShutdown                // shutdown: db.Close
 	numClosed

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -132,12 +133,10 @@ func parsePgx(s Settings) ([]server, string, error) {
 }
 
 func parsePq(s Settings) ([]server, string, error) {
-	cfg, err := pq.NewConfig(s.String())
+	inOrder := append(slices.Clone(s), Setting{"load_balance_hosts", "disable"}) // whatever PGLOADBALANCEHOSTS says
+	cfg, err := pq.NewConfig(inOrder.String())
 	if err != nil {
 		return nil, "", err
-	}
-	if cfg.LoadBalanceHosts == pq.LoadBalanceHostsRandom {
-		return nil, "", errors.New("PGLOADBALANCEHOSTS=random: want " + noLoadBalancing)
 	}
 	var servers []server
 	for _, m := range append([]pq.ConfigMultihost{{Host: cfg.Host, Hostaddr: cfg.Hostaddr, Port: cfg.Port}}, cfg.Multi...) {
@@ -184,8 +183,6 @@ func baseError(base string, s Settings, err error) error {
 	return fmt.Errorf("base driver %s: %s", base, text)
 }
 
-const noLoadBalancing = "disable: managedpg prefers hosts in the order in which they are given"
-
 // forBase is what of s goes to the base driver. A key that it doesn't know but libpq or the other one does is an error:
 // it would go to the server as a parameter, and fail there at the first connection.
 func (r Reader) forBase(base string, s Settings) (Settings, error) {
@@ -197,11 +194,6 @@ func (r Reader) forBase(base string, s Settings) (Settings, error) {
 	for _, own := range s {
 		known := baseKeys[own.Key]
 		switch {
-		case own.Key == "load_balance_hosts":
-			if own.Value != "disable" {
-				return nil, BadValue(own.Key, own.Value, noLoadBalancing)
-			}
-			continue
 		case known == 0:
 			if err := r.checkUnknown(own.Key); err != nil {
 				return nil, err

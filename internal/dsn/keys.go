@@ -37,7 +37,6 @@ var baseKeys = map[string]int{
 	"hostaddr":                       inPq | harmless,
 	"krbspn":                         inBoth | harmless,
 	"krbsrvname":                     inBoth | harmless,
-	"load_balance_hosts":             inBoth,
 	"max_protocol_version":           inBoth | harmless,
 	"min_protocol_version":           inBoth | harmless,
 	"oauth_client_id":                inLibpq,

@@ -1,0 +1,149 @@
+package failover_test
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/managedpg/managedpg/failover"
+)
+
+// spread makes a rig whose connections are spread.
+func spread(t *testing.T, target string, seen []failover.Observation, play func(*rig)) {
+	t.Helper()
+	scene(t, func(o *failover.Options) { o.TargetSessionAttrs, o.Random = target, true }, seen, play)
+}
+
+// open makes n connections at once and says how many lead to each server then.
+func (r *rig) open(n int) string {
+	r.t.Helper()
+	var all sync.WaitGroup
+	for range n {
+		all.Go(func() {
+			if _, err := r.connect(context.Background()); err != nil {
+				r.t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	return r.loads()
+}
+
+func (r *rig) loads() string {
+	var s []int
+	for i := range r.servers {
+		s = append(s, r.Load(i))
+	}
+	return fmt.Sprint(s)
+}
+
+// closes ends n connections to a server.
+func (r *rig) closes(i, n int) { r.AddLoad(i, -n) }
+
+var fleet = []failover.Observation{writer(1), standby(1), standby(1), standby(1)}
+
+func TestNewConnectionsGoWhereThereAreFewest(t *testing.T) {
+	for _, target := range []string{"prefer-standby", "standby", "read-only"} {
+		spread(t, target, fleet, func(r *rig) {
+			want(t, target+", at once", r.open(24), "[0 8 8 8]")
+			r.heard()
+			r.closes(2, 5)
+			want(t, target+", after some have ended", r.open(5), "[0 8 8 8]")
+			r.currentIs(1)
+			want(t, "events", r.kinds(), "")
+			want(t, "said", r.heard(), "")
+		})
+	}
+}
+
+// Ties are broken at random: the first of many pools isn't always the first server's.
+func TestTheFirstIsAnyOfThem(t *testing.T) {
+	first := make(map[int]bool)
+	for range 100 {
+		spread(t, "standby", fleet, func(r *rig) {
+			at, err := r.connect(context.Background())
+			if err != nil {
+				t.Fatal(err)
+			}
+			first[at] = true
+		})
+	}
+	delete(first, 0) // asked, and turned down
+	if len(first) != 3 {
+		t.Errorf("the first connections lead to %v", first)
+	}
+}
+
+func TestAWriterIsOneServer(t *testing.T) {
+	for _, target := range []string{"read-write", "primary"} {
+		spread(t, target, []failover.Observation{independent("1"), independent("2")}, func(r *rig) {
+			want(t, target, r.open(8), "[8 0]")
+		})
+	}
+	spread(t, "any", []failover.Observation{writer(1), writer(1), standby(1)}, func(r *rig) {
+		r.CheckNow(context.Background())
+		want(t, "two writers on one timeline, and any", r.open(8), "[8 0 0]")
+	})
+	spread(t, "any", []failover.Observation{independent("1"), independent("2"), standby(1)}, func(r *rig) {
+		r.CheckNow(context.Background())
+		want(t, "any, of two systems", r.open(8), "[4 4 0]")
+	})
+}
+
+// What goes down gives its share to the others; what comes back gets it by connections shed, and no more of them than dials
+// make up for.
+func TestComingBackGetsItsShare(t *testing.T) {
+	spread(t, "prefer-standby", fleet, func(r *rig) {
+		r.open(24)
+		r.pass(10 * time.Millisecond)
+		r.servers[2].die()
+		r.pass(6 * time.Second)
+		want(t, "down", r.heard(), "drain 2")
+		r.closes(2, 8)
+		want(t, "spread over the others", r.open(8), "[0 12 0 12]")
+		r.pass(time.Second)
+		want(t, "even", r.heard(), "")
+
+		r.servers[2].back(standby(1))
+		r.pass(6 * time.Second)
+		want(t, "back, and nobody dials", r.heard(), "shed 1: 3")
+		for round := 0; r.loads() != "[0 8 8 8]"; round++ {
+			if round > 20 {
+				t.Fatalf("not even: %s", r.loads())
+			}
+			for i := range r.servers {
+				if n := r.Load(i); n > 8 {
+					r.closes(i, min(3, n-8))
+				}
+			}
+			for sum := 0; sum < 24; {
+				r.open(1)
+				sum = 0
+				for i := range r.servers {
+					sum += r.Load(i)
+				}
+			}
+			r.pass(300 * time.Millisecond)
+		}
+		r.heard()
+		r.pass(5 * time.Second)
+		want(t, "even again", r.heard(), "")
+	})
+}
+
+// With no standby the primary serves; when there is one again it doesn't.
+func TestThePrimaryStandsIn(t *testing.T) {
+	spread(t, "prefer-standby", []failover.Observation{writer(1), standby(1)}, func(r *rig) {
+		want(t, "the standby", r.open(4), "[0 4]")
+		r.servers[1].die()
+		r.pass(6 * time.Second)
+		r.closes(1, 4)
+		want(t, "the primary", r.open(4), "[4 0]")
+		r.servers[1].back(standby(1))
+		r.pass(6 * time.Second)
+		want(t, "left", r.heard(), "drain 1, drain 0")
+		want(t, "events", r.kinds(), "failover db1->db0, failback db0->db1")
+	})
+}
