@@ -119,6 +119,9 @@ type Config struct {
 	// that comes back gets its share by connections that are closed at check-in, a few at a time. Where a writer is wanted
 	// (read-write, primary) it is always one server. libpq's PGLOADBALANCEHOSTS counts after DB_LOAD_BALANCE_HOSTS.
 	LoadBalanceHosts string
+	// MaxReplicationLag is how far behind a standby's replay may be, as its probes see it (HealthCheck). One that is farther behind is
+	// used only if no other standby is usable, and with prefer-standby not before the primary. 0: no limit (default).
+	MaxReplicationLag time.Duration
 	// TCPUserTimeout is libpq's: how long sent data may stay unacknowledged before the system gives the connection up,
 	// where it can. As in libpq a bare number in a DSN is in milliseconds. 0: the system's default (default).
 	TCPUserTimeout time.Duration

@@ -76,6 +76,7 @@ func (c *Config) connector(servers []dsn.Endpoint) (*driver.Connector, error) {
 			Fencing:               c.Fencing,
 			Failover:              c.Failover,
 			Random:                c.LoadBalanceHosts == "random",
+			MaxReplicationLag:     c.MaxReplicationLag,
 			Failback:              c.Failback,
 			FailbackAfter:         c.FailbackAfter,
 			HealthCheck:           c.HealthCheck,

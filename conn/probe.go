@@ -21,6 +21,10 @@ type Server struct {
 	ReadOnly Answer // transactions are read-only by default
 	Timeline int64
 	SystemID string
+	// Where it is in the WAL, in bytes since its beginning: where a primary writes; what a standby has received and replayed, and how long
+	// ago the last transaction was committed that it has replayed. Only a probe asks.
+	Written, Received, Replayed int64
+	ReplayAge                   time.Duration
 	// Note says what this server can't tell, and what that costs.
 	Note string
 }
@@ -50,12 +54,20 @@ func answer(s string) Answer {
 // Timeline: on a server that isn't in recovery the name of the WAL file being written has it at once, while
 // pg_control_checkpoint shows the old one until the checkpoint after a promotion. Default: a transaction that began in recovery
 // stays read-only, and one that is promoted meanwhile would look like a primary that is.
-var questions = []struct{ query, note string }{
-	{`SELECT pg_catalog.pg_backend_pid()::text, pg_catalog.pg_is_in_recovery()::text,
+// askIdentity is the best question without the place in the WAL.
+const askIdentity = `SELECT pg_catalog.pg_backend_pid()::text, pg_catalog.pg_is_in_recovery()::text,
 		pg_catalog.current_setting('default_transaction_read_only'),
 		(SELECT system_identifier::text FROM pg_catalog.pg_control_system()),
 		CASE WHEN pg_catalog.pg_is_in_recovery() THEN (SELECT timeline_id::text FROM pg_catalog.pg_control_checkpoint())
-		ELSE ('x' || substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8))::bit(32)::int::text END`, ""},
+		ELSE ('x' || substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8))::bit(32)::int::text END`
+
+var questions = []struct{ query, note string }{
+	{askIdentity + `,
+		CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_last_wal_receive_lsn(), '0/0')::text END,
+		pg_catalog.pg_wal_lsn_diff(CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()
+			ELSE pg_catalog.pg_current_wal_lsn() END, '0/0')::text,
+		extract(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.pg_last_xact_replay_timestamp())::text`, ""},
+	{askIdentity, ""},
 	{`SELECT pg_catalog.pg_backend_pid()::text, pg_catalog.pg_is_in_recovery()::text,
 		pg_catalog.current_setting('default_transaction_read_only')`,
 		"the server doesn't tell its timeline and system identifier: it can't be fenced"},
@@ -65,8 +77,11 @@ var questions = []struct{ query, note string }{
 		"the server tells neither its role nor its timeline: it counts as fit for any target_session_attrs, and can't be fenced"},
 }
 
-// firstBrief is the question of which a dial asks what lib/pq can't tell; few dials need a timeline.
-const firstBrief = 1
+// What a dial asks for which fencing needs to know the timeline, and what lib/pq has to ask for otherwise.
+const (
+	firstIdentity = 1
+	firstBrief    = 2
+)
 
 // ask gets one answer, and remembers in from which question on the server has answers.
 func ask(ctx context.Context, base driver.Conn, sock *socket, from *int) (Server, error) {
@@ -154,6 +169,18 @@ func (s *Server) read(row []string) {
 			s.SystemID = v
 		case 4:
 			s.Timeline, _ = strconv.ParseInt(v, 10, 64)
+		case 5:
+			s.Received, _ = strconv.ParseInt(v, 10, 64)
+		case 6:
+			at, _ := strconv.ParseInt(v, 10, 64)
+			if s.Standby == Yes {
+				s.Replayed = at
+			} else {
+				s.Written = at
+			}
+		case 7:
+			age, _ := strconv.ParseFloat(v, 64)
+			s.ReplayAge = time.Duration(age * float64(time.Second))
 		}
 	}
 }
@@ -180,7 +207,7 @@ func (e *Endpoint) identify(ctx context.Context, base driver.Conn, sock *socket,
 	}
 	from := firstBrief
 	if timeline {
-		from = 0
+		from = firstIdentity
 	}
 	found, err := ask(ctx, base, sock, &from)
 	if err != nil {

@@ -155,6 +155,7 @@ func (r *router) close() {
 // observation is what a connection told, as the failover group sees it.
 func observation(s conn.Server) failover.Observation {
 	o := failover.Observation{Timeline: s.Timeline, SystemID: s.SystemID, Note: s.Note}
+	o.Replay = failover.Replay{Written: s.Written, Received: s.Received, Replayed: s.Replayed, Age: s.ReplayAge}
 	switch s.Standby {
 	case conn.Yes:
 		o.Recovery, o.Role = failover.InRecovery, failover.ReadOnly

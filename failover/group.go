@@ -47,6 +47,10 @@ type Options struct {
 	Failback      bool
 	FailbackAfter int
 
+	// MaxReplicationLag is how far behind a standby's replay may be; one that is farther is used only when no other is usable, and with
+	// prefer-standby not before the primary. 0: no limit.
+	MaxReplicationLag time.Duration
+
 	// HealthCheck runs the probes. Without it only dials and calls tell about the endpoints, an endpoint that went down
 	// is tried again only when no other is usable, and there is no failback but by hand.
 	HealthCheck bool
@@ -188,6 +192,7 @@ type endpoint struct {
 	dialErr     error         // what that dial met
 
 	checks, resetChecks checks // ever, and at the last ResetCounts
+	lag                 lag
 	response            time.Duration
 	lastCheck           time.Time
 	history             []Check
@@ -584,6 +589,8 @@ func (g *Group) whyNot(e *endpoint) string {
 		return why
 	case !g.rules.target.admits(e.Observation):
 		return g.whyNotAdmitted(e.Observation)
+	case e.lagging:
+		return g.whyLagging(e)
 	case e.full:
 		return "no room"
 	default:

@@ -7,6 +7,7 @@
 //   - evidence.go: what an error says about an endpoint, and what that does to its state
 //   - rank.go: which endpoint is used, given what is known of each
 //   - group.go: the state machine: all state under one mutex, evidence in, consequences out
+//   - lag.go: how far a standby is behind
 //   - balance.go: how connections are spread over several endpoints
 //   - connect.go: how a checkout gets to an endpoint, and waits for one
 //   - monitor.go: the probes
@@ -78,6 +79,13 @@ type EndpointHealth struct {
 	Timeline int64 `json:"timeline"`
 	// Fenced: another endpoint of the same system is on a higher timeline, so this one isn't written to.
 	Fenced bool `json:"fenced"`
+	// ReplicationLag is how far a standby's replay is behind, by its probes: 0 when it has replayed all that it has received and all that
+	// its primary was seen to have written, and for a primary; -1s where it can't be read. In JSON in seconds.
+	ReplicationLag time.Duration `json:"replication_lag"`
+	// ReplicationLagBytes is how much WAL a standby had yet to replay then.
+	ReplicationLagBytes int64 `json:"replication_lag_bytes"`
+	// Lagging: it is farther behind than max_replication_lag, so that others are used as long as there are some.
+	Lagging bool `json:"lagging"`
 	// ResponseTime is that of the last probe that succeeded; in JSON in seconds.
 	ResponseTime time.Duration `json:"response_time"`
 	// LastCheck is when the last probe ended; zero before the first.
@@ -151,8 +159,9 @@ func (h EndpointHealth) MarshalJSON() ([]byte, error) {
 	type plain EndpointHealth
 	return json.Marshal(struct {
 		plain
-		ResponseTime float64 `json:"response_time"`
-	}{plain(h), h.ResponseTime.Seconds()})
+		ResponseTime   float64 `json:"response_time"`
+		ReplicationLag float64 `json:"replication_lag"`
+	}{plain(h), h.ResponseTime.Seconds(), h.ReplicationLag.Seconds()})
 }
 
 // MarshalJSON writes the durations in seconds.

@@ -299,6 +299,7 @@ func (g *Group) checked(e *endpoint, p *probing, o Observation, err error) {
 			e.again = true // it may have been answered before a promotion that a dial has seen
 		} else {
 			g.observe(e, o.identifiedBy(e.Observation))
+			g.measure(e, o, now)
 		}
 	} else {
 		e.good, e.calm = 0, 0

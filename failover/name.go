@@ -58,6 +58,7 @@ func (g *Group) newMember(h *host, number int, address string) *endpoint {
 		admitted:   true,
 		was:        !barred,
 		shown:      Unknown,
+		lag:        lag{is: lagUnknown},
 		dialFailed: make(chan struct{}),
 	}
 	if h.Lookup != nil {

@@ -27,6 +27,8 @@ type Observation struct {
 	Timeline int64
 	// SystemID is the cluster's system identifier.
 	SystemID string
+	// Replay is how far it is in the WAL; only a probe asks.
+	Replay Replay
 	// Note says what this server can't tell and what that costs; shown in Health.
 	Note string
 }
@@ -45,6 +47,9 @@ func (o Observation) primary() bool {
 func (o Observation) over(before Observation) Observation {
 	if o.Role == "" || o.Role == RoleUnknown && o.Recovery == RecoveryUnknown {
 		o.Role, o.Recovery = before.Role, before.Recovery
+	}
+	if o.Replay == (Replay{}) && o.Recovery == before.Recovery {
+		o.Replay = before.Replay
 	}
 	if o.Note == "" {
 		o.Note = before.Note
@@ -145,18 +150,24 @@ type candidate struct {
 	state  State
 	silent bool // Suspect, and found slow to answer since
 	full   bool // the last who wanted in were told that there is no room
-	fenced bool
-	barred bool // failover=false, and not the first
-	of     int  // the name whose address it is; 0: none
-	good   int  // good probes in a row
+	// lagging: its replay is farther behind than max_replication_lag.
+	lagging bool
+	fenced  bool
+	barred  bool // failover=false, and not the first
+	of      int  // the name whose address it is; 0: none
+	good    int  // good probes in a row
 }
 
 // preference ranks what is admitted before the configured order does; less is better. One that nobody has asked yet may be a standby.
 func (c candidate) preference(t target) int {
 	switch {
+	case c.lagging && (t == targetPreferStandby || t == targetAny):
+		return 2
 	case t == targetPreferStandby && !c.standby() && !c.unseen():
 		return 1
 	case t == targetAny && (c.Role == ReadOnly || c.Recovery == InRecovery):
+		return 1
+	case c.lagging:
 		return 1
 	default:
 		return 0
@@ -219,7 +230,8 @@ type rules struct {
 
 // choose says which endpoint to use, given the one used now, and why. It answers -1 when none is usable.
 //
-//   - The current one stays for as long as it is usable and nothing better qualifies; one that is full only while all are.
+//   - The current one stays for as long as it is usable and nothing better qualifies; one that is full only while all are, and one that is
+//     too far behind only while nobody is fitter.
 //   - Otherwise the best-ranked takes over at once.
 //   - A better one qualifies by failbackAfter good probes in a row, or at once when it can be written to and the current
 //     one can't. It doesn't qualify as a second writer on the current one's timeline: moving there could split the data.
@@ -235,7 +247,8 @@ func (r rules) choose(cs []candidate, current int) (next int, why string) {
 		}
 		return current, ""
 	}
-	if !cs[current].usable(r.target) || cs[current].full && !cs[ranked[0]].full {
+	best := cs[ranked[0]]
+	if at := cs[current]; !at.usable(r.target) || at.full && !best.full || at.lagging && best.preference(r.target) < at.preference(r.target) {
 		return ranked[0], ""
 	}
 	if !r.failback {

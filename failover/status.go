@@ -75,11 +75,14 @@ func (g *Group) health(sum checks, count func(*endpoint) checks) Health {
 // healthOf needs the lock.
 func (g *Group) healthOf(e *endpoint, c checks) EndpointHealth {
 	h := EndpointHealth{
-		Endpoint:     e.name,
-		State:        e.state,
-		Role:         e.Role,
-		Timeline:     e.Timeline,
-		Fenced:       e.fenced,
+		Endpoint: e.name,
+		State:    e.state,
+		Role:     e.Role,
+		Timeline: e.Timeline,
+		Fenced:   e.fenced,
+
+		ReplicationLag: e.lag.is, ReplicationLagBytes: g.lagBytes(e), Lagging: e.lagging,
+
 		ResponseTime: e.response,
 		LastCheck:    e.lastCheck,
 		TotalChecks:  c.total,
@@ -108,6 +111,9 @@ func (g *Group) note(e *endpoint) string {
 	}
 	if e.seen && g.fence.on && !g.alone && !e.known() {
 		notes = append(notes, "role, timeline or system identifier unknown: never fenced")
+	}
+	if g.opts.MaxReplicationLag > 0 && e.Recovery == InRecovery && e.lag.is == lagUnknown && e.checks.total > e.checks.failed {
+		notes = append(notes, "replay lag unknown: taken as none")
 	}
 	return strings.Join(notes, "; ")
 }

@@ -74,7 +74,7 @@ type instruments struct {
 	state, current, writable, fenced   metric.Int64ObservableUpDownCounter
 	timeline                           metric.Int64ObservableGauge
 	checks, failedChecks               metric.Int64ObservableCounter
-	response                           metric.Float64ObservableGauge
+	response, lag                      metric.Float64ObservableGauge
 }
 
 func newInstruments(meter metric.Meter) (*instruments, []metric.Observable, error) {
@@ -141,6 +141,9 @@ func newInstruments(meter metric.Meter) (*instruments, []metric.Observable, erro
 	in.response, err = meter.Float64ObservableGauge("managedpg.endpoint.response_time", metric.WithUnit("s"),
 		metric.WithDescription("What the last successful health check took."))
 	add(in.response, err)
+	in.lag, err = meter.Float64ObservableGauge("managedpg.endpoint.replication_lag", metric.WithUnit("s"),
+		metric.WithDescription("How far a standby's replay is behind; absent: unknown."))
+	add(in.lag, err)
 	return &in, all, errors.Join(errs...)
 }
 
@@ -203,6 +206,9 @@ func (in *instruments) endpoints(o metric.Observer, s *stats.Snapshot, h *failov
 			o.ObserveInt64(in.writable, number(e.Role == failover.ReadWrite), both)
 		}
 		o.ObserveInt64(in.fenced, number(e.Fenced), both)
+		if e.ReplicationLag >= 0 {
+			o.ObserveFloat64(in.lag, e.ReplicationLag.Seconds(), both)
+		}
 		if e.Timeline > 0 {
 			o.ObserveInt64(in.timeline, e.Timeline, both)
 		}

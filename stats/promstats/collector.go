@@ -101,6 +101,9 @@ func (p *scrape) endpoints(s *stats.Snapshot, h *failover.Health) {
 			p.put(endpointWritable, number(e.Role == failover.ReadWrite), name)
 		}
 		p.put(endpointFenced, number(e.Fenced), name)
+		if e.ReplicationLag >= 0 {
+			p.send(prometheus.NewConstMetric(endpointLag.desc, prometheus.GaugeValue, e.ReplicationLag.Seconds(), p.pool, name))
+		}
 		if e.Timeline > 0 {
 			p.put(endpointTimeline, e.Timeline, name)
 		}

@@ -47,6 +47,7 @@ var (
 	endpointCurrent      = gauge("endpoint_current", "1 for the endpoint that new connections go to.", "endpoint")
 	endpointWritable     = gauge("endpoint_writable", "1 for a server that accepts writes, 0 for a read-only one; absent: unknown.", "endpoint")
 	endpointFenced       = gauge("endpoint_fenced", "1 for a server that is not written to, as another one is on a newer timeline.", "endpoint")
+	endpointLag          = gauge("endpoint_replication_lag_seconds", "How far a standby's replay is behind; absent: unknown.", "endpoint")
 	endpointTimeline     = gauge("endpoint_timeline", "The server's WAL timeline; absent: unknown.", "endpoint")
 	endpointChecks       = counter("endpoint_checks_total", "Health checks of the endpoint.", "endpoint")
 	endpointFailedChecks = counter("endpoint_failed_checks_total", "Health checks of the endpoint that failed.", "endpoint")

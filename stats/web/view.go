@@ -174,6 +174,7 @@ func (h *handler) pool(p *driver.Connector, s *stats.Snapshot, health *failover.
 
 type endpointView struct {
 	failover.EndpointHealth
+	Lag        string // how far its replay is behind
 	Current    bool
 	Level      string
 	Checked    string // how long ago
@@ -203,6 +204,7 @@ func endpoint(h *failover.EndpointHealth, current string, now time.Time) endpoin
 	if h.TotalChecks > 0 {
 		e.Rate = fmt.Sprintf("%.0f %%", h.SuccessRate)
 	}
+	e.Lag = short(h.ReplicationLag)
 	if h.ResponseTime > 0 {
 		e.Response = short(h.ResponseTime)
 	}

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/managedpg/managedpg/failover"
 	"github.com/managedpg/managedpg/internal/e2e/rig"
 	"github.com/managedpg/managedpg/internal/pgtest"
 )
@@ -135,5 +136,50 @@ func TestConnectionsAreSpreadOverStandbys(t *testing.T) {
 			}
 			r.end()
 		})
+	}
+}
+
+// A standby whose replay is paused is left while the primary writes, and not while it doesn't; it comes back when it has caught up.
+func TestAPausedStandbyIsLeft(t *testing.T) {
+	primary := pgtest.Start(t)
+	standbys := []*pgtest.Cluster{rig.Standby(t, primary), rig.Standby(t, primary)}
+	rig.NoError(t, primary.Exec("CREATE TABLE lag(n int)", "INSERT INTO lag VALUES (0)"))
+	for _, base := range []string{"pgx", "pq"} {
+		dsn := rig.WithKeys(cluster(append([]*pgtest.Cluster{primary}, standbys...)...), "base_driver="+base, "pool_size=8",
+			"target_session_attrs=prefer-standby", "load_balance_hosts=random", "max_replication_lag=500ms", "health_check_interval=100ms")
+		db := rig.OpenQuietly(t, dsn)
+		pool := rig.PoolOf(t, db)
+		rig.NoError(t, db.Ping())
+		health := func() failover.EndpointHealth {
+			for _, h := range pool.Health().Endpoints {
+				if strings.HasPrefix(h.Endpoint, standbys[0].Addr()) {
+					return h
+				}
+			}
+			t.Fatal("no such endpoint")
+			return failover.EndpointHealth{}
+		}
+		idle := time.Now() // the primary writes nothing
+		rig.Eventually(t, "some probes", func() bool { return health().TotalChecks > 10 && time.Since(idle) > time.Second })
+		if h := health(); h.Lagging || h.ReplicationLag != 0 || h.Note != "" {
+			t.Errorf("%s: an idle primary's standby: %+v", base, h)
+		}
+		rig.NoError(t, standbys[0].Exec("SELECT pg_wal_replay_pause()"))
+		rig.Eventually(t, "it is too far behind", func() bool {
+			rig.NoError(t, primary.Exec("UPDATE lag SET n = n + 1"))
+			return health().Lagging
+		})
+		rig.Eventually(t, "it is left", func() bool {
+			rig.Warm(t, db, 8)
+			n, err := standbys[0].QueryString("SELECT count(*)::text FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()")
+			rig.NoError(t, err)
+			return n == "1" // the probe's
+		})
+		if h := health(); h.ReplicationLagBytes == 0 {
+			t.Errorf("%s: no bytes: %+v", base, h)
+		}
+		rig.NoError(t, standbys[0].Exec("SELECT pg_wal_replay_resume()"))
+		rig.Eventually(t, "it is back", func() bool { return !health().Lagging })
+		rig.NoError(t, db.Close())
 	}
 }

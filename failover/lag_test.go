@@ -1,0 +1,123 @@
+package failover_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/managedpg/managedpg/failover"
+)
+
+// at is a server at a place in the WAL.
+func at(o failover.Observation, r failover.Replay) failover.Observation { o.Replay = r; return o }
+
+func lagging(t *testing.T, target string, seen []failover.Observation, play func(*rig)) {
+	t.Helper()
+	scene(t, func(o *failover.Options) {
+		o.TargetSessionAttrs, o.Random, o.MaxReplicationLag = target, true, 2*time.Second
+	}, seen, play)
+}
+
+var abreast = []failover.Observation{
+	at(writer(1), failover.Replay{Written: 100}),
+	at(standby(1), failover.Replay{Received: 100, Replayed: 100, Age: time.Hour}),
+	at(standby(1), failover.Replay{Received: 100, Replayed: 100, Age: time.Hour}),
+}
+
+func (r *rig) lag(i int) failover.EndpointHealth { return r.Health().Endpoints[i] }
+
+// A standby whose replay stands while there is more to replay is left, with a probe or two, and comes back when it has caught up.
+func TestAStandbyTooFarBehindIsLeft(t *testing.T) {
+	lagging(t, "prefer-standby", abreast, func(r *rig) {
+		want(t, "even", r.open(8), "[0 4 4]")
+		r.heard()
+		r.pass(time.Minute)
+		want(t, "idle primary", r.heard(), "")
+		want(t, "its standbys' lag", r.lag(1).ReplicationLag, 0)
+
+		r.servers[1].back(at(standby(1), failover.Replay{Received: 200, Replayed: 150, Age: 3 * time.Second}))
+		r.pass(6 * time.Second)
+		want(t, "too far behind", r.heard(), "drain 1")
+		h := r.lag(1)
+		if !h.Lagging || h.ReplicationLag != 3*time.Second || h.ReplicationLagBytes != 50 || h.State != failover.Up {
+			t.Errorf("health is %+v", h)
+		}
+		if !strings.Contains(r.log(), "its replay is 3s behind, more than max_replication_lag (2s)") {
+			t.Errorf("log: %s", r.log())
+		}
+		r.closes(1, 4)
+		want(t, "new ones", r.open(4), "[0 0 8]")
+
+		r.servers[1].back(at(standby(1), failover.Replay{Received: 300, Replayed: 250, Age: 1500 * time.Millisecond}))
+		r.pass(6 * time.Second)
+		want(t, "not enough", r.lag(1).Lagging, true)
+		r.servers[1].back(at(standby(1), failover.Replay{Received: 300, Replayed: 300, Age: 1500 * time.Millisecond}))
+		r.pass(6 * time.Second)
+		want(t, "back", r.lag(1).Lagging, false)
+		want(t, "gets its share", r.open(8), "[0 8 8]")
+	})
+}
+
+// What has just arrived may come long after what was replayed last: on an idle primary's standby that is no lag.
+func TestWhatHasJustArrivedIsNoLag(t *testing.T) {
+	lagging(t, "standby", abreast, func(r *rig) {
+		r.open(8)
+		r.heard()
+		for n := int64(100); n < 200_000; n += 100 { // each probe comes in the moment between
+			r.servers[1].back(at(standby(1), failover.Replay{Received: n + 100, Replayed: n, Age: time.Hour}))
+			r.pass(10 * time.Millisecond)
+		}
+		want(t, "said", r.heard(), "")
+		want(t, "lagging", r.lag(1).Lagging, false)
+	})
+}
+
+// A standby that is cut off from its primary has replayed all that it has received.
+func TestACutOffStandbyIsBehind(t *testing.T) {
+	lagging(t, "standby", abreast, func(r *rig) {
+		r.open(8)
+		r.heard()
+		r.servers[0].back(at(writer(1), failover.Replay{Written: 500}))
+		r.servers[2].back(at(standby(1), failover.Replay{Received: 500, Replayed: 500}))
+		r.pass(20 * time.Second)
+		want(t, "said", r.heard(), "drain 1")
+		if h := r.lag(1); !h.Lagging || h.ReplicationLagBytes != 400 {
+			t.Errorf("health is %+v", h)
+		}
+		want(t, "the other", r.lag(2).Lagging, false)
+	})
+}
+
+func TestWithoutAnyOtherALaggingStandbyServes(t *testing.T) {
+	behind := failover.Replay{Received: 200, Replayed: 100, Age: time.Hour}
+	for target, to := range map[string]int{"standby": 1, "read-only": 1, "prefer-standby": 0, "any": 0} {
+		lagging(t, target, []failover.Observation{at(writer(1), failover.Replay{Written: 200}), at(standby(1), behind)}, func(r *rig) {
+			r.open(1)
+			r.pass(time.Second)
+			want(t, target+": lagging", r.lag(1).Lagging, true)
+			r.reaches(to)
+		})
+	}
+}
+
+// A server that lacks the functions is never excluded, and its health says so.
+func TestWithoutTheFunctionsThereIsNoLag(t *testing.T) {
+	lagging(t, "standby", []failover.Observation{writer(1), standby(1), standby(1)}, func(r *rig) {
+		want(t, "even", r.open(8), "[0 4 4]")
+		r.pass(20 * time.Second)
+		if h := r.lag(1); h.Lagging || h.ReplicationLag >= 0 || !strings.Contains(h.Note, "replay lag unknown: taken as none") {
+			t.Errorf("health is %+v", h)
+		}
+	})
+}
+
+// Without load balancing too the one in use is left.
+func TestTheCurrentIsLeftWhenItLags(t *testing.T) {
+	scene(t, func(o *failover.Options) { o.TargetSessionAttrs, o.MaxReplicationLag = "standby", 2*time.Second }, abreast, func(r *rig) {
+		r.reaches(1)
+		r.pass(time.Second)
+		r.servers[1].back(at(standby(1), failover.Replay{Received: 200, Replayed: 150, Age: 3 * time.Second}))
+		r.pass(6 * time.Second)
+		r.reaches(2)
+	})
+}
