@@ -122,6 +122,11 @@ type Config struct {
 	// MaxReplicationLag is how far behind a standby's replay may be, as its probes see it (HealthCheck). One that is farther behind is
 	// used only if no other standby is usable, and with prefer-standby not before the primary. 0: no limit (default).
 	MaxReplicationLag time.Duration
+	// StandbyReads puts a second pool beside the first, named PoolName/reads, of the same limits: its connections lead to standbys, spread as
+	// with LoadBalanceHosts "random" and by MaxReplicationLag, and to the primary while there is no standby; nothing can be written
+	// on them. Checkouts whose context comes from [ReadOnly] go there, and transactions begun with sql.TxOptions.ReadOnly. Default:
+	// false. Needs PoolSize.
+	StandbyReads bool
 	// TCPUserTimeout is libpq's: how long sent data may stay unacknowledged before the system gives the connection up,
 	// where it can. As in libpq a bare number in a DSN is in milliseconds. 0: the system's default (default).
 	TCPUserTimeout time.Duration

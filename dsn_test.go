@@ -69,21 +69,21 @@ user=ann
 			"leak_threshold": "5m", "leak_reclaim_after": "0", "leak_stack_depth": "16", "health_check": "true",
 			"health_check_interval": "1m", "health_check_timeout": "5s", "fencing": "true", "failover": "true",
 			"failover_timeout": "30s", "failover_retry_attempts": "0", "failover_retry_delay": "1s", "failback": "true",
-			"failback_after": "3", "target_session_attrs": "any", "load_balance_hosts": "disable", "max_replication_lag": "0", "tcp_user_timeout": "0", "connect_timeout": "5s",
+			"failback_after": "3", "target_session_attrs": "any", "load_balance_hosts": "disable", "max_replication_lag": "0", "standby_reads": "false", "tcp_user_timeout": "0", "connect_timeout": "5s",
 			"keepalives": "true", "keepalives_idle": "0", "keepalives_interval": "0", "keepalives_count": "0"}},
 		{name: "every key in a URL", dsn: "postgres://ann@db/app?pool_name=orders&pool_size=5&max_overflow=-1&pool_timeout=-1" +
 			"&pool_recycle=90&pool_idle_timeout=1.5&pool_min_idle=5&pool_pre_ping=off&statement_cache=0&pool_reset=discard_all" +
 			"&echo_pool=on&leak_detection=yes&leak_threshold=1m30s&leak_reclaim_after=.5&leak_stack_depth=0&health_check=0" +
 			"&health_check_interval=250ms&health_check_timeout=1us&fencing=no&failover=f&failover_timeout=0" +
 			"&failover_retry_attempts=7&failover_retry_delay=0&failback=N&failback_after=1&target_session_attrs=prefer-standby" +
-			"&load_balance_hosts=random&max_replication_lag=2&tcp_user_timeout=1500&keepalives=0&keepalives_idle=30&keepalives_interval=10s&keepalives_count=3&connect_timeout=0",
+			"&load_balance_hosts=random&max_replication_lag=2&standby_reads=1&tcp_user_timeout=1500&keepalives=0&keepalives_idle=30&keepalives_interval=10s&keepalives_count=3&connect_timeout=0",
 			want: env{"pool_name": "orders", "pool_size": "5", "max_overflow": "-1", "pool_timeout": "-1s",
 				"pool_recycle": "1m30s", "pool_idle_timeout": "1.5s", "pool_min_idle": "5", "pool_pre_ping": "false",
 				"statement_cache": "0", "pool_reset": "discard_all", "echo_pool": "true", "leak_detection": "true",
 				"leak_threshold": "1m30s", "leak_reclaim_after": "500ms", "leak_stack_depth": "0", "health_check": "false",
 				"health_check_interval": "250ms", "health_check_timeout": "1µs", "fencing": "false", "failover": "false",
 				"failover_timeout": "0", "failover_retry_attempts": "7", "failover_retry_delay": "0", "failback": "false",
-				"failback_after": "1", "target_session_attrs": "prefer-standby", "load_balance_hosts": "random", "max_replication_lag": "2s", "tcp_user_timeout": "1.5s",
+				"failback_after": "1", "target_session_attrs": "prefer-standby", "load_balance_hosts": "random", "max_replication_lag": "2s", "standby_reads": "true", "tcp_user_timeout": "1.5s",
 				"keepalives": "false", "keepalives_idle": "30s", "keepalives_interval": "10s", "keepalives_count": "3",
 				"connect_timeout": "0"},
 			base: []string{"user=ann host=db dbname=app"}},

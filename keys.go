@@ -77,6 +77,7 @@ var keys = []*key{
 		"any", "read-write", "read-only", "primary", "standby", "prefer-standby"))),
 	libpq("PGLOADBALANCEHOSTS", choiceKey("load_balance_hosts", func(c *Config) *string { return &c.LoadBalanceHosts }, "disable", "random")),
 	durationKey("max_replication_lag", "0", 0, func(c *Config) *time.Duration { return &c.MaxReplicationLag }),
+	pooled(boolKey("standby_reads", "false", func(c *Config) *bool { return &c.StandbyReads })),
 	tcpUserTimeoutKey("tcp_user_timeout"),
 	boolKey("keepalives", "true", func(c *Config) *bool { return &c.Keepalives }),
 	durationKey("keepalives_idle", "0", 0, func(c *Config) *time.Duration { return &c.KeepalivesIdle }),

@@ -55,6 +55,7 @@ func (c *Config) connector(servers []dsn.Endpoint) (*driver.Connector, error) {
 		Probed:    c.HealthCheck && (len(c.Endpoints) == 0 || c.base == nil), // of a parsed Config true may be a default
 		Logger:    c.logger,
 		FromDSN:   newConnector,
+		Reads:     c.StandbyReads,
 		Pool: conn.Options{
 			Size:           c.PoolSize,
 			MaxOverflow:    c.MaxOverflow,

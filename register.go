@@ -65,6 +65,11 @@ func PoolOf(db *sql.DB) (*Pool, bool) {
 // and never reclaimed.
 func LongCheckout(ctx context.Context) context.Context { return leak.LongCheckout(ctx) }
 
+// ReadOnly returns a context for what only reads: with standby_reads a checkout for it gets a connection to a standby, on which nothing can
+// be written (SQLSTATE 25006), and which may be behind the primary. Without standby_reads it changes nothing. A sql.Conn and a
+// transaction stay on the connection with which they began.
+func ReadOnly(ctx context.Context) context.Context { return conn.ReadOnly(ctx) }
+
 // Unwrap is the base driver's connection inside a driver connection of managedpg's: a *stdlib.Conn of pgx, or lib/pq's. It
 // is for sql.Conn.Raw:
 //

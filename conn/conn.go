@@ -14,11 +14,14 @@ import (
 // Conn is the logical connection that database/sql holds. When database/sql governs it has one physical connection for life. When the
 // driver governs it has one from checkout to check-in, and is kept without one in between.
 type Conn struct {
-	pool *Pool
+	home *Pool // that it was made for
+	pool *Pool // that lends it its physical connection: home, or home's for reads
 	life life
 	phys *physical // only to be touched by who has begun a call, or begins or ends the checkout
 
 	checkout uint64       // counts the checkouts of a governed pool's connection
+	since    int64        // the socket's writes when it began, where there is a pool for reads
+	away     bool         // it has exchanged its physical connection for one of the pool for reads, until the transaction ends
 	closing  stats.Closed // why it is going to be closed; governed by database/sql
 	raw      bool         // arguments have passed CheckNamedValue unchecked, see there
 	stale    bool         // a statement was closed while it was lent, and is still there: nobody is to use it any more
@@ -96,6 +99,7 @@ func (c *Conn) bind(ctx context.Context) error {
 	ph, at := c.phys, time.Duration(0)
 	if c.pool.governed {
 		var err error
+		c.pool = c.home.meant(ctx)
 		if ph, at, err = c.pool.checkout(ctx); err != nil {
 			return err
 		}
@@ -155,6 +159,7 @@ func (c *Conn) refill(ctx context.Context) (*physical, time.Duration, error) {
 		}
 		return nil, 0, nil // the first call makes the checkout
 	}
+	c.pool = c.home.meant(ctx)
 	ph, at, ok := c.pool.tryCheckout(ctx)
 	if ok {
 		return ph, at, nil
@@ -223,7 +228,7 @@ func (c *Conn) IsValid() bool {
 func (c *Conn) release() (kept bool) {
 	if !c.life.begin() {
 		c.raw = false
-		return c.life.recover() || c.life.is(lifeEmpty) || c.life.is(lifeParked)
+		return c.life.recover() || c.phys == nil && c.life.move(lifeParked, lifeEmpty) || c.life.is(lifeEmpty) || c.life.is(lifeParked)
 	}
 	ph, at := c.phys, now()
 	if _, unfit := c.pool.unfit(ph, at); unfit || !ph.sound() {
@@ -387,6 +392,15 @@ func (c *Conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, e
 	ph, err := c.enter(ctx)
 	if err != nil {
 		return nil, err
+	}
+	if c.readsElsewhere(ph, opts) {
+		c.leave()
+		if err := c.goReading(ctx); err != nil {
+			return nil, err
+		}
+		if ph, err = c.enter(ctx); err != nil {
+			return nil, err
+		}
 	}
 	defer c.leave()
 	if ph.busy() {

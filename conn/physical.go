@@ -141,9 +141,11 @@ func (ph *physical) discardAll(ctx context.Context, p *Pool) error {
 		return err
 	}
 	if p.opts.OnConnect != nil {
-		return p.onConnect(ctx, ph)
+		if err := p.onConnect(ctx, ph); err != nil {
+			return err
+		}
 	}
-	return nil
+	return p.makeReadOnly(ctx, ph)
 }
 
 // forgotten is to be called when the server has forgotten the session's prepared statements: it makes pgx's cache and
@@ -335,9 +337,11 @@ func (p *Pool) prepare(ctx context.Context, ph *physical, moves bool) error {
 		limit.Stop(ctx)
 		ctx, watch := ph.watch(ctx, 0) // nothing can be lost
 		defer watch.stop()
-		return p.onConnect(ctx, ph)
+		if err := p.onConnect(ctx, ph); err != nil {
+			return err
+		}
 	}
-	return nil
+	return p.makeReadOnly(ctx, ph)
 }
 
 // onConnect calls the user's OnConnect, whose error is no evidence about the server.

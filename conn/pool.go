@@ -37,6 +37,7 @@ type Options struct {
 	StatementCache int
 	DiscardAll     bool
 	Echo           bool
+	ReadOnly       bool // nothing can be written in its sessions
 	Role           bool // the role of each connection's server must be known
 	OnConnect      func(context.Context, driver.Conn) error
 	Logger         func() *slog.Logger
@@ -91,7 +92,8 @@ type Pool struct {
 	router   Router
 	opener   openerDetector
 
-	texts texts
+	texts *texts // shared with reads
+	reads *Pool  // for checkouts that only read; nil: there is no such pool
 
 	warnOfLimit sync.Once
 	warnOfReset sync.Once
@@ -123,6 +125,7 @@ func New(opts Options, router Router) *Pool {
 		reclaims: opts.ReclaimAfter > 0 && opts.Leaks != nil,
 		router:   router,
 		all:      make(map[*physical]struct{}),
+		texts:    new(texts),
 	}
 	p.ctx, p.stop = context.WithCancel(context.Background())
 	limits := pool.Options{Timeout: -1, MaxOverflow: -1, OrphanTimeout: orphanLimit, Now: now}
@@ -143,18 +146,19 @@ var ErrClosed = closed.Err
 // Connect is a checkout when the driver governs, and opens a connection when database/sql does.
 func (p *Pool) Connect(ctx context.Context) (driver.Conn, error) {
 	fromOpener := p.opener.is(ctx)
-	c := &Conn{pool: p, closing: stats.ClosedIdle}
+	c := &Conn{home: p, pool: p, closing: stats.ClosedIdle}
 	c.life.shared = p.reclaims
 	if p.governed {
 		if fromOpener {
 			p.warnOfLimit.Do(p.warn)
 			return c.shaped(!p.cantExec.Load(), !p.cantQuery.Load()), nil
 		}
-		ph, at, err := p.checkout(ctx)
+		c.pool = p.meant(ctx)
+		ph, at, err := c.pool.checkout(ctx)
 		if err != nil {
 			return nil, err
 		}
-		p.lend(ctx, c, ph, at)
+		c.pool.lend(ctx, c, ph, at)
 		ph.track(ctx)
 		c.life.hold()
 		return c.shaped(ph.features.canExec(), ph.features.canQuery()), nil
@@ -203,6 +207,9 @@ func (p *Pool) lend(ctx context.Context, c *Conn, ph *physical, at time.Duration
 	c.phys = ph
 	if p.governed {
 		c.checkout++
+		if p.reads != nil {
+			c.since = ph.mark()
+		}
 	}
 	ph.checkedOut = at
 	if ph.slot != nil {

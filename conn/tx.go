@@ -42,6 +42,9 @@ func (t *Tx) end(what kind, f func() error) error {
 	err := t.finish(ctx, what, f, attempt)
 	t.kept.Context = context.Background()
 	attempt.ended(what, err)
+	if t.conn.away {
+		t.conn.comeBack()
+	}
 	return err
 }
 

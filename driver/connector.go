@@ -75,6 +75,7 @@ type Options struct {
 	Failover  failover.Options
 	Leaks     *leak.Options // nil: no leak detection
 	Logger    func() *slog.Logger
+	Reads     bool                                 // a second pool for reads stands beside it
 	FromDSN   func(dsn string) (*Connector, error) // for the Driver of the pool
 }
 
@@ -87,6 +88,7 @@ type Connector struct {
 	pool   *conn.Pool
 	router *router
 	leaks  *leak.Tracker // nil without leak detection
+	reads  *Connector    // the pool for reads beside it; nil: there is none
 }
 
 // New makes a pool, without connecting.
@@ -105,8 +107,20 @@ func New(o Options) *Connector {
 	o.Pool.Prober = c.router.prober
 	c.config = o.Pool
 	c.pool = conn.New(o.Pool, c.router)
+	if o.Reads {
+		c.reads = New(o.forReads(c.name + "/reads"))
+		c.pool.ReadBy(c.reads.pool)
+	}
 	register(c)
 	return c
+}
+
+// forReads are the options of the pool for reads beside one of these.
+func (o Options) forReads(name string) Options {
+	o.Name, o.Reads = name, false
+	o.Pool.ReadOnly, o.Pool.Role = true, true
+	o.Failover.TargetSessionAttrs, o.Failover.Random = "prefer-standby", true
+	return o
 }
 
 // Connect is for database/sql.
@@ -118,6 +132,9 @@ func (c *Connector) Driver() driver.Driver { return &c.driver }
 // Close closes the pool: free connections at once, those in use when they are given back. sql.DB.Close calls it.
 func (c *Connector) Close() error {
 	unregister(c)
+	if c.reads != nil {
+		_ = c.reads.Close()
+	}
 	c.router.close()
 	return c.pool.Close()
 }

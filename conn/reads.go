@@ -1,0 +1,86 @@
+package conn
+
+import (
+	"context"
+	"database/sql/driver"
+)
+
+// A governed pool may have a second one beside it, for reads: its sessions are read-only, and lead to standbys where there are some.
+// A checkout goes there when its context says that it only reads, and so does a transaction that is begun as READ ONLY.
+
+type readsKey struct{}
+
+// ReadOnly marks what is done with the context as reads.
+func ReadOnly(ctx context.Context) context.Context { return context.WithValue(ctx, readsKey{}, true) }
+
+// ReadBy has reads go to the other pool. It is called before the pool is used.
+func (p *Pool) ReadBy(reads *Pool) { p.reads, reads.texts = reads, p.texts }
+
+// meant is the pool for a checkout.
+func (p *Pool) meant(ctx context.Context) *Pool {
+	if p.reads != nil && ctx.Value(readsKey{}) != nil {
+		return p.reads
+	}
+	return p
+}
+
+const setReadOnly = "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"
+
+// makeReadOnly lets nothing be written in the session, whatever its server is.
+func (p *Pool) makeReadOnly(ctx context.Context, ph *physical) error {
+	if !p.opts.ReadOnly {
+		return nil
+	}
+	return ph.run(ctx, setReadOnly)
+}
+
+// readsElsewhere says that a transaction that is READ ONLY is to begin on a connection of the other pool. One that the session has
+// been used for already since its checkout stays, since it may go by what was done there.
+func (c *Conn) readsElsewhere(ph *physical, opts driver.TxOptions) bool {
+	return opts.ReadOnly && c.pool.reads != nil && ph.sock != nil && ph.mark() == c.since
+}
+
+// goReading exchanges the physical connection for one of the pool for reads. The call that asks for it has ended. An error leaves the
+// checkout without a connection.
+func (c *Conn) goReading(ctx context.Context) error {
+	c.putBack()
+	c.pool = c.pool.reads
+	ph, at, err := c.pool.checkout(ctx)
+	if err != nil {
+		c.life.fail(err)
+		return err
+	}
+	c.away = true
+	c.pool.lend(ctx, c, ph, at)
+	ph.track(ctx)
+	if c.pool.reclaims {
+		ph.use.paused(ph.sock)
+	}
+	c.life.hold()
+	return nil
+}
+
+// comeBack gives the connection for reads back after its transaction. What follows in the same checkout makes another one.
+func (c *Conn) comeBack() {
+	c.away = false
+	if c.putBack() {
+		c.life.park()
+	}
+}
+
+// putBack gives the physical connection to its pool, unless Reclaim has it.
+func (c *Conn) putBack() bool {
+	if !c.life.begin() {
+		return false
+	}
+	ph, at := c.phys, now()
+	_, unfit := c.pool.unfit(ph, at)
+	c.phys, c.raw = nil, false
+	c.life.empty()
+	if unfit || !ph.sound() {
+		c.pool.discard(ph)
+	} else {
+		c.pool.giveBack(ph, at)
+	}
+	return true
+}
