@@ -3,6 +3,7 @@
 # make bench  what it costs beside bare drivers, wrappers and pools, into bench/RESULTS.md; takes a quarter of an hour, FLAGS=-quick two minutes
 # make check  known vulnerabilities, which are asked of vuln.go.dev
 # make race   what it does beside them when a server dies, into bench/RACE.md; takes an hour, FLAGS=-quick some minutes
+# make overload  what it gets done beside them under more load than there is capacity for, into bench/OVERLOAD.md; takes a quarter of an hour
 # make fuzz   the DSN parser and the reader of statements, for 30 seconds each
 # make failover  what losing a server costs the application, 20 times in each way; takes an hour, FLAGS=-quick minutes
 # make harm   every fault against the bare drivers and against us, of which we must never be the worse one; takes some minutes
@@ -13,7 +14,7 @@
 STATICCHECK := go run honnef.co/go/tools/cmd/staticcheck@v0.7.0
 MODULES := $(sort $(dir $(wildcard go.mod */go.mod */*/go.mod)))
 
-.PHONY: harm suites sim demo test check bench race fuzz failover ledger
+.PHONY: harm overload suites sim demo test check bench race fuzz failover ledger
 
 # What fails isn't hidden by the tee after it.
 SHELL := bash
@@ -46,6 +47,10 @@ bench:
 race:
 	@.ci/prepare
 	@cd bench && go run ./race $(FLAGS) | tee RACE.md
+
+overload:
+	@.ci/prepare
+	@cd bench && go run ./overload $(FLAGS) | tee OVERLOAD.md
 
 failover:
 	@.ci/prepare

@@ -9,10 +9,10 @@ import (
 )
 
 var faults = []fault{
-	{"new connections are refused, those there are work", refused(mode{sqlstate: "53300"})},
-	{"new connections are hung up on", refused(mode{hangUp: true})},
-	{"a smart shutdown (57P03)", refused(mode{sqlstate: "57P03"})},
-	{"the same, and a second host that is unreachable", refused(mode{sqlstate: "57P03"}, "127.0.0.1:1")},
+	{"new connections are refused, those there are work", refused(pgtest.RelayMode{SQLState: "53300"})},
+	{"new connections are hung up on", refused(pgtest.RelayMode{HangUp: true})},
+	{"a smart shutdown (57P03)", refused(pgtest.RelayMode{SQLState: "57P03"})},
+	{"the same, and a second host that is unreachable", refused(pgtest.RelayMode{SQLState: "57P03"}, "127.0.0.1:1")},
 	{"a full server before one with room", fullFirst},
 	{"a report on a standby that is promoted", promoted},
 	{"a transaction while the server turns read-only", readOnly},
@@ -27,18 +27,18 @@ var faults = []fault{
 }
 
 // through is a relay before a server of its own, and a database through it. More hosts may follow the relay's.
-func through(s subject, more []string, use func(r *relay, c *pgtest.Cluster, db *sql.DB) (int64, int64, error)) (ok, failed int64, err error) {
+func through(s subject, more []string, use func(r *pgtest.Relay, c *pgtest.Cluster, db *sql.DB) (int64, int64, error)) (ok, failed int64, err error) {
 	c, closeServer, err := server()
 	if err != nil {
 		return 0, 0, err
 	}
 	defer closeServer()
-	r, err := newRelay(c.Addr())
+	r, err := pgtest.NewRelay(c.Addr())
 	if err != nil {
 		return 0, 0, err
 	}
-	defer r.close()
-	db, err := s.open("any", append([]string{r.addr()}, more...)...)
+	defer r.Close()
+	db, err := s.open("any", append([]string{r.Addr()}, more...)...)
 	if err != nil {
 		return 0, 0, err
 	}
@@ -46,13 +46,13 @@ func through(s subject, more []string, use func(r *relay, c *pgtest.Cluster, db 
 	return use(r, c, db)
 }
 
-func refused(how mode, more ...string) func(subject) (int64, int64, error) {
+func refused(how pgtest.RelayMode, more ...string) func(subject) (int64, int64, error) {
 	return func(s subject) (int64, int64, error) {
-		return through(s, more, func(r *relay, _ *pgtest.Cluster, db *sql.DB) (int64, int64, error) {
+		return through(s, more, func(r *pgtest.Relay, _ *pgtest.Cluster, db *sql.DB) (int64, int64, error) {
 			if err := warm(db); err != nil {
 				return 0, 0, err
 			}
-			r.mode.Store(how)
+			r.Set(how)
 			ok, failed := closed(db, connections, 400, func(db *sql.DB) error {
 				time.Sleep(2 * time.Millisecond) // so that a probe or two come in between
 				return statement(0, "SELECT 1")(db)
@@ -68,13 +68,13 @@ func fullFirst(s subject) (ok, failed int64, err error) {
 		return 0, 0, err
 	}
 	defer closeServer()
-	full, err := newRelay(c.Addr())
+	full, err := pgtest.NewRelay(c.Addr())
 	if err != nil {
 		return 0, 0, err
 	}
-	defer full.close()
-	full.mode.Store(mode{sqlstate: "53300"})
-	db, err := s.open("read-write", full.addr(), c.Addr())
+	defer full.Close()
+	full.Set(pgtest.RelayMode{SQLState: "53300"})
+	db, err := s.open("read-write", full.Addr(), c.Addr())
 	if err != nil {
 		return 0, 0, err
 	}
@@ -144,7 +144,7 @@ func readOnly(s subject) (int64, int64, error) {
 
 // openRows counts the transactions that end well, though a statement in them was turned down.
 func openRows(s subject) (ok, failed int64, err error) {
-	return through(s, nil, func(_ *relay, _ *pgtest.Cluster, db *sql.DB) (int64, int64, error) {
+	return through(s, nil, func(_ *pgtest.Relay, _ *pgtest.Cluster, db *sql.DB) (int64, int64, error) {
 		ok, failed := closed(db, connections, 20, func(db *sql.DB) error {
 			tx, err := db.Begin()
 			if err != nil {
@@ -167,7 +167,7 @@ func openRows(s subject) (ok, failed int64, err error) {
 }
 
 func deadlines(s subject) (ok, failed int64, err error) {
-	return through(s, nil, func(_ *relay, _ *pgtest.Cluster, db *sql.DB) (int64, int64, error) {
+	return through(s, nil, func(_ *pgtest.Relay, _ *pgtest.Cluster, db *sql.DB) (int64, int64, error) {
 		if err := warm(db); err != nil {
 			return 0, 0, err
 		}
@@ -192,7 +192,7 @@ const (
 
 func overload(factor float64) func(subject) (int64, int64, error) {
 	return func(s subject) (int64, int64, error) {
-		return through(s, nil, func(_ *relay, _ *pgtest.Cluster, db *sql.DB) (int64, int64, error) {
+		return through(s, nil, func(_ *pgtest.Relay, _ *pgtest.Cluster, db *sql.DB) (int64, int64, error) {
 			if err := warm(db); err != nil {
 				return 0, 0, err
 			}
@@ -203,7 +203,7 @@ func overload(factor float64) func(subject) (int64, int64, error) {
 }
 
 func standstill(s subject) (ok, failed int64, err error) {
-	return through(s, nil, func(_ *relay, c *pgtest.Cluster, db *sql.DB) (int64, int64, error) {
+	return through(s, nil, func(_ *pgtest.Relay, c *pgtest.Cluster, db *sql.DB) (int64, int64, error) {
 		if err := warm(db); err != nil {
 			return 0, 0, err
 		}
@@ -223,8 +223,8 @@ func standstill(s subject) (ok, failed int64, err error) {
 }
 
 func slowOpening(s subject) (ok, failed int64, err error) {
-	return through(s, nil, func(r *relay, _ *pgtest.Cluster, db *sql.DB) (int64, int64, error) {
-		r.mode.Store(mode{delay: 150 * time.Millisecond})
+	return through(s, nil, func(r *pgtest.Relay, _ *pgtest.Cluster, db *sql.DB) (int64, int64, error) {
+		r.Set(pgtest.RelayMode{Delay: 150 * time.Millisecond})
 		ok, failed := closed(db, 2*connections, 20, statement(100*time.Millisecond, "SELECT 1"))
 		return ok, failed, nil
 	})
@@ -232,15 +232,15 @@ func slowOpening(s subject) (ok, failed int64, err error) {
 
 // comesBack counts the calls after the server's return.
 func comesBack(s subject) (ok, failed int64, err error) {
-	return through(s, nil, func(r *relay, _ *pgtest.Cluster, db *sql.DB) (int64, int64, error) {
-		r.mode.Store(mode{hangUp: true})
+	return through(s, nil, func(r *pgtest.Relay, _ *pgtest.Cluster, db *sql.DB) (int64, int64, error) {
+		r.Set(pgtest.RelayMode{HangUp: true})
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
 		for ctx.Err() == nil {
 			closed(db, 2*connections, 1, statement(100*time.Millisecond, "SELECT 1"))
 			time.Sleep(time.Millisecond)
 		}
-		r.mode.Store(mode{})
+		r.Set(pgtest.RelayMode{})
 		time.Sleep(50 * time.Millisecond)
 		ok, failed := closed(db, connections, 50, statement(time.Second, "SELECT 1"))
 		return ok, failed, nil
@@ -248,7 +248,7 @@ func comesBack(s subject) (ok, failed int64, err error) {
 }
 
 func prepareAnew(s subject) (ok, failed int64, err error) {
-	return through(s, nil, func(_ *relay, c *pgtest.Cluster, db *sql.DB) (int64, int64, error) {
+	return through(s, nil, func(_ *pgtest.Relay, c *pgtest.Cluster, db *sql.DB) (int64, int64, error) {
 		if err := c.Exec("CREATE TABLE t (a int)"); err != nil {
 			return 0, 0, err
 		}
