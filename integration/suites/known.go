@@ -7,18 +7,17 @@ type difference struct{ suite, policy, test, why string }
 
 // The reasons.
 const (
-	registered   = "pgx's stdlib keeps what it has registered under a name to itself; Config.PgxConfig takes its place"
-	poolOfOurs   = "it counts the server's connections by sql.DB's limits and figures, which are managedpg's with pool_size"
-	looksInside  = "it looks for the base connection in sql.DB's free list, where none lies with pool_size"
-	twoServers   = "of several servers one that can't be reached may come back: managedpg waits for failover_timeout, and says ErrNoEndpoint"
-	asksEach     = "its servers count questions as uses; managedpg probes each of several servers"
-	otherWords   = "no server is of the kind that is wanted: managedpg says ErrNoEndpoint, in words of its own"
-	oneAnswer    = "its server gives one answer to any question; managedpg's isn't the one it is meant for, and a server that doesn't tell its role is used"
-	sooner       = "a wrong setting is an error of sql.Open already"
-	neverTwice   = "the query was sent and may have run: managedpg says ErrOutcomeUnknown, where lib/pq has database/sql send it again"
-	inside       = "the base's error stands inside ErrTxLost, where errors.As finds it and a type switch doesn't"
-	ourTypes     = "it asserts the type of a driver, connector or transaction, which is managedpg's"
-	balancedByUs = "load_balance_hosts=random is refused"
+	registered  = "pgx's stdlib keeps what it has registered under a name to itself; Config.PgxConfig takes its place"
+	poolOfOurs  = "it counts the server's connections by sql.DB's limits and figures, which are managedpg's with pool_size"
+	looksInside = "it looks for the base connection in sql.DB's free list, where none lies with pool_size"
+	twoServers  = "of several servers one that can't be reached may come back: managedpg waits for failover_timeout, and says ErrNoEndpoint"
+	asksEach    = "its servers count questions as uses; managedpg probes each of several servers"
+	otherWords  = "no server is of the kind that is wanted: managedpg says ErrNoEndpoint, in words of its own"
+	oneAnswer   = "its server gives one answer to any question; managedpg's isn't the one it is meant for, and a server that doesn't tell its role is used"
+	sooner      = "a wrong setting is an error of sql.Open already"
+	neverTwice  = "the query was sent and may have run: managedpg says ErrOutcomeUnknown, where lib/pq has database/sql send it again"
+	inside      = "the base's error stands inside ErrTxLost, where errors.As finds it and a type switch doesn't"
+	ourTypes    = "it asserts the type of a driver, connector or transaction, which is managedpg's"
 )
 
 // known are the differences that there are to be; docs/suites.md lists them too.
@@ -27,12 +26,12 @@ var known = []difference{
 	{"pgx/stdlib", governed, "TestCheckIdleConn", poolOfOurs},
 	{"pgx/stdlib", governed, "TestOptionBeforeAfterConnect", poolOfOurs},
 	{"lib/pq", "", "TestConnectMulti/#03", twoServers},
-	{"lib/pq", "", "TestConnectMulti/#0[4-8]", asksEach},
-	{"lib/pq", "", "TestConnectMulti/load_balance_hosts=random", balancedByUs},
+	{"lib/pq", "", "TestConnectMulti/#0[4-9]", asksEach},
+	{"lib/pq", "", "TestConnectMulti/load_balance_hosts=random", asksEach},
 	{"lib/pq", "", "TestConnectionTargetSessionAttrs/#0[23478]", otherWords},
 	{"lib/pq", "", "TestConnectionTargetSessionAttrs/#1[3478]", oneAnswer},
 	{"lib/pq", "", "TestProtocolVersion/#(07|08|09|10)", sooner},
-	{"lib/pq", "", "TestRuntimeParameters/#0[12]", sooner},
+	{"lib/pq", "", "TestRuntimeParameters/#0[12]|TestSSLMode/#2[345]|TestSSLRootCA/#0[234]", sooner},
 	{"lib/pq", "", "TestUnexpectedEOF", neverTwice},
 	{"lib/pq", "", "TestCopyInRespLoopConnectionError", inside},
 	{"database/sql", "", "TestOpenConnector|TestOpenDB|TestTxCannotCommitAfterRollback", ourTypes},

@@ -39,14 +39,14 @@ type suite struct {
 	name string
 	// prepare copies them into a folder, ready for go test, and answers with the package's folder.
 	prepare func(dir, repo string) (string, error)
-	// env says where the server is.
-	env func(c *pgtest.Cluster) ([]string, error)
+	// env makes the server ready for the tests in a folder, and says where it is.
+	env func(c *pgtest.Cluster, pkg string) ([]string, error)
 }
 
 var suites = []suite{
 	{"pgx/stdlib", preparePgx, pgxEnv},
 	{"lib/pq", preparePq, pqEnv},
-	{"database/sql", prepareSQL, func(*pgtest.Cluster) ([]string, error) { return nil, nil }},
+	{"database/sql", prepareSQL, func(*pgtest.Cluster, string) ([]string, error) { return nil, nil }},
 }
 
 // policies are the environments in which a copied suite's drivers are managedpg; see swap.
@@ -68,7 +68,7 @@ func run(only string) (unexpected int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	c, err := pgtest.New(pgtest.Conf("max_connections=200", "max_prepared_transactions=5"))
+	c, err := pgtest.New(pgtest.Conf("max_connections=200", "max_prepared_transactions=5"), pgtest.HBA(hba...))
 	if err != nil {
 		return 0, err
 	}
@@ -97,11 +97,12 @@ func (s suite) compare(c *pgtest.Cluster, repo string) (unexpected int, err erro
 	if err != nil {
 		return 0, err
 	}
-	env, err := s.env(c)
+	env, err := s.env(c, pkg)
 	if err != nil {
 		return 0, err
 	}
 	var bare results
+	seen := map[string]bool{} // the known differences that there are
 	for _, policy := range policies {
 		got, err := test(pkg, append(env, policy.env...))
 		if err != nil {
@@ -113,11 +114,19 @@ func (s suite) compare(c *pgtest.Cluster, repo string) (unexpected int, err erro
 		fmt.Printf("%-14s %-16s %4d tests pass, %d fail\n", s.name, policy.name, len(got.passed), len(got.failed))
 		for _, name := range bare.lostIn(got) {
 			why, ok := explained(s.name, policy.name, name)
-			if !ok {
+			seen[why] = true
+			if !ok && alone(pkg, append(env, policy.env...), name) {
+				why = "passes when it is run alone"
+			} else if !ok {
 				unexpected++
 				why = "NOT KNOWN\n" + got.output[name]
 			}
 			fmt.Printf("    %s: %s\n", name, why)
+		}
+	}
+	for _, d := range known {
+		if d.suite == s.name && !seen[d.why] {
+			fmt.Printf("    %s: PASSES NOW; known.go says: %s\n", d.test, d.why)
 		}
 	}
 	return unexpected, nil
@@ -152,11 +161,19 @@ func (r results) lostIn(other results) []string {
 func test(dir string, env []string) (results, error) {
 	r := results{passed: map[string]bool{}, failed: map[string]bool{}, output: map[string]string{}}
 	for {
-		panicked, err := r.run(dir, env)
+		panicked, err := r.run(dir, env, "-skip="+r.ended())
 		if err != nil || !panicked {
 			return r, err
 		}
 	}
+}
+
+// alone says whether a test passes with no other beside it: several fail now and then on a loaded machine, with the bare driver too.
+func alone(dir string, env []string, name string) bool {
+	top, _, _ := strings.Cut(name, "/")
+	r := results{passed: map[string]bool{}, failed: map[string]bool{}, output: map[string]string{}}
+	_, err := r.run(dir, env, "-run=^"+top+"$")
+	return err == nil && r.passed[name]
 }
 
 // ended are the tests whose results are known, for -skip.
@@ -173,8 +190,8 @@ func (r *results) ended() string {
 }
 
 // run runs go test once, and tells whether a test has panicked or gone on for too long.
-func (r *results) run(dir string, env []string) (panicked bool, err error) {
-	cmd := exec.Command("go", "test", "-json", "-count=1", "-timeout=4m", "-vet=off", "-skip="+r.ended(), ".")
+func (r *results) run(dir string, env []string, which string) (panicked bool, err error) {
+	cmd := exec.Command("go", "test", "-json", "-count=1", "-timeout=4m", "-vet=off", which, ".")
 	cmd.Dir = dir
 	cmd.Env = append(append(os.Environ(), "GOFLAGS=-mod=mod"), env...)
 	out, err := cmd.Output()
