@@ -51,6 +51,14 @@ func (c *canceller) allowed() time.Duration {
 	return c.timeout
 }
 
+// Note says that cancel requests to the endpoint come to nothing; "" if they don't.
+func (e *Endpoint) Note() string {
+	if c := e.canceller; c == nil || time.Duration(c.pausedUntil.Load()) <= now() {
+		return ""
+	}
+	return "cancel requests come to nothing, as through a pooler that doesn't pass them on: none is sent for a while, and a call that its context ends costs its connection"
+}
+
 // start asks the server to cancel, again and again until the request is stopped: send makes one request, and says whether the
 // server has taken it.
 func (c *canceller) start(recorder *stats.Recorder, send func(context.Context) error) *cancelRequest {

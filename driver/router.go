@@ -35,7 +35,7 @@ func newRouter(o Options, pool func() *conn.Pool) *router {
 	r := &router{endpoints: o.Endpoints, keep: several, members: make(map[int]*member)}
 	var members []failover.Endpoint
 	for _, e := range o.Endpoints {
-		m := failover.Endpoint{Name: e.Name, Lookup: e.Lookup}
+		m := failover.Endpoint{Name: e.Name, Lookup: e.Lookup, Note: e.Note}
 		if o.Probed {
 			m.Probe = r.probe
 		}

@@ -28,6 +28,8 @@ type Endpoint struct {
 	// Lookup gives the addresses of the endpoint's host, each of a server of its own. When there are several, each is asked,
 	// remembered and judged like an endpoint of its own: it is a member of the group. nil: it is one server.
 	Lookup func(ctx context.Context) ([]string, error)
+	// Note is what else Health is to say of it; "" for nothing. It must be quick. nil: nothing ever.
+	Note func() string
 }
 
 // Options are what a group needs to know of its configuration. The keys are explained in driver.Config. Callbacks may be

@@ -95,7 +95,8 @@ type EndpointHealth struct {
 	TotalChecks  int64   `json:"total_checks"`
 	FailedChecks int64   `json:"failed_checks"`
 	SuccessRate  float64 `json:"success_rate"`
-	// Note says what this server can't tell (no timeline, no role), and what that costs; empty where it tells all.
+	// Note says what this server can't tell (no timeline, no role) or do (cancel requests that come to nothing), and what that costs;
+	// empty where there is nothing to say.
 	Note string `json:"note,omitempty"`
 	// History holds the last probes, oldest first.
 	History []Check `json:"history"`

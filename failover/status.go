@@ -115,6 +115,11 @@ func (g *Group) note(e *endpoint) string {
 	if g.opts.MaxReplicationLag > 0 && e.Recovery == InRecovery && e.lag.is == lagUnknown && e.checks.total > e.checks.failed {
 		notes = append(notes, "replay lag unknown: taken as none")
 	}
+	if e.host.Note != nil {
+		if more := e.host.Note(); more != "" {
+			notes = append(notes, more)
+		}
+	}
 	return strings.Join(notes, "; ")
 }
 

@@ -310,6 +310,9 @@ func TestCancelsThatComeToNothingAreNotGoneOnWith(t *testing.T) {
 		if s := pool.Stats(); s.CancelsSent != 3 || s.CancelsUnanswered != 3 {
 			t.Errorf("%d cancels were sent, %d unanswered; want 3", s.CancelsSent, s.CancelsUnanswered)
 		}
+		if note := pool.Health().Endpoints[0].Note; !strings.Contains(note, "cancel requests come to nothing") {
+			t.Errorf("Health says %q", note)
+		}
 	})
 }
 
