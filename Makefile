@@ -30,6 +30,8 @@ demo:
 	@go run ./examples/failover
 	@printf '\n== A switchover without an error: examples/switchover\n'
 	@go run ./examples/switchover
+	@printf '\n== Reads on standbys: examples/reads\n'
+	@go run ./examples/reads
 	@printf '\nA page to watch all that on, with metrics beside it: go run ./examples/dashboard\n'
 
 test:

@@ -284,6 +284,9 @@ func (c *Conn) exec(ctx context.Context, query string, args []driver.NamedValue)
 	defer watch.stop()
 	before := ph.mark()
 	res, err := ph.features.exec(baseCtx, query, args)
+	for n := 0; n < conflictRetries && c.conflicted(ctx, ph, err); n++ {
+		res, err = ph.features.exec(baseCtx, query, args)
+	}
 	if err != nil || ph.syncWait.Load() {
 		if err = c.verdict(ctx, ph, before, statement, query, err); err != nil {
 			return nil, err
@@ -309,6 +312,9 @@ func (c *Conn) query(ctx context.Context, query string, args []driver.NamedValue
 	baseCtx, watch := ph.watch(ctx, closeLimit)
 	rowsCtx, cancel := ph.cancellable(baseCtx, c.pool)
 	rows, err := ph.features.query(rowsCtx, query, args)
+	for n := 0; n < conflictRetries && c.conflicted(ctx, ph, err); n++ {
+		rows, err = ph.features.query(rowsCtx, query, args)
+	}
 	if err != nil || ph.syncWait.Load() {
 		if err = c.verdict(ctx, ph, before, statement, query, err); err != nil {
 			discard(rows)

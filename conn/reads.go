@@ -3,6 +3,10 @@ package conn
 import (
 	"context"
 	"database/sql/driver"
+	"strings"
+
+	"github.com/managedpg/managedpg/internal/sqlstate"
+	"github.com/managedpg/managedpg/internal/sqltext"
 )
 
 // A governed pool may have a second one beside it, for reads: its sessions are read-only, and lead to standbys where there are some.
@@ -83,4 +87,23 @@ func (c *Conn) putBack() bool {
 		c.pool.giveBack(ph, at)
 	}
 	return true
+}
+
+// conflictRetries is how often a read is run again that a standby ended because its replay needed what the read was at.
+const conflictRetries = 3
+
+// conflicted says that a read met a recovery conflict, outside a transaction and before it returned anything, so that it may be run again. A
+// standby raises 40001 for nothing else there, as it has no serializable transactions; 57014 it says of other things too.
+func (c *Conn) conflicted(ctx context.Context, ph *physical, err error) bool {
+	if err == nil || !c.pool.opts.ReadOnly || ctx.Err() != nil || ph.inTx() != sqltext.TxNone || severity(err) != "ERROR" || ph.server.Standby != Yes {
+		return false
+	}
+	switch sqlstate.Of(err) {
+	case sqlstate.SerializationFailure:
+		return true
+	case sqlstate.QueryCanceled:
+		return strings.Contains(err.Error(), "conflict with recovery")
+	default:
+		return false
+	}
 }

@@ -59,6 +59,9 @@ func (s *Stmt) ExecContext(ctx context.Context, args []driver.NamedValue) (drive
 	defer watch.stop()
 	before := ph.mark()
 	res, err := stmtExec(baseCtx, s.cached.base, args)
+	for n := 0; n < conflictRetries && s.conn.conflicted(ctx, ph, err); n++ {
+		res, err = stmtExec(baseCtx, s.cached.base, args)
+	}
 	if err != nil || ph.syncWait.Load() {
 		if err = s.failed(ctx, ph, before, err); err != nil {
 			return nil, err
@@ -79,6 +82,9 @@ func (s *Stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driv
 	baseCtx, watch := ph.watch(ctx, closeLimit)
 	rowsCtx, cancel := ph.cancellable(baseCtx, s.conn.pool)
 	rows, err := stmtQuery(rowsCtx, s.cached.base, args)
+	for n := 0; n < conflictRetries && s.conn.conflicted(ctx, ph, err); n++ {
+		rows, err = stmtQuery(rowsCtx, s.cached.base, args)
+	}
 	if err != nil || ph.syncWait.Load() {
 		if err = s.failed(ctx, ph, before, err); err != nil {
 			discard(rows)

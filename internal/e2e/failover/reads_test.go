@@ -243,3 +243,54 @@ func TestReadsAndWritesUnderLoad(t *testing.T) {
 		rig.NoError(t, standbys[1].Restart())
 	})
 }
+
+// A read that a standby ends because its replay needs what the read is at is run again unseen.
+func TestARecoveryConflictIsNotSeen(t *testing.T) {
+	primary := pgtest.Start(t)
+	standby := rig.Standby(t, primary, pgtest.Conf("max_standby_streaming_delay=0"))
+	for _, base := range []string{"pgx", "pq"} {
+		table := "t_" + base
+		rig.NoError(t, primary.Exec("CREATE TABLE "+table+" AS SELECT generate_series(1, 3) AS n"))
+		rig.Eventually(t, "the table is there", func() bool {
+			n, err := standby.QueryString("SELECT count(*)::text FROM " + table)
+			return err == nil && n == "3"
+		})
+		conflicts := func() int {
+			text, err := standby.QueryString("SELECT sum(confl_snapshot)::text FROM pg_stat_database_conflicts")
+			rig.NoError(t, err)
+			n, err := strconv.Atoi(text)
+			rig.NoError(t, err)
+			return n
+		}
+		db := rig.OpenQuietly(t, rig.WithKeys(cluster(primary, standby), "base_driver="+base, "pool_size=4", "standby_reads=true", "health_check_interval=100ms"))
+		reads := managedpg.ReadOnly(context.Background())
+		if !onStandby(t, reads, db) {
+			t.Fatal("not on the standby")
+		}
+		sleeps := func() bool {
+			n, err := standby.QueryString("SELECT count(*)::text FROM pg_stat_activity WHERE wait_event = 'PgSleep'")
+			return err == nil && n == "1"
+		}
+		before := conflicts()
+		done := make(chan error, 1)
+		go func() {
+			query := "SELECT count(*) FROM " + table + " WHERE pg_sleep(1) IS NOT NULL AND n > $1"
+			var n int
+			var err error
+			if base == "pgx" {
+				err = db.QueryRowContext(reads, query, 0).Scan(&n)
+			} else { // lib/pq returns the rows before the server is at the first
+				_, err = db.ExecContext(reads, query, 0)
+			}
+			done <- err
+		}()
+		rig.Eventually(t, "it runs", sleeps)
+		rig.NoError(t, primary.Exec("DELETE FROM "+table+" WHERE n = 3"))
+		rig.NoError(t, primary.Exec("VACUUM "+table))
+		rig.Eventually(t, "they conflict", func() bool { return conflicts() > before })
+		if err := <-done; err != nil {
+			t.Errorf("%s: %v", base, err)
+		}
+		rig.NoError(t, db.Close())
+	}
+}
