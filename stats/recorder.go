@@ -84,6 +84,16 @@ const (
 	numCancels
 )
 
+// Lost is what a call was told whose connection was lost.
+type Lost int
+
+// The two that differ in what became of the work.
+const (
+	LostOutcome Lost = iota // ErrOutcomeUnknown: nobody knows whether it ran
+	LostTx                  // ErrTxLost: its transaction was rolled back, for certain
+	numLost
+)
+
 // account is how many of something there are now and were ever, in one word, so that the two are of one moment however
 // long the reader is kept from its work between them.
 type account struct{ word atomic.Uint64 }
@@ -106,6 +116,7 @@ type Recorder struct {
 	timeout atomic.Int64 // checkouts that pool_timeout ended
 	failed  atomic.Int64 // those that failed otherwise
 	cancels [numCancels]atomic.Int64
+	lost    [numLost]atomic.Int64
 	closed  [numClosed]atomic.Int64
 
 	checkoutTime Histogram // when the driver governs
@@ -121,6 +132,7 @@ type resetPoint struct {
 	checkins, closed                  int64
 	timeouts, failed                  int64
 	cancels                           [numCancels]int64
+	lost                              [numLost]int64
 	closedBy                          ClosedBy
 	checkoutTime, useTime, createTime base
 }
@@ -164,6 +176,9 @@ func (r *Recorder) Closed(why Closed) {
 // CountCancel counts what became of a cancel request.
 func (r *Recorder) CountCancel(c Cancel) { r.cancels[c].Add(1) }
 
+// CountLost counts a call that was told of its connection's loss.
+func (r *Recorder) CountLost(l Lost) { r.lost[l].Add(1) }
+
 // Now tells the counts that are facts of this moment.
 func (r *Recorder) Now() (open, checkedOut int64) {
 	open, _ = r.opened.read()
@@ -190,6 +205,9 @@ func (r *Recorder) Reset() {
 	}
 	for i := range r.cancels {
 		r.reset.cancels[i] = r.cancels[i].Load()
+	}
+	for i := range r.lost {
+		r.reset.lost[i] = r.lost[i].Load()
 	}
 	r.reset.failed, r.reset.timeouts = r.failed.Load(), r.timeout.Load()
 }
@@ -233,6 +251,8 @@ func (r *Recorder) fill(s *Snapshot, since *resetPoint) {
 	for i, n := range cancels {
 		*n = r.cancels[i].Load() - since.cancels[i]
 	}
+	s.UnknownOutcomes = r.lost[LostOutcome].Load() - since.lost[LostOutcome]
+	s.LostTransactions = r.lost[LostTx].Load() - since.lost[LostTx]
 	timeouts := r.timeout.Load() - since.timeouts
 	s.FailedCheckouts = r.failed.Load() - since.failed + timeouts
 	if s.GovernedBy == GovernedByDriver {

@@ -66,6 +66,9 @@ type Snapshot struct {
 	CancelsTooLate    int64 // the call had ended otherwise before
 	CancelsUnanswered int64 // no answer within cancel_timeout: the connection was given up
 
+	UnknownOutcomes  int64 // calls that ended in ErrOutcomeUnknown
+	LostTransactions int64 // calls that ended in ErrTxLost; the Rollback after one is a call too
+
 	LeakedConnections    int64 // held for longer than leak_threshold now
 	TotalLeaks           int64
 	ReclaimedConnections int64
@@ -130,6 +133,7 @@ func (s Snapshot) fields() []field {
 	return append(f, field{"use_time", s.UseTime}, field{"create_time", s.CreateTime},
 		field{"cancels_sent", s.CancelsSent}, field{"cancels_confirmed", s.CancelsConfirmed},
 		field{"cancels_too_late", s.CancelsTooLate}, field{"cancels_unanswered", s.CancelsUnanswered},
+		field{"unknown_outcomes", s.UnknownOutcomes}, field{"lost_transactions", s.LostTransactions},
 		field{"leaked_connections", s.LeakedConnections}, field{"total_leaks", s.TotalLeaks},
 		field{"reclaimed_connections", s.ReclaimedConnections},
 		field{"longest_holders", append([]Holder{}, s.LongestHolders...)}, // never null

@@ -41,7 +41,7 @@ const (
 	PoolName      = attribute.Key("db.client.connection.pool.name")
 	Endpoint      = attribute.Key("managedpg.endpoint.name")
 	EndpointState = attribute.Key("managedpg.endpoint.state")
-	Reason        = attribute.Key("managedpg.reason") // of managedpg.failed_checkouts and managedpg.connections.closed
+	Reason        = attribute.Key("managedpg.reason") // of managedpg.failed_checkouts, managedpg.connections.closed, managedpg.cancels and managedpg.lost_calls
 )
 
 // Register makes a provider read all open pools whenever it exports. Do it once for each provider;
@@ -64,7 +64,7 @@ type instruments struct {
 	timeouts dbconv.ClientConnectionTimeoutsObservable
 
 	checkouts, failed, created, closed metric.Int64ObservableCounter
-	asked, cancels                     metric.Int64ObservableCounter
+	asked, cancels, lost               metric.Int64ObservableCounter
 	newest, orphaned                   metric.Int64ObservableCounter
 	dialling                           metric.Int64ObservableUpDownCounter
 	standing, paused                   metric.Float64ObservableGauge
@@ -124,6 +124,7 @@ func newInstruments(meter metric.Meter) (*instruments, []metric.Observable, erro
 	add(in.paused, err)
 	in.asked = counter("cancels.sent", "{call}", "Calls whose context ended while the server was at them, so that it was asked to cancel them.")
 	in.cancels = counter("cancels", "{call}", "What became of them, by reason: confirmed, too_late, unanswered.")
+	in.lost = counter("lost_calls", "{call}", "Calls whose connection was lost, by reason: outcome_unknown, tx_lost.")
 	in.leaks = counter("leaks", "{leak}", "Checkouts that were reported as leaks.")
 	in.leaked = upDown("leaked_connections", "{connection}", "Connections that have been held for longer than leak_threshold now.")
 	in.reclaimed = counter("reclaimed_connections", "{connection}", "Leaked connections that were taken back.")
@@ -131,7 +132,7 @@ func newInstruments(meter metric.Meter) (*instruments, []metric.Observable, erro
 	in.failbacks = counter("failbacks", "{failback}", "Moves back to a better endpoint.")
 	in.state = upDown("endpoint.status", "1", "1 for the state that the endpoint is in, 0 for the others.")
 	in.current = upDown("endpoint.current", "1", "1 for the endpoint that new connections go to.")
-	in.writable = upDown("endpoint.writable", "1", "1 for a server that accepts writes, 0 for a read-only one; absent: unknown.")
+	in.writable = upDown("endpoint.writable", "1", "1 for a server that accepts writes, 0 for a read-only one; absent: unknown, or it is down.")
 	in.fenced = upDown("endpoint.fenced", "1", "1 for a server that is not written to, as another one is on a newer timeline.")
 	in.checks = counter("endpoint.checks", "{check}", "Health checks of the endpoint.")
 	in.failedChecks = counter("endpoint.failed_checks", "{check}", "Health checks of the endpoint that failed.")
@@ -142,7 +143,7 @@ func newInstruments(meter metric.Meter) (*instruments, []metric.Observable, erro
 		metric.WithDescription("What the last successful health check took."))
 	add(in.response, err)
 	in.lag, err = meter.Float64ObservableGauge("managedpg.endpoint.replication_lag", metric.WithUnit("s"),
-		metric.WithDescription("How far a standby's replay is behind; absent: unknown."))
+		metric.WithDescription("How far a standby's replay is behind; absent: unknown, or it is down."))
 	add(in.lag, err)
 	return &in, all, errors.Join(errs...)
 }
@@ -187,6 +188,8 @@ func (in *instruments) figures(o metric.Observer, s *stats.Snapshot) {
 	o.ObserveInt64(in.cancels, s.CancelsConfirmed, with(pool, Reason.String("confirmed")))
 	o.ObserveInt64(in.cancels, s.CancelsTooLate, with(pool, Reason.String("too_late")))
 	o.ObserveInt64(in.cancels, s.CancelsUnanswered, with(pool, Reason.String("unanswered")))
+	o.ObserveInt64(in.lost, s.UnknownOutcomes, with(pool, Reason.String("outcome_unknown")))
+	o.ObserveInt64(in.lost, s.LostTransactions, with(pool, Reason.String("tx_lost")))
 	o.ObserveInt64(in.leaks, s.TotalLeaks, just)
 	o.ObserveInt64(in.leaked, s.LeakedConnections, just)
 	o.ObserveInt64(in.reclaimed, s.ReclaimedConnections, just)
@@ -202,11 +205,12 @@ func (in *instruments) endpoints(o metric.Observer, s *stats.Snapshot, h *failov
 			o.ObserveInt64(in.state, number(e.State == state), with(pool, name, EndpointState.String(string(state))))
 		}
 		o.ObserveInt64(in.current, number(e.Endpoint == s.Endpoint), both)
-		if e.Role != failover.RoleUnknown {
+		reachable := e.State == failover.Up || e.State == failover.Suspect // of another one there is only what was last known
+		if reachable && e.Role != failover.RoleUnknown {
 			o.ObserveInt64(in.writable, number(e.Role == failover.ReadWrite), both)
 		}
 		o.ObserveInt64(in.fenced, number(e.Fenced), both)
-		if e.ReplicationLag >= 0 {
+		if reachable && e.ReplicationLag >= 0 {
 			o.ObserveFloat64(in.lag, e.ReplicationLag.Seconds(), both)
 		}
 		if e.Timeline > 0 {

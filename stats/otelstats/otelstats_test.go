@@ -199,6 +199,7 @@ func TestOurs(t *testing.T) {
 		"failed_checkouts":    {orders + ",managedpg.reason=timeout": 0, orders + ",managedpg.reason=other": 0},
 		"connections.created": {orders: 1},
 		"cancels.sent":        {orders: 0},
+		"lost_calls":          {orders + ",managedpg.reason=outcome_unknown": 0, orders + ",managedpg.reason=tx_lost": 0},
 		"leaks":               {orders: 0}, "leaked_connections": {orders: 0}, "reclaimed_connections": {orders: 0},
 		"failovers": {orders: 0}, "failbacks": {orders: 0},
 		"endpoint.current":  {endpoint: 1},

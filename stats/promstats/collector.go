@@ -82,6 +82,8 @@ func (p *scrape) figures(s *stats.Snapshot) {
 	p.put(cancels, s.CancelsConfirmed, "confirmed")
 	p.put(cancels, s.CancelsTooLate, "too_late")
 	p.put(cancels, s.CancelsUnanswered, "unanswered")
+	p.put(lost, s.UnknownOutcomes, "outcome_unknown")
+	p.put(lost, s.LostTransactions, "tx_lost")
 	p.put(leaked, s.LeakedConnections)
 	p.put(leaks, s.TotalLeaks)
 	p.put(reclaimed, s.ReclaimedConnections)
@@ -97,11 +99,12 @@ func (p *scrape) endpoints(s *stats.Snapshot, h *failover.Health) {
 			p.put(endpointState, number(e.State == state), name, string(state))
 		}
 		p.put(endpointCurrent, number(name == s.Endpoint), name)
-		if e.Role != failover.RoleUnknown {
+		reachable := e.State == failover.Up || e.State == failover.Suspect // of another one there is only what was last known
+		if reachable && e.Role != failover.RoleUnknown {
 			p.put(endpointWritable, number(e.Role == failover.ReadWrite), name)
 		}
 		p.put(endpointFenced, number(e.Fenced), name)
-		if e.ReplicationLag >= 0 {
+		if reachable && e.ReplicationLag >= 0 {
 			p.send(prometheus.NewConstMetric(endpointLag.desc, prometheus.GaugeValue, e.ReplicationLag.Seconds(), p.pool, name))
 		}
 		if e.Timeline > 0 {

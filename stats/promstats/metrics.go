@@ -32,6 +32,7 @@ var (
 	orphaned  = counter("pool_orphaned_dials_total", "Dials that succeeded when whoever they were begun for had gone.")                   // *
 	asked     = counter("pool_cancels_sent_total", "Calls whose context ended while the server was at them, so that it was asked to cancel them.")
 	cancels   = counter("pool_cancels_total", "What became of them. confirmed: the server said so. too_late: it had finished before. unanswered: no answer within cancel_timeout, and the connection was given up.", "reason")
+	lost      = counter("pool_lost_calls_total", "Calls whose connection was lost. outcome_unknown: nobody knows whether they ran (ErrOutcomeUnknown). tx_lost: their transaction was rolled back (ErrTxLost).", "reason")
 	leaks     = counter("pool_leaks_total", "Checkouts that were reported as leaks.")
 	reclaimed = counter("pool_reclaimed_connections_total", "Leaked connections that were taken back (leak_reclaim_after).")
 
@@ -45,9 +46,9 @@ var (
 
 	endpointState        = gauge("endpoint_state", "1 for the state that the endpoint is in, 0 for the others.", "endpoint", "state")
 	endpointCurrent      = gauge("endpoint_current", "1 for the endpoint that new connections go to.", "endpoint")
-	endpointWritable     = gauge("endpoint_writable", "1 for a server that accepts writes, 0 for a read-only one; absent: unknown.", "endpoint")
+	endpointWritable     = gauge("endpoint_writable", "1 for a server that accepts writes, 0 for a read-only one; absent: unknown, or it is down.", "endpoint")
 	endpointFenced       = gauge("endpoint_fenced", "1 for a server that is not written to, as another one is on a newer timeline.", "endpoint")
-	endpointLag          = gauge("endpoint_replication_lag_seconds", "How far a standby's replay is behind; absent: unknown.", "endpoint")
+	endpointLag          = gauge("endpoint_replication_lag_seconds", "How far a standby's replay is behind; absent: unknown, or it is down.", "endpoint")
 	endpointTimeline     = gauge("endpoint_timeline", "The server's WAL timeline; absent: unknown.", "endpoint")
 	endpointChecks       = counter("endpoint_checks_total", "Health checks of the endpoint.", "endpoint")
 	endpointFailedChecks = counter("endpoint_failed_checks_total", "Health checks of the endpoint that failed.", "endpoint")
