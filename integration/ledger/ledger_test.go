@@ -125,6 +125,7 @@ func TestCheckFindsEachKind(t *testing.T) {
 		"doubled":              func(_ *history, s *state) { s.rows[1] = 2 },
 		"doubled, unknown":     func(_ *history, s *state) { s.rows[4] = 2 },
 		"failed, and there":    func(_ *history, s *state) { s.rows[2] = 1 },
+		"cancelled, and there": func(h *history, s *state) { h.entries[1].Brief, s.rows[2] = true, 1 },
 		"a reader saw another": func(h *history, _ *state) { h.entries[4].Sum++ },
 		"money from nowhere":   func(_ *history, s *state) { s.balances[3]++ },
 		"half a transfer":      func(_ *history, s *state) { s.balances[1] += 5 },
@@ -139,5 +140,11 @@ func TestCheckFindsEachKind(t *testing.T) {
 		if wrong := check(h, s).wrong(sys); (len(wrong) > 0) != (name != "") {
 			t.Errorf("%q: found %q", name, wrong)
 		}
+	}
+
+	h, s := sound() // whose context has ended can't ask what became of its COMMIT
+	h.entries[2].Brief, h.events = true, []event{{Kind: "reset after COMMIT"}}
+	if r := check(h, s); len(r.wrong(sys)) > 0 || r.brief != (count{unknown: 1}) {
+		t.Errorf("one with a context that ends at random: found %q, counted %+v", r.wrong(sys), r.brief)
 	}
 }
