@@ -1,7 +1,7 @@
 // Package web is a page that shows all open pools of the program: use against limit over the last minutes, who waits and
 // how long, the endpoints and their failovers, and who holds connections now, with the stack that took them.
 //
-//	mux.Handle("/debug/managedpg", web.Handler())
+//	mux.Handle("/debug/managedpg/", web.Handler())
 //
 // Mount it where net/http/pprof would go: not where the whole world can look. It changes nothing and answers GET and HEAD
 // only; it shows callers, stacks, pprof labels, server names and the servers' error messages, and never a password or a
