@@ -1,6 +1,7 @@
 package pgtest
 
 import (
+	"bytes"
 	"encoding/binary"
 	"io"
 	"net"
@@ -15,6 +16,7 @@ type Relay struct {
 	listener net.Listener
 	upstream string
 	mode     atomic.Pointer[RelayMode]
+	opened   atomic.Int64
 	asked    atomic.Int64
 	sessions atomic.Int64
 	mu       sync.Mutex // guards open
@@ -58,14 +60,15 @@ func (r *Relay) Addr() string { return r.listener.Addr().String() }
 // Set says what becomes of connections from now on.
 func (r *Relay) Set(m RelayMode) { r.mode.Store(&m) }
 
-// Asked is how many connections there were, refused ones included.
+// Asked is how many connections asked for a session, refused ones included. Cancel requests don't: pgx sends one after each startup
+// that fails.
 func (r *Relay) Asked() int64 { return r.asked.Load() }
 
-// Sessions is how many were let through.
+// Sessions is how many of them were let through.
 func (r *Relay) Sessions() int64 { return r.sessions.Load() }
 
 // Forget makes all connections that there are swallow what they are sent, as a router does that has forgotten them.
-func (r *Relay) Forget() { r.lost.Store(r.asked.Load()) }
+func (r *Relay) Forget() { r.lost.Store(r.opened.Load()) }
 
 // Close ends all connections.
 func (r *Relay) Close() {
@@ -79,14 +82,22 @@ func (r *Relay) Close() {
 
 func (r *Relay) serve(c net.Conn) {
 	defer c.Close()
-	n := r.asked.Add(1)
+	n := r.opened.Add(1)
+	var head [8]byte // of its first message: the length, then what it asks for
+	if _, err := io.ReadFull(c, head[:]); err != nil {
+		return
+	}
+	cancels := binary.BigEndian.Uint32(head[4:]) == cancelRequest
+	if !cancels {
+		r.asked.Add(1)
+	}
 	m := r.mode.Load()
 	time.Sleep(m.Delay)
 	switch {
 	case m.HangUp:
 		return
 	case m.SQLState != "":
-		refuse(c, m.SQLState)
+		refuse(c, head, m.SQLState)
 		return
 	}
 	up, err := net.Dial("tcp", r.upstream)
@@ -94,8 +105,10 @@ func (r *Relay) serve(c net.Conn) {
 		return
 	}
 	defer up.Close()
-	r.sessions.Add(1)
-	go func() { _, _ = io.Copy(up, unlessLost{c, r, n}); up.Close() }()
+	if !cancels {
+		r.sessions.Add(1)
+	}
+	go func() { _, _ = io.Copy(up, io.MultiReader(bytes.NewReader(head[:]), unlessLost{c, r, n})); up.Close() }()
 	_, _ = io.Copy(c, up)
 }
 
@@ -115,13 +128,9 @@ func (u unlessLost) Read(b []byte) (int, error) {
 	}
 }
 
-// refuse answers a startup message with a FATAL error.
-func refuse(c net.Conn, sqlstate string) {
-	var length [4]byte
-	if _, err := io.ReadFull(c, length[:]); err != nil {
-		return
-	}
-	if _, err := io.CopyN(io.Discard, c, int64(binary.BigEndian.Uint32(length[:]))-4); err != nil {
+// refuse answers a startup message, whose head has been read, with a FATAL error.
+func refuse(c net.Conn, head [8]byte, sqlstate string) {
+	if _, err := io.CopyN(io.Discard, c, int64(binary.BigEndian.Uint32(head[:]))-int64(len(head))); err != nil {
 		return
 	}
 	fields := "SFATAL\x00VFATAL\x00C" + sqlstate + "\x00Mnot now\x00\x00"
