@@ -77,8 +77,8 @@ type Config struct {
 	// LeakReclaimAfter takes a checkout back by force that was held for longer and has no call in progress. It needs
 	// LeakDetection. 0: never (default).
 	LeakReclaimAfter time.Duration
-	// LeakStackDepth is how many frames of a checkout's stack are walked, database/sql's included (some 0.1 µs each), at
-	// most 1000. 0: none. Default: 16.
+	// LeakStackDepth is how many frames of a checkout's stack are walked, database/sql's included, at most 1000.
+	// 0: none. Default: 16.
 	LeakStackDepth int
 
 	// HealthCheck probes the endpoints in the background. Default: true.

@@ -5,6 +5,8 @@ import (
 	"runtime"
 	"sync/atomic"
 	"time"
+
+	"github.com/managedpg/managedpg/internal/stack"
 )
 
 // Slot is one physical connection's place in its tracker. CheckOut, CheckIn and Remove may be called from different
@@ -41,8 +43,7 @@ type checkout struct {
 	number uint64
 	labels any // see labelsOf
 	stack  []uintptr
-	buffer []uintptr
-	deep   []uintptr // a larger buffer, made when a stack needs it
+	buffer []uintptr // of a stack that [stack.Callers] doesn't know
 }
 
 // state is 0 for a free slot, or the time of the checkout with flags below it.
@@ -84,14 +85,10 @@ func (s *Slot) CheckOut(ctx context.Context, now time.Duration) uint64 {
 	c := &s.checkout
 	c.number++
 	c.labels = labels
-	if depth := len(c.buffer); depth > 0 {
-		n := runtime.Callers(2, c.buffer)
-		c.stack = c.buffer[:n]
-		if n == depth && s.tracker.callers.hidden(c.buffer[n-1]) {
-			if c.deep == nil {
-				c.deep = make([]uintptr, deepStack)
-			}
-			c.stack = c.deep[:runtime.Callers(2, c.deep)]
+	if depth := s.tracker.options.StackDepth; depth > 0 {
+		c.stack = stack.Callers(depth, &c.buffer)
+		if n := len(c.stack); n == depth && depth < deepStack && s.tracker.callers.hidden(c.stack[n-1]) {
+			c.stack = stack.Callers(deepStack, &c.buffer)
 		}
 	}
 	s.state.Store(int64(st))

@@ -92,9 +92,6 @@ func (t *Tracker) Now() time.Duration { return time.Since(t.base) }
 // Options.Reclaim.
 func (t *Tracker) Slot(id uint64, endpoint string, backendPID uint32, holder any) *Slot {
 	s := &Slot{tracker: t, id: id, endpoint: endpoint, pid: backendPID, holder: holder, untilSample: nextSample()}
-	if t.options.StackDepth > 0 {
-		s.checkout.buffer = make([]uintptr, t.options.StackDepth)
-	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s.index = len(t.slots)
@@ -264,7 +261,7 @@ func (t *Tracker) snapshots(now time.Duration, want func(state, time.Duration) b
 
 // snapshot copies the checkout of the given state, unless it has ended. It is called with tracker.mu held.
 func (s *Slot) snapshot(of state) (snapshot, bool) {
-	stack := make([]uintptr, 0, max(deepStack, len(s.checkout.buffer))) // here, as a checkout might wait for it below
+	stack := make([]uintptr, 0, max(deepStack, s.tracker.options.StackDepth)) // here, as a checkout might wait for it below
 	s.reading.Store(true)
 	defer s.reading.Store(false)
 	st := state(s.state.Load())

@@ -1,0 +1,156 @@
+//go:build (amd64 || arm64) && (linux || darwin) && !purego && !msan
+
+package stack
+
+import (
+	"math/bits"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+)
+
+// returnAddresses writes the calling goroutine's return addresses to buf, n at most, innermost first, and returns how many
+// there are, or -1 if the chain of frame pointers leaves the goroutine's stack, as that of a callback from C does.
+//
+// It is sound because the compiler keeps frame pointers on these systems, by which the runtime itself unwinds goroutines, its
+// execution tracer since Go 1.21 and its block and mutex profiles since 1.23; because assembly is not preempted, so that the
+// stack isn't moved meanwhile; and because it reads nothing outside of that stack, whatever a frame pointer says.
+//
+//go:noescape
+func returnAddresses(buf *uintptr, n int) int
+
+const (
+	// spare is how many frames of the key may be wrappers that runtime.Callers leaves out; with more a stack isn't kept.
+	spare = 8
+	// maxKey is enough for the deepest walk that the leak tracker makes of its own, 64 frames.
+	maxKey = 64 + spare
+	// maxStacks bounds the memory of the stacks kept, at most some 2 MB at the usual depth; a program has a few hundred.
+	maxStacks = 4096
+	buckets   = 1024
+)
+
+// known is what runtime.Callers has said of the stack with these return addresses. It isn't changed once it is in a table.
+type known struct {
+	depth int
+	key   []uintptr
+	stack []uintptr // nil: the key doesn't tell it
+	next  *known
+}
+
+// table has the stacks that were taken before. To look one up takes no lock.
+type table struct {
+	buckets [buckets]atomic.Pointer[known]
+	mu      sync.Mutex // serialises additions
+	count   atomic.Int32
+}
+
+var stacks table
+
+// Callers returns the stack of the caller of the function that calls it, depth frames at most, innermost first, as runtime.Callers
+// has it. It may be in *buffer, which is made as needed, and must not be changed.
+//
+//go:noinline
+func Callers(depth int, buffer *[]uintptr) []uintptr {
+	var pcs [maxKey]uintptr
+	n := returnAddresses(&pcs[0], min(depth+spare, maxKey))
+	if n < 0 {
+		return take(depth, buffer)
+	}
+	key := pcs[:n]
+	b := &stacks.buckets[bucketOf(key)]
+	for k := b.Load(); k != nil; k = k.next {
+		if k.depth == depth && slices.Equal(k.key, key) {
+			if k.stack == nil {
+				return take(depth, buffer)
+			}
+			return k.stack
+		}
+	}
+	if stacks.count.Load() >= maxStacks {
+		return take(depth, buffer)
+	}
+	return stacks.learn(b, slices.Clone(key), depth)
+}
+
+func bucketOf(key []uintptr) uint64 {
+	h := uint64(len(key))
+	for _, pc := range key {
+		h = bits.RotateLeft64(h, 7) ^ uint64(pc)
+	}
+	return h * 0x9e3779b97f4a7c15 >> (64 - 10) // Fibonacci hashing to 1024 buckets
+}
+
+// learn takes the stack of the key, and keeps it if the key tells it.
+//
+//go:noinline
+func (t *table) learn(b *atomic.Pointer[known], key []uintptr, depth int) []uintptr {
+	pcs := make([]uintptr, depth+1)
+	pcs = pcs[:runtime.Callers(3, pcs)] // from the caller of Callers on
+	stack := pcs[min(1, len(pcs)):]
+	k := &known{depth: depth, key: key}
+	from := key
+	if len(from) > 0 && len(pcs) > 0 && from[0] != pcs[0] {
+		from = from[1:] // Callers itself, if the way into the assembly has a frame
+	}
+	if tells(from, pcs) {
+		k.stack = stack
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for other := b.Load(); other != nil; other = other.next {
+		if other.depth == depth && slices.Equal(other.key, key) {
+			return stack
+		}
+	}
+	if t.count.Load() < maxStacks {
+		t.count.Add(1)
+		k.next = b.Load()
+		b.Store(k)
+	}
+	return stack
+}
+
+// tells says whether the return addresses decide each frame of the stack: it is one of them, or is of the function that the
+// one before was inlined into. It isn't so where a frame was left out of the chain: the caller of a function without a frame of its
+// own that panicked in a signal, or that was written in assembly.
+func tells(key, stack []uintptr) bool {
+	var function uintptr // that the last return address is in
+	for _, pc := range stack {
+		for len(key) > 0 && key[0] != pc && entryOf(pc) != function && isWrapper(key[0]) {
+			key, function = key[1:], 0
+		}
+		switch {
+		case len(key) > 0 && key[0] == pc:
+			key, function = key[1:], entryOf(pc)
+		case function == 0 || entryOf(pc) != function:
+			return false
+		}
+	}
+	return true
+}
+
+// entryOf is 0 for a pc that is none of Go's.
+func entryOf(pc uintptr) uintptr {
+	if f := runtime.FuncForPC(pc - 1); f != nil {
+		return f.Entry()
+	}
+	return 0
+}
+
+// isWrapper says whether pc is in a function that runtime.Callers leaves out: the compiler's, assembly around a call, or by its name.
+func isWrapper(pc uintptr) bool {
+	f := runtime.FuncForPC(pc - 1)
+	if f == nil {
+		return false
+	}
+	switch f.Name() {
+	case "runtime.deferreturn", "reflect.callReflect", "reflect.callMethod":
+		return true
+	}
+	file, _ := f.FileLine(pc - 1)
+	last := f.Name()[strings.LastIndexByte(f.Name(), '.')+1:]
+	return file == "<autogenerated>" || strings.HasSuffix(file, ".s") ||
+		strings.HasPrefix(last, "deferwrap") || strings.HasPrefix(last, "gowrap")
+}
