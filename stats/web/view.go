@@ -73,6 +73,8 @@ func (h *handler) view(pools []*driver.Connector, one string, now time.Time) vie
 			v.Pools = append(v.Pools, h.pool(p, &s, &health, &status, now))
 		}
 	}
+	slices.SortStableFunc(v.Rows, func(a, b row) int { return rank(a.Level) - rank(b.Level) })
+	slices.SortStableFunc(v.Pools, func(a, b poolView) int { return rank(worst(a.Problems)) - rank(worst(b.Problems)) })
 	return v
 }
 
@@ -102,7 +104,9 @@ type poolView struct {
 	Stats              stats.Snapshot
 	Governed           bool
 	Limit              int64 // -1: none, or unknown
+	Story              story
 	Problems           []problem
+	Users              []usageView
 	Chart              chart
 	Latencies          []bars
 	Endpoints          []endpointView
@@ -132,6 +136,9 @@ func problems(s *stats.Snapshot, h *failover.Health) []problem {
 	if s.Endpoint == "" {
 		add("bad", "no usable endpoint")
 	}
+	if s.Paused > 0 {
+		add("warn", "paused for %s", short(s.Paused))
+	}
 	if s.Waiting > 0 {
 		level := "warn"
 		if limit(s) > 0 && s.CheckedOut >= limit(s) {
@@ -156,6 +163,8 @@ func problems(s *stats.Snapshot, h *failover.Health) []problem {
 func (h *handler) pool(p *driver.Connector, s *stats.Snapshot, health *failover.Health, status *failover.Status, now time.Time) poolView {
 	v := poolView{ID: id("p", s.Name), Name: s.Name, Governor: s.GovernedBy, Stats: *s,
 		Governed: s.GovernedBy == stats.GovernedByDriver, Limit: limit(s), Problems: problems(s, health)}
+	usage := p.Usage()
+	v.Story, v.Users = tell(s, health, status, usage), usedBy(usage)
 	v.Chart = draw(h.sampler.of(p, sampleOf(now, s)), now, v.Limit)
 	if v.Governed {
 		v.Latencies = append(v.Latencies, histogram("Waiting", "for a connection", s.CheckoutTime))
