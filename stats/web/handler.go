@@ -10,8 +10,8 @@
 //
 // With many pools the page is an overview that leads to each; ?pool=NAME shows one.
 //
-// The chart needs samples of the past, which nobody takes while nobody looks: they begin with the first look at the page,
-// once a second, and end when nobody has looked for five minutes. There is no goroutine to stop.
+// The chart shows samples that are taken once a second from when the handler is made, so that the past is there for whoever opens the
+// page after an alert. There is no goroutine to stop.
 //
 // Importing the package also publishes the pools to expvar; see package expvarstats.
 package web
@@ -31,8 +31,12 @@ import (
 	_ "github.com/managedpg/managedpg/stats/expvarstats" // publishes
 )
 
-// Handler returns a handler for the page. Its path doesn't matter.
-func Handler() http.Handler { return &handler{} }
+// Handler returns a handler for the page. Its path doesn't matter. It samples all pools from now on: make one, and keep it.
+func Handler() http.Handler {
+	h := &handler{}
+	h.sampler.tick()
+	return h
+}
 
 type handler struct{ sampler sampler }
 
@@ -66,7 +70,6 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		err = json.NewEncoder(&body).Encode(document(pools))
 	} else {
 		header.Set("Content-Type", "text/html; charset=utf-8")
-		h.sampler.look(time.Now())
 		err = page.Execute(&body, h.view(pools, r.URL.Query().Get("pool"), time.Now()))
 	}
 	if err != nil {

@@ -10,7 +10,7 @@ import (
 
 const (
 	interval = time.Second     // between samples
-	window   = 5 * time.Minute // that the chart shows, and that sampling goes on after the last look
+	window   = 5 * time.Minute // that the chart shows
 )
 
 // sample is a pool at one moment.
@@ -23,35 +23,17 @@ func sampleOf(at time.Time, s *stats.Snapshot) sample {
 	return sample{at, s.Open, s.CheckedOut, s.Waiting}
 }
 
-// sampler remembers the last minutes of all pools. A timer runs while somebody looks; nothing else does.
+// sampler remembers the last minutes of all pools. A timer is all that runs.
 type sampler struct {
 	mu      sync.Mutex
-	running bool
-	looked  time.Time // when somebody last did
 	samples map[*driver.Connector][]sample
 }
 
-// look says that somebody looks, and takes a sample if none is as good as new.
-func (s *sampler) look(now time.Time) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.looked = now
-	if !s.running {
-		s.running, s.samples = true, nil
-		s.take(now)
-		time.AfterFunc(interval, s.tick)
-	}
-}
-
+// tick takes a sample, and another one after each interval, for good.
 func (s *sampler) tick() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := time.Now()
-	if now.Sub(s.looked) > window {
-		s.running, s.samples = false, nil
-		return
-	}
-	s.take(now)
+	s.take(time.Now())
 	time.AfterFunc(interval, s.tick)
 }
 

@@ -239,39 +239,19 @@ func TestManyPools(t *testing.T) {
 	}
 }
 
-// Samples are taken while somebody looks, and for five minutes after; then nothing is left.
+// Samples are taken once a second though nobody looks, and no more are kept than the chart shows.
 func TestSampling(t *testing.T) {
 	db := open(t, nowhere, "orders")
 	pool := db.Driver().(*inside.Driver).Pool()
 	synctest.Test(t, func(t *testing.T) {
-		var s sampler
-		s.look(time.Now())
-		for range 10 {
-			time.Sleep(30 * time.Second)
-			s.look(time.Now())
+		h := Handler().(*handler)
+		for minutes, want := range []int{1, 61, 121, 181, 241, 301, 302, 302} {
+			synctest.Wait()
+			if n := len(h.sampler.of(pool, sample{})) - 1; n < want-1 || n > want+1 {
+				t.Errorf("%d samples after %d minutes, want %d", n, minutes, want)
+			}
+			time.Sleep(time.Minute)
 		}
-		synctest.Wait()
-		if n := len(s.of(pool, sample{})) - 1; n < 295 || n > 303 {
-			t.Errorf("%d samples after five minutes", n)
-		}
-		time.Sleep(window - interval)
-		synctest.Wait()
-		if n := len(s.of(pool, sample{})) - 1; n < 295 || n > 303 {
-			t.Errorf("%d samples, five minutes after the last look", n)
-		}
-		time.Sleep(2 * interval)
-		synctest.Wait()
-		if n := len(s.of(pool, sample{})) - 1; n != 0 || s.running {
-			t.Errorf("%d samples later, and sampling: %v", n, s.running)
-		}
-		s.look(time.Now())
-		time.Sleep(3*interval + interval/2)
-		synctest.Wait()
-		if n := len(s.of(pool, sample{})) - 1; n != 4 {
-			t.Errorf("%d samples 3 seconds after a new look, want 4", n)
-		}
-		time.Sleep(window + 2*interval) // a timer that's left would be a goroutine of this bubble
-		synctest.Wait()
 	})
 	db.Close()
 	var s sampler
