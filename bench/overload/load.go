@@ -64,21 +64,14 @@ func (l *load) offered(rate float64, d time.Duration, do func() error) {
 	all.Wait()
 }
 
-// burst makes so many calls at once, and numbers them in the order in which they began.
+// burst makes so many calls at once.
 func (l *load) burst(n int, do func() error) {
 	var all sync.WaitGroup
-	for range n {
-		all.Go(func() { l.make(0, time.Now(), do) })
+	for i := range n {
+		began := time.Now()
+		all.Go(func() { l.make(i, began, do) })
 	}
 	all.Wait()
-	byBegin := make([]*call, n)
-	for i := range l.calls {
-		byBegin[i] = &l.calls[i]
-	}
-	slices.SortFunc(byBegin, func(a, b *call) int { return a.began.Compare(b.began) })
-	for i, c := range byBegin {
-		c.n = i
-	}
 }
 
 // served are the calls that succeeded, in the order of their ends.

@@ -42,7 +42,7 @@ func TestVerdictMisses(t *testing.T) {
 	if got := s.verdict(figures{"share": 1, "p50": 20, "sessions": 9}, bare); len(got) != 0 {
 		t.Errorf("misses %q", got)
 	}
-	if got := s.verdict(figures{"share": 0.9, "p50": 200, "sessions": 17}, bare); len(got) != 4 {
+	if got := s.verdict(figures{"share": 0.8, "p50": 200, "sessions": 17}, bare); len(got) != 4 {
 		t.Errorf("misses %q, want 4", got)
 	}
 }
