@@ -269,6 +269,7 @@ func TestBadDSN(t *testing.T) {
 		{dsn: base + "max_overflow=5", want: "max_overflow=5: want pool_size with it"},
 		{dsn: base + "max_overflow=10", want: "max_overflow=10: want pool_size with it"},
 		{dsn: base + "pool_timeout=5s", want: "pool_timeout=5s: want pool_size with it"},
+		{dsn: base + "pool_timeout=30seconds", want: "pool_timeout=30seconds: want a duration such as 30s, or a bare number of seconds"},
 		{dsn: base + "pool_idle_timeout=5s", want: "pool_idle_timeout=5s: want pool_size with it"},
 		{dsn: base + "pool_min_idle=1", want: "pool_min_idle=1: want pool_size with it"},
 		{dsn: base + "statement_cache=1", want: "statement_cache=1: want pool_size with it"},

@@ -71,14 +71,14 @@ func parseWith(text, failoverURLs string) (*Config, []dsn.Endpoint, error) {
 		k.set(c, k.def)
 		for _, v := range k.given(given, service, failoverURLs) {
 			origins[k.name] = v.Key
-			if k.needsPool && c.PoolSize == 0 {
-				if origins["pool_size"] == "pool_size" && v.Key != k.name {
-					continue // pool_size=none in the DSN puts the environment's pool out of force
-				}
-				return nil, nil, dsn.BadValue(v.Key, v.Value, needsPoolSize)
+			if k.needsPool && c.PoolSize == 0 && origins["pool_size"] == "pool_size" && v.Key != k.name {
+				continue // pool_size=none in the DSN puts the environment's pool out of force
 			}
 			if !k.set(c, v.Value) {
 				return nil, nil, dsn.BadValue(v.Key, v.Value, k.want)
+			}
+			if k.needsPool && c.PoolSize == 0 {
+				return nil, nil, dsn.BadValue(v.Key, v.Value, needsPoolSize)
 			}
 		}
 	}

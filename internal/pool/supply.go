@@ -9,7 +9,7 @@ import (
 const (
 	// After two dials in a row that failed the next waits for firstPause, then for twice as long each time, up to longestPause, less a
 	// random tenth. That is short enough for the first success to come within 50 ms of a server's return, and asks a server that
-	// refuses 24 times a second at most, whatever the number of callers; pgx connects twice for each dial that is hung up on.
+	// refuses 24 times a second at most, whatever the number of callers.
 	firstPause   = 5 * time.Millisecond
 	longestPause = 45 * time.Millisecond
 
