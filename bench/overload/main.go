@@ -79,7 +79,10 @@ func run(out io.Writer, n int, pick *regexp.Regexp) error {
 // figures are what a run gave, by the name of the column.
 type figures map[string]float64
 
-// medians are those of each column.
+// noise is the figure that says by how much the mean of another one may be off, at twice its standard error.
+func noise(of string) string { return of + ", noise" }
+
+// medians are those of each column, and the noise of each; of a single run it isn't known, and counts as none.
 func medians(runs []figures) figures {
 	m := figures{}
 	for name := range runs[0] {
@@ -88,6 +91,9 @@ func medians(runs []figures) figures {
 			values = append(values, r[name])
 		}
 		m[name] = quantile.Median(values)
+		if len(runs) > 1 {
+			m[noise(name)] = quantile.Spread(values)
+		}
 	}
 	return m
 }

@@ -36,6 +36,17 @@ func TestMedians(t *testing.T) {
 	}
 }
 
+func TestVerdictKnowsNoise(t *testing.T) {
+	peers := map[string]figures{barePgx: {"p99": 20}, pgxPool: {"p99": 20}}
+	quiet, loud := medians([]figures{{"p99": 26}, {"p99": 26}, {"p99": 26}}), medians([]figures{{"p99": 17}, {"p99": 26}, {"p99": 40}})
+	if got := below.verdict(quiet, peers); len(got) != 2 {
+		t.Errorf("all runs are worse: misses %q, want 2", got)
+	}
+	if got := below.verdict(loud, peers); len(got) != 0 {
+		t.Errorf("runs differ by more: misses %q", got)
+	}
+}
+
 func TestVerdictMisses(t *testing.T) {
 	s := overload(2)
 	bare := map[string]figures{barePgx: {"share": 1}}
