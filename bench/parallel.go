@@ -68,7 +68,7 @@ func parallelSection() (*parallel, error) {
 		pool     = pgxpool(dsn())
 		bySQL    = registered("by database/sql, 8 idle", "managedpg", dsn())
 		bySQL8   = limited("by database/sql, 8 open", bySQL, capped)
-		byUs     = registered("by the driver", "managedpg", dsn(fmt.Sprintf("pool_size=%d", poolSize), "max_overflow=0"))
+		byUs     = limited("by the driver", registered("", "managedpg", dsn(fmt.Sprintf("pool_size=%d", poolSize), "max_overflow=0")), limits{idle: 64})
 	)
 	p := &parallel{cluster: cluster}
 	p.contests = append(p.contests, contest{

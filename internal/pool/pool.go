@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -70,6 +71,8 @@ type Pool[T any] struct {
 	stop   context.CancelFunc
 	upkeep upkeep
 
+	queueing atomic.Bool // somebody waits; written under mu, and read without it as a hint
+
 	// mu guards what follows. It is held for short, and nothing of somebody else's is called meanwhile.
 	mu      sync.Mutex
 	size    int
@@ -120,7 +123,7 @@ func (p *Pool[T]) setLimitsLocked(size, maxOverflow int) {
 // TryAcquire lends a thing that is free; false if there is none that can be made ready.
 func (p *Pool[T]) TryAcquire(ctx context.Context) (thing T, ok bool) {
 	p.upkeep.start(p)
-	for {
+	for !p.queueing.Load() { // who will have to wait needs the lock but once
 		p.mu.Lock()
 		thing, ok = p.takeLocked()
 		p.mu.Unlock()
@@ -137,6 +140,7 @@ func (p *Pool[T]) TryAcquire(ctx context.Context) (thing T, ok bool) {
 			return thing, false
 		}
 	}
+	return thing, false
 }
 
 // Acquire lends a thing, after having waited for it. Fresh says that it was dialled and has had no user.
