@@ -99,7 +99,13 @@ func (l *life) fail(why error) {
 }
 
 // recover ends what fail began.
-func (l *life) recover() bool { return l.state.CompareAndSwap(lifeFailed, lifeEmpty) }
+func (l *life) recover() bool {
+	if !l.is(lifeFailed) {
+		return false
+	}
+	l.why = nil // whoever uses it once it is gone must not be told
+	return l.state.CompareAndSwap(lifeFailed, lifeEmpty)
+}
 
 // sweep closes a connection that is parked.
 func (l *life) sweep() bool { return l.state.CompareAndSwap(lifeParked, lifeGone) }
