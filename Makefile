@@ -7,7 +7,7 @@
 # make fuzz   the DSN parser and the reader of statements, for 30 seconds each
 # make failover  what losing a server costs the application, 20 times in each way; takes an hour, FLAGS=-quick minutes
 # make harm   every fault against the bare drivers and against us, of which we must never be the worse one; takes some minutes
-# make suites pgx's, lib/pq's and database/sql's own tests against the bare drivers and against us; takes five minutes
+# make suites pgx's, lib/pq's and database/sql's own tests against the bare drivers and against us; takes five to ten minutes
 # make sim    10,000 random loads of the pool, in fake time
 # make ledger every promise about lost and doubled writes, under fire, for 10 minutes
 
