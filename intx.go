@@ -105,7 +105,7 @@ func InTx(ctx context.Context, db *sql.DB, opts *TxOptions, fn func(context.Cont
 	}
 	for try := 0; ; try++ {
 		again, err := inTx(ctx, db, opts, fn)
-		if err == nil || !again || try >= opts.Retries || ctx.Err() != nil {
+		if err == nil || !again || try >= opts.Retries || errors.Is(err, ctx.Err()) {
 			return err
 		}
 		if !pause(ctx, try) {
@@ -287,6 +287,9 @@ const (
 
 // pause waits before the next try; false says that ctx has ended.
 func pause(ctx context.Context, try int) bool {
+	if ctx.Err() != nil {
+		return false
+	}
 	d := longestPause
 	if try < 7 {
 		d = min(d, firstPause<<try)

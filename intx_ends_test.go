@@ -9,9 +9,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/managedpg/managedpg/internal/e2e/rig"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/managedpg/managedpg"
+	"github.com/managedpg/managedpg/internal/e2e/rig"
 	"github.com/managedpg/managedpg/internal/pgtest"
 )
 
@@ -59,6 +60,16 @@ func TestInTxContextEnds(t *testing.T) {
 			return err
 		}))
 		r.WantErr(err, context.DeadlineExceeded)
+		r.Want(1, 0)
+
+		// With a failure after which fn would have run again.
+		conflict := &pgconn.PgError{Severity: "ERROR", Code: "40001", Message: "could not serialize access"}
+		ctx, cancel = context.WithCancel(t.Context())
+		err = r.InTx(ctx, opts, rig.Insert1(func(context.Context, *sql.Tx) error {
+			cancel()
+			return conflict
+		}))
+		r.WantErr(err, context.Canceled, conflict)
 		r.Want(1, 0)
 
 		// While it waits for another try.
