@@ -19,6 +19,7 @@ import (
 	"github.com/managedpg/managedpg"
 	"github.com/managedpg/managedpg/failover"
 	"github.com/managedpg/managedpg/internal/pgtest"
+	"github.com/managedpg/managedpg/internal/sqlstate"
 )
 
 // What an error says about the server it came from, row by row, met on real servers where they can be made to say so.
@@ -285,10 +286,14 @@ func TestCallersDeadlineIsOnlyASuspicion(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 		defer cancel()
 		// With cancel_timeout the server would answer, and clear itself.
-		if _, err := db.ExecContext(ctx, "SELECT pg_sleep(10)"); !errors.Is(err, context.DeadlineExceeded) {
+		_, err := db.ExecContext(ctx, "SELECT pg_sleep(10)")
+		if !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("got %v", err)
 		}
-		rig.Eventually(t, "it is probed", func() bool { return pool.Health().TotalChecks > checks })
+		// lib/pq asks for a cancel by itself. If the server's answer to that is there first it has cleared itself.
+		if c.Base == "pgx" || sqlstate.Of(err) != sqlstate.QueryCanceled {
+			rig.Eventually(t, "it is probed", func() bool { return pool.Health().TotalChecks > checks })
+		}
 		rig.Eventually(t, "it is cleared", func() bool { return stateOf(t, db, 0) == failover.Up })
 		rig.Exec(t, db, "SELECT 1")
 		stays(t, db)
