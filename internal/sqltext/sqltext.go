@@ -1,8 +1,8 @@
 // Package sqltext says what a statement's text may do to its session: begin or end a transaction, forget prepared statements.
 //
 // That is only asked for when it matters: when a call has failed, or, of a base driver that can't tell its session's transaction,
-// when the text could begin or end one. Nothing here parses SQL. A verb counts wherever a statement could start, in a literal or a
-// comment too: one may be seen that isn't there, but none is missed.
+// when the text could begin or end one. Nothing here parses SQL. A verb counts wherever a statement could start, in a comment too: one
+// may be seen that isn't there, but none is missed.
 package sqltext
 
 import (
@@ -65,6 +65,7 @@ func MayEnd(text string) bool {
 // TxAfter is the transaction that a session is in after a text has run, if it was in this one before. A verb that may be
 // none leaves that unclear.
 func TxAfter(text string, tx Tx) Tx {
+	text = withoutLiterals(text)
 	_, afterFirst := word(text)
 	clear := !mayHide(text)
 	for verb, rest := range txVerbs(text) {
@@ -131,6 +132,7 @@ func pastTransaction(rest string) (next, after string) {
 
 // txVerbs yields the words of a text that begin or end transactions and may start a statement, and what follows each.
 func txVerbs(text string) iter.Seq2[string, string] {
+	text = withoutLiterals(text)
 	return func(yield func(verb, rest string) bool) {
 		for i := 0; i < len(text); {
 			if !isWordByte(text[i]) {
@@ -231,7 +233,11 @@ func pastComments(text string) (rest string, nested bool) {
 		text = strings.TrimLeft(text, " \t\r\n\f\v")
 		switch {
 		case strings.HasPrefix(text, "--"):
-			_, text, _ = strings.Cut(text, "\n")
+			end := strings.IndexAny(text, "\r\n")
+			if end < 0 {
+				return "", nested
+			}
+			text = text[end:]
 		case strings.HasPrefix(text, "/*"):
 			var inner bool
 			text, inner = pastBlock(text)

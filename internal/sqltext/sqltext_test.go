@@ -30,29 +30,85 @@ func TestMayCommit(t *testing.T) {
 		"ROLLBACK;":                          false,
 		"ROLLBACK; INSERT INTO t VALUES (1)": true, // outside of the transaction by then
 		"ABORT;INSERT INTO t VALUES (1)":     true,
-		"ROLLBACK TO a; INSERT INTO t VALUES (1)":           false, // still inside
-		"ROLLBACK TO SAVEPOINT a; SELECT 1":                 false,
-		"ROLLBACK WORK TO SAVEPOINT a; SELECT 1":            false,
-		"ROLLBACK TRANSACTION TO a; SELECT 1":               false,
-		"rollback to a; rollback; insert into t values (1)": true,
-		"PREPARE TRANSACTION 'x'":                           true,
-		"prepare transaction 'x'":                           true,
-		"PREPARE s AS SELECT 1":                             false,
-		"SAVEPOINT a":                                       false,
-		"BEGIN":                                             false,
-		"COMMITTED":                                         false,
-		"commit_log":                                        false,
-		"SELECT 'x'; COMMIT AND CHAIN":                      true,
-		"INSERT INTO t VALUES ('; COMMIT')":                 true, // errs on the side of unknown
-		"SELECT '--' FROM t WHERE end":                      true, // so here
-		"DO $$ BEGIN COMMIT; END $$":                        true,
-		"INSERT INTO t VALUES ('é;'); /* ä */ commit /* ö */ ; --ü": true,
-		"INSERT INTO t SELECT 1 " + strings.Repeat("/* x */", 50):   false,
-		"\f\v\r\nCOMMIT": true,
+		"ROLLBACK TO a; INSERT INTO t VALUES (1)":                     false, // still inside
+		"ROLLBACK TO SAVEPOINT a; SELECT 1":                           false,
+		"ROLLBACK WORK TO SAVEPOINT a; SELECT 1":                      false,
+		"ROLLBACK TRANSACTION TO a; SELECT 1":                         false,
+		"rollback to a; rollback; insert into t values (1)":           true,
+		"PREPARE TRANSACTION 'x'":                                     true,
+		"prepare transaction 'x'":                                     true,
+		"PREPARE s AS SELECT 1":                                       false,
+		"SAVEPOINT a":                                                 false,
+		"BEGIN":                                                       false,
+		"COMMITTED":                                                   false,
+		"commit_log":                                                  false,
+		"SELECT 'x'; COMMIT AND CHAIN":                                true,
+		"INSERT INTO t VALUES ('; COMMIT')":                           true, // errs on the side of unknown
+		"SELECT '--' FROM t WHERE end":                                false,
+		`SELECT '\' --' FROM t WHERE end`:                             true, // so here
+		"DO $$ BEGIN COMMIT; END $$":                                  true, // PostgreSQL wouldn't let it, another server may
+		"DO $$ BEGIN UPDATE t SET a = 1; END $$":                      false,
+		"DO $$ BEGIN UPDATE t SET a = 1; END $$; COMMIT":              true,
+		"DO $$ BEGIN UPDATE t SET a = 1; END $$; END":                 true,
+		"INSERT INTO t VALUES ('é;'); /* ä */ commit /* ö */ ; --ü":   true,
+		"INSERT INTO t SELECT 1 " + strings.Repeat("/* x */", 50):     false,
+		"\f\v\r\nCOMMIT":                                              true,
 		"WITH x AS (SELECT 1) INSERT INTO t SELECT * FROM x -- end\n": true,
 	} {
 		if got := MayCommit(text); got != want {
 			t.Errorf("MayCommit(%q) = %v, want %v", text, got, want)
+		}
+	}
+}
+
+func TestMayEnd(t *testing.T) {
+	for text, want := range map[string]bool{
+		"":                           false,
+		"SELECT 1":                   false,
+		"SELECT 1; END":              true,
+		"ROLLBACK":                   true,
+		"ROLLBACK TO SAVEPOINT a":    false,
+		"-- a\rCOMMIT\nAND CHAIN":    true, // the server's comment ends there
+		"INSERT INTO t VALUES (';')": false,
+		// A block's END is none of a transaction's.
+		"DO $$ BEGIN UPDATE t SET a = 1; END $$":                                             false,
+		"DO $$ BEGIN UPDATE t SET committed = 1; END $$ LANGUAGE plpgsql;":                   false,
+		"DO LANGUAGE plpgsql $b$ BEGIN PERFORM $$x$$; END; $b$":                              false,
+		"DO 'BEGIN UPDATE t SET a = ''b''; END'":                                             false,
+		"/* a ' */ DO -- $$\n$$ BEGIN PERFORM 1; END $$":                                     false,
+		"do e'begin perform \\'a\\'; end'":                                                   false,
+		"SELECT \"a;end\"; SELECT 1":                                                         false,
+		"CREATE FUNCTION f() RETURNS void LANGUAGE plpgsql AS $f$ BEGIN PERFORM 1; END; $f$": false,
+		// What commits in it may do so, outside of a transaction or on another server than PostgreSQL.
+		"DO $$ BEGIN UPDATE t SET a = 1; COMMIT; END $$":                  true,
+		"DO $$ BEGIN PERFORM 1; ROLLBACK; END $$":                         true,
+		"DO 'BEGIN PERFORM 1; COMMIT; END'":                               true,
+		"DO $$ BEGIN PERFORM 1; END $$; END":                              true,
+		"DO $$ BEGIN PERFORM 1; END $$;END;DO $$ BEGIN PERFORM 1; END $$": true,
+		// Where it isn't certain what is inside, all of it counts.
+		`SELECT '\'; END; --'`:                      true,
+		`SELECT 'a', '\'; END; --'`:                 true,
+		"SELECT 'a; END":                            true,
+		"DO $$ BEGIN PERFORM 1; END $":              true,
+		"DO $a$ BEGIN PERFORM 1; END $b$":           true,
+		"SELECT 1$$; END; $$":                       true,
+		"SELECT $1$$; END; $$":                      true,
+		"SELECT a$$; END; $$":                       true, // a$$ is a name
+		"SELECT $1a$; END; $1a$":                    true,
+		"SELECT $a b$; END; $a b$":                  true,
+		"SELECT 0x1F$$; END; $$":                    true,
+		"-- a\rSELECT $$\nDO $$; END; SELECT $$ $$": true,
+		"SELECT $$ /* $$; END; SELECT $$ */ $$":     true,
+		"SELECT '/*'; END; SELECT '*/'":             true,
+		"SELECT '--'; END":                          true,
+		"SELECT \"'\"; END; SELECT \"'\"":           true,
+		"SELECT E'a\\\\'; END; SELECT ''":           true,
+		"SELECT E''; END":                           true,
+		"SELECT /* /* */ ' */ 1; END; SELECT '":     true,
+		"SELECT /*/ ' */ 1; END; SELECT '":          true,
+	} {
+		if got := MayEnd(text); got != want {
+			t.Errorf("MayEnd(%q) = %v, want %v", text, got, want)
 		}
 	}
 }
@@ -89,10 +145,17 @@ func TestTxAfter(t *testing.T) {
 		{"BEGIN", TxUnclear, TxReadWrite},
 		{"ROLLBACK", TxUnclear, TxNone},
 		{"BEGIN; SET LOCAL a = 'b'", TxNone, TxReadWrite},
-		{"INSERT INTO t VALUES ('; begin')", TxNone, TxUnclear}, // what may be none isn't taken for one
-		{"INSERT INTO t VALUES ('; begin')", TxReadWrite, TxReadWrite},
-		{"INSERT INTO t VALUES ('; end')", TxReadWrite, TxUnclear},
-		{"INSERT INTO t VALUES ('; end')", TxNone, TxNone},
+		{"INSERT INTO t VALUES ('; begin')", TxNone, TxNone},
+		{"INSERT INTO t VALUES ('; end')", TxReadWrite, TxReadWrite},
+		{`INSERT INTO t VALUES ('\'; begin')`, TxNone, TxUnclear}, // what may be none isn't taken for one
+		{`INSERT INTO t VALUES ('\'; begin')`, TxReadWrite, TxReadWrite},
+		{`INSERT INTO t VALUES ('\'; end')`, TxReadWrite, TxUnclear},
+		{`INSERT INTO t VALUES ('\'; end')`, TxNone, TxNone},
+		{"INSERT INTO t VALUES ('; commit')", TxReadWrite, TxUnclear},
+		{"DO $$ BEGIN PERFORM 1; END $$", TxNone, TxNone},
+		{"DO $$ BEGIN PERFORM 1; COMMIT; END $$", TxNone, TxNone},
+		{"DO $$ BEGIN PERFORM 1; END $$", TxReadWrite, TxReadWrite},
+		{"DO $$ BEGIN PERFORM 1; END $$; COMMIT", TxReadWrite, TxUnclear},
 		{"-- begin\nSELECT 1;", TxNone, TxUnclear},
 		{"SELECT 1; -- begin", TxNone, TxUnclear},
 		{"CREATE PROCEDURE p() BEGIN ATOMIC SELECT 1; END", TxReadWrite, TxUnclear},
@@ -185,11 +248,12 @@ func FuzzText(f *testing.F) {
 	f.Add("é\x00/*/**/DISCARD ALL")
 	f.Fuzz(func(t *testing.T, text string) {
 		MayCommit(text)
+		MayEnd(text)
 		ForgetsStatements(text)
 		IsCopy(text)
 		TxAfter(text, TxNone)
-		if !MayCommit(text + "; COMMIT") {
-			t.Errorf("a COMMIT behind %q goes unseen", text)
+		if !MayCommit(text+"; COMMIT") || !MayEnd(text+"; END") {
+			t.Errorf("a COMMIT or END behind %q goes unseen", text)
 		}
 	})
 }
