@@ -114,17 +114,22 @@ func TestReadmeLeadsToTheDocs(t *testing.T) {
 }
 
 // Every block of Go in the docs compiles: a program as it is, and a part of one within a function to which a context, a
-// sql.DB and the like are given. What a part declares it need not use.
+// sql.DB and the like are given. What a part declares it need not use. A block with a library that only the module integration
+// has is compiled there.
 func TestGoInTheDocsCompiles(t *testing.T) {
 	blocks := 0
-	imports := newExports(t)
+	imports, wider := newExports(t, ".", given), newExports(t, "integration", givenTraced)
 	for name, text := range pages(t) {
 		for _, m := range fence.FindAllStringSubmatch(text, -1) {
 			if m[1] != "go" {
 				continue
 			}
 			blocks++
-			if err := imports.compiles(m[2]); err != nil {
+			by, head := imports, given
+			if strings.Contains(m[2], "otelsql.") {
+				by, head = wider, givenTraced
+			}
+			if err := by.compiles(m[2], head); err != nil {
 				t.Errorf("%s: %v in\n%s", name, err, m[2])
 			}
 		}
@@ -153,6 +158,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/jackc/pgx/v5/tracelog"
 	"github.com/lib/pq"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -180,10 +186,17 @@ var (
 
 `
 
+// givenTraced has what only the module integration has, besides.
+var givenTraced = strings.Replace(given, "import (", `import (
+	"github.com/XSAM/otelsql"
+	semconv "go.opentelemetry.io/otel/semconv/v1.37.0"
+`, 1)
+
 // exports finds what packages export in what the go command has compiled.
 type exports map[string]string // the file, by import path
 
-func newExports(t *testing.T) exports {
+// newExports has what a module's directory can import of what is given, and what that imports.
+func newExports(t *testing.T, dir, given string) exports {
 	t.Helper()
 	f, err := parser.ParseFile(token.NewFileSet(), "", given, parser.ImportsOnly)
 	if err != nil {
@@ -196,7 +209,7 @@ func newExports(t *testing.T) exports {
 	}
 	var complaint bytes.Buffer
 	list := exec.Command("go", args...)
-	list.Stderr = &complaint
+	list.Dir, list.Stderr = dir, &complaint
 	out, err := list.Output()
 	if err != nil {
 		t.Fatalf("go list: %v\n%s", err, complaint.Bytes())
@@ -217,7 +230,7 @@ func (e exports) open(path string) (io.ReadCloser, error) {
 	return os.Open(file)
 }
 
-func (e exports) compiles(block string) error {
+func (e exports) compiles(block, given string) error {
 	files := token.NewFileSet()
 	parse := func(text string) (*ast.File, error) {
 		return parser.ParseFile(files, "block.go", text, parser.SkipObjectResolution)

@@ -54,7 +54,7 @@ func TestPageShowsEachName(t *testing.T) {
 	}
 
 	wanted := []string{"Stats", "Pools", "PoolOf", "ParseDSN", "OpenDB", "InTx", "TxOptions.Retries", "TxOptions.ResolveCommit",
-		"LongCheckout", "Unwrap", "SetLogger", "ErrPoolTimeout", "ErrNoEndpoint", "ErrReclaimed", "ErrTxLost", "ErrOutcomeUnknown", "ErrClosed"}
+		"LongCheckout", "Unwrap", "PgxConn", "SetLogger", "ErrPoolTimeout", "ErrNoEndpoint", "ErrReclaimed", "ErrTxLost", "ErrOutcomeUnknown", "ErrClosed"}
 	for _, typ := range []reflect.Type{reflect.TypeFor[*managedpg.Pool](), reflect.TypeFor[*managedpg.Config]()} {
 		for m := range typ.NumMethod() {
 			wanted = append(wanted, typ.Elem().Name()+"."+typ.Method(m).Name)

@@ -78,5 +78,7 @@ func ReadOnly(ctx context.Context) context.Context { return conn.ReadOnly(ctx) }
 //		...
 //	})
 //
-// Any other value comes back as it is. The base connection must not be used after Raw's function has returned.
+// It sees through the connections of otelsql, sqlmw and other wrappers that have a method Raw() driver.Conn or pass CheckNamedValue on. Any
+// other value comes back as it is. The base connection must not be used after Raw's function has returned. [PgxConn] does all
+// of this for pgx.
 func Unwrap(driverConn any) any { return conn.Unwrap(driverConn) }

@@ -466,6 +466,10 @@ func (c *Conn) Ping(ctx context.Context) error {
 // CheckNamedValue asks the base driver. database/sql gives no context with it, so a connection that has yet to be checked
 // out lets everything through and checks when the call is there.
 func (c *Conn) CheckNamedValue(v *driver.NamedValue) error {
+	if q, ok := v.Value.(*whoseBase); ok {
+		q.answered, q.base = true, c.Base()
+		return nil
+	}
 	if c.phys == nil && (c.life.is(lifeParked) || c.life.is(lifeFailed)) {
 		c.raw = true
 		return nil

@@ -339,7 +339,10 @@ var steps = func() (all []func(context.Context, *script)) {
 			s.outcome("close", st.Close())
 		}
 		_ = c.Raw(func(dc any) error {
-			s.say("raw: %T", managedpg.Unwrap(dc))
+			if _, ours := dc.(interface{ Base() driver.Conn }); ours {
+				dc = managedpg.Unwrap(dc) // of the bare one this would be a call more
+			}
+			s.say("raw: %T", dc)
 			return nil
 		})
 	})

@@ -198,13 +198,3 @@ func (ph *physical) cause() error {
 	}
 	return ph.sock.broken()
 }
-
-// Unwrap is the base driver's connection inside a connection of this package, and any other value as it is. It is nil
-// for one that no longer owns a connection.
-func Unwrap(c any) any {
-	inner, ok := c.(interface{ Base() driver.Conn })
-	if !ok {
-		return c
-	}
-	return inner.Base()
-}
