@@ -16,6 +16,8 @@ func TestImports(t *testing.T) {
 			module + "/stats/", module + "/internal/pgtest"},
 		module + "/failover":          {"github.com/jackc", "github.com/lib", module + "/conn", module + "/driver"},
 		module + "/conn":              {module + "/failover", module + "/driver"},
+		module + "/internal/base":     {module + "/stats", module + "/leak", module + "/conn", module + "/failover", module + "/driver"},
+		module + "/internal/wire":     {"database/sql", "github.com/jackc", "github.com/lib", module + "/internal/base"},
 		module + "/leak":              {"database/sql", module + "/stats", module + "/conn", module + "/failover", module + "/driver"},
 		module + "/stats":             {"database/sql", module + "/leak", module + "/conn", module + "/failover", module + "/driver"},
 		module + "/stats/otelstats":   {"net/http", "go.opentelemetry.io/otel/sdk", "github.com/prometheus"},
@@ -32,6 +34,22 @@ func TestImports(t *testing.T) {
 				return pkg == n || strings.HasPrefix(pkg, strings.TrimSuffix(n, "/")+"/")
 			}) && pkg != of {
 				t.Errorf("%s links %s", of, pkg)
+			}
+		}
+	}
+}
+
+// Which base driver a connection has is known to internal/base alone.
+func TestImportsOfBaseDrivers(t *testing.T) {
+	const module = "github.com/managedpg/managedpg"
+	for _, of := range []string{"/conn", "/driver", "/failover", "/leak", "/stats", "/internal/pool", "/internal/wire"} {
+		out, err := exec.Command("go", "list", "-f", `{{join .Imports "\n"}}`, module+of).CombinedOutput()
+		if err != nil {
+			t.Fatalf("go list: %v\n%s", err, out)
+		}
+		for _, pkg := range strings.Fields(string(out)) {
+			if strings.HasPrefix(pkg, "github.com/jackc/") || strings.HasPrefix(pkg, "github.com/lib/pq") {
+				t.Errorf("%s imports %s", of, pkg)
 			}
 		}
 	}

@@ -11,8 +11,10 @@ import (
 	"github.com/managedpg/managedpg/conn"
 	"github.com/managedpg/managedpg/driver"
 	"github.com/managedpg/managedpg/failover"
+	"github.com/managedpg/managedpg/internal/base"
 	"github.com/managedpg/managedpg/internal/dsn"
 	"github.com/managedpg/managedpg/internal/usercode"
+	"github.com/managedpg/managedpg/internal/wire"
 	"github.com/managedpg/managedpg/leak"
 )
 
@@ -103,22 +105,25 @@ func (c *Config) connector(servers []dsn.Endpoint) (*driver.Connector, error) {
 }
 
 // connect makes the endpoints of the servers, or of the user's own connectors.
-func (c *Config) connect(servers []dsn.Endpoint) ([]*conn.Endpoint, error) {
-	var endpoints []*conn.Endpoint
+func (c *Config) connect(servers []dsn.Endpoint) ([]*base.Endpoint, error) {
+	var endpoints []*base.Endpoint
 	for i, own := range c.Endpoints {
-		endpoints = append(endpoints, conn.Foreign(fmt.Sprintf("endpoint-%d", i+1), own))
+		endpoints = append(endpoints, base.Own(fmt.Sprintf("endpoint-%d", i+1), own))
 	}
 	if len(endpoints) > 0 {
 		return endpoints, nil
 	}
-	dialer := &conn.Dialer{KeepAlive: c.keepAlive(), UserTimeout: c.TCPUserTimeout, CancelTimeout: c.CancelTimeout}
+	options := base.Options{
+		Dialer:        wire.Dialer{KeepAlive: c.keepAlive(), UserTimeout: c.TCPUserTimeout},
+		CancelTimeout: c.CancelTimeout,
+	}
 	for _, s := range servers {
-		var e *conn.Endpoint
+		var e *base.Endpoint
 		var err error
 		if c.BaseDriver == "pq" {
-			e, err = conn.Pq(s.Name, s.DSN, dialer)
+			e, err = base.Pq(s.Name, s.DSN, options)
 		} else {
-			e, err = conn.Pgx(s.Name, s.DSN, dialer, c.PgxConfig, c.PgxOptions...)
+			e, err = base.Pgx(s.Name, s.DSN, options, c.PgxConfig, c.PgxOptions...)
 		}
 		if err != nil {
 			return nil, err

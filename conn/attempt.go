@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/managedpg/managedpg/internal/base"
 	"github.com/managedpg/managedpg/internal/sqlstate"
 	"github.com/managedpg/managedpg/internal/sqltext"
 )
@@ -120,5 +121,5 @@ func (a *Attempt) ran(query string, told error) {
 // departed says whether the session is certainly in no transaction any more. Of lib/pq that can't be seen, but it looks
 // itself.
 func (ph *physical) departed() bool {
-	return ph.pgx != nil && !ph.pgx.Conn().IsClosed() && ph.pgx.Conn().PgConn().TxStatus() == 'I'
+	return !ph.base.Closed() && ph.base.TxStatus() == base.TxNone
 }

@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/managedpg/managedpg/internal/clock"
 	"github.com/managedpg/managedpg/internal/sqltext"
+	"github.com/managedpg/managedpg/internal/wire"
 	"github.com/managedpg/managedpg/stats"
 )
 
@@ -42,7 +44,7 @@ func (c *Conn) enter(ctx context.Context) (*physical, error) {
 		}
 	}
 	c.phys.doneReading()
-	if c.phys.pendingCancel() != nil {
+	if c.phys.cancels.Pending() != nil {
 		if err := c.phys.settle(ctx); err != nil {
 			c.leave()
 			return nil, err
@@ -50,12 +52,12 @@ func (c *Conn) enter(ctx context.Context) (*physical, error) {
 	}
 	c.phys.gaveRows = false
 	if reason := c.phys.condemned.Load(); reason != nil {
-		c.phys.kill(*reason)
+		c.phys.base.Kill(*reason)
 	}
 	if c.phys.syncWait.Load() {
 		c.phys.syncWait.Store(false) // it came while the rows of the last call were read: too late to tell
 	}
-	if c.phys.endpoint.deaf && ctx.Err() != nil { // lib/pq would send the call all the same
+	if !c.phys.obeys && ctx.Err() != nil { // lib/pq would send the call all the same
 		c.leave()
 		return nil, ctx.Err()
 	}
@@ -107,7 +109,7 @@ func (c *Conn) bind(ctx context.Context) error {
 		if !c.life.move(lifeParked, lifeBusy) {
 			return nil
 		}
-		at = now()
+		at = clock.Now()
 		if ph.used && !c.ready(ctx, at) { // ResetSession found it lent
 			return driver.ErrBadConn
 		}
@@ -130,7 +132,7 @@ func (c *Conn) ResetSession(ctx context.Context) error {
 			return err
 		}
 	case c.life.unpark(ctx):
-		ph, at = c.phys, now()
+		ph, at = c.phys, clock.Now()
 		if !c.ready(ctx, at) {
 			return driver.ErrBadConn
 		}
@@ -198,7 +200,7 @@ func (c *Conn) IsValid() bool {
 	if c.pool.governed {
 		return c.release()
 	}
-	at := now()
+	at := clock.Now()
 	ph := c.phys
 	if c.life.begin() {
 		c.pool.takeBack(ph, at)
@@ -230,7 +232,7 @@ func (c *Conn) release() (kept bool) {
 		c.raw = false
 		return c.life.recover() || c.phys == nil && c.life.move(lifeParked, lifeEmpty) || c.life.is(lifeEmpty) || c.life.is(lifeParked)
 	}
-	ph, at := c.phys, now()
+	ph, at := c.phys, clock.Now()
 	if _, unfit := c.pool.unfit(ph, at); unfit || !ph.sound() {
 		c.life.end()
 		return false
@@ -247,8 +249,8 @@ func (c *Conn) Close() error {
 	case lifeHeld, lifeParked:
 		c.end(was == lifeHeld)
 	case lifeGone:
-		if c.life.why != nil && c.phys.sock == nil && c.phys.pgx == nil {
-			return c.phys.base.Close() // its socket couldn't be closed from outside
+		if c.life.why != nil && !c.phys.base.Known() {
+			return c.phys.base.Raw().Close() // its socket couldn't be closed from outside
 		}
 	}
 	return nil
@@ -261,7 +263,7 @@ func (c *Conn) end(held bool) {
 		c.pool.discard(c.phys)
 	default:
 		if held {
-			c.pool.takeBack(c.phys, now())
+			c.pool.takeBack(c.phys, clock.Now())
 			c.closing = c.phys.whyUnsound()
 		}
 		c.pool.end(c.phys, c.closing, nil)
@@ -276,16 +278,16 @@ func (c *Conn) exec(ctx context.Context, query string, args []driver.NamedValue)
 	}
 	defer c.leave()
 	if c.raw {
-		if args, err = c.check(ph, args, ph.features.canExec()); err != nil {
+		if args, err = c.check(ph, args, ph.features.CanExec()); err != nil {
 			return nil, err
 		}
 	}
-	baseCtx, watch := ph.watch(ctx, closeLimit)
+	baseCtx, watch := ph.watch(ctx, wire.CloseLimit)
 	defer watch.stop()
-	before := ph.mark()
-	res, err := ph.features.exec(baseCtx, query, args)
+	before := ph.base.Mark()
+	res, err := ph.features.Exec(baseCtx, query, args)
 	for n := 0; n < conflictRetries && c.conflicted(ctx, ph, err); n++ {
-		res, err = ph.features.exec(baseCtx, query, args)
+		res, err = ph.features.Exec(baseCtx, query, args)
 	}
 	if err != nil || ph.syncWait.Load() {
 		if err = c.verdict(ctx, ph, before, statement, query, err); err != nil {
@@ -304,16 +306,16 @@ func (c *Conn) query(ctx context.Context, query string, args []driver.NamedValue
 	}
 	defer c.leave()
 	if c.raw {
-		if args, err = c.check(ph, args, ph.features.canQuery()); err != nil {
+		if args, err = c.check(ph, args, ph.features.CanQuery()); err != nil {
 			return nil, err
 		}
 	}
-	before := ph.mark()
-	baseCtx, watch := ph.watch(ctx, closeLimit)
+	before := ph.base.Mark()
+	baseCtx, watch := ph.watch(ctx, wire.CloseLimit)
 	rowsCtx, cancel := ph.cancellable(baseCtx, c.pool)
-	rows, err := ph.features.query(rowsCtx, query, args)
+	rows, err := ph.features.Query(rowsCtx, query, args)
 	for n := 0; n < conflictRetries && c.conflicted(ctx, ph, err); n++ {
-		rows, err = ph.features.query(rowsCtx, query, args)
+		rows, err = ph.features.Query(rowsCtx, query, args)
 	}
 	if err != nil || ph.syncWait.Load() {
 		if err = c.verdict(ctx, ph, before, statement, query, err); err != nil {
@@ -378,14 +380,14 @@ func (c *Conn) prepare(ctx context.Context, ph *physical, query string, t *text,
 	if cached := ph.stmts.get(query, version); cached != nil {
 		return cached, nil
 	}
-	baseCtx, watch := ph.watch(ctx, closeLimit)
+	baseCtx, watch := ph.watch(ctx, wire.CloseLimit)
 	defer watch.stop()
-	before := ph.mark()
-	base, err := ph.prepare(baseCtx, query)
+	before := ph.base.Mark()
+	st, err := ph.prepare(baseCtx, query)
 	if err != nil {
 		return nil, c.verdict(ctx, ph, before, harmless, query, err)
 	}
-	return ph.stmts.add(&cachedStmt{base: base, query: query, text: t, version: version, sock: ph.sock}), nil
+	return ph.stmts.add(&cachedStmt{base: st, query: query, text: t, version: version, sock: ph.sock}), nil
 }
 
 // Prepare is for callers without a context; database/sql isn't one.
@@ -409,12 +411,12 @@ func (c *Conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, e
 		}
 	}
 	defer c.leave()
-	if ph.busy() {
+	if ph.base.Busy() {
 		return nil, errRowsOpen // pgx would close the connection
 	}
-	baseCtx, watch := ph.watch(ctx, closeLimit)
+	baseCtx, watch := ph.watch(ctx, wire.CloseLimit)
 	defer watch.stop()
-	before := ph.mark()
+	before := ph.base.Mark()
 	attempt := attemptOf(ctx)
 	if attempt.resolves() && !opts.ReadOnly {
 		if err := ph.know(ctx); err != nil {
@@ -422,7 +424,7 @@ func (c *Conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, e
 		}
 	}
 	c.tx.kept.Context = baseCtx
-	base, err := ph.features.begin(&c.tx.kept, ph.base, opts)
+	tx, err := ph.features.Begin(&c.tx.kept, opts)
 	if err != nil {
 		return nil, c.verdict(ctx, ph, before, harmless, "", err)
 	}
@@ -433,7 +435,7 @@ func (c *Conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, e
 	if watch != nil && watch.asks {
 		ph.txCtx = ctx
 	}
-	c.tx.conn, c.tx.ctx, c.tx.base, c.tx.attempt = c, ctx, base, attempt
+	c.tx.conn, c.tx.ctx, c.tx.base, c.tx.attempt = c, ctx, tx, attempt
 	attempt.begun()
 	return &c.tx, nil
 }
@@ -448,16 +450,16 @@ func (c *Conn) Ping(ctx context.Context) error {
 		return err
 	}
 	defer c.leave()
-	if ph.features.pinger == nil {
+	if ph.features.Pinger == nil {
 		return nil
 	}
-	if ph.busy() {
+	if ph.base.Busy() {
 		return errRowsOpen // pgx would close the connection
 	}
-	baseCtx, watch := ph.watch(ctx, closeLimit)
+	baseCtx, watch := ph.watch(ctx, wire.CloseLimit)
 	defer watch.stop()
-	before := ph.mark()
-	if err := ph.features.pinger.Ping(baseCtx); err != nil {
+	before := ph.base.Mark()
+	if err := ph.features.Pinger.Ping(baseCtx); err != nil {
 		return c.verdict(ctx, ph, before, harmless, "", err)
 	}
 	return nil
@@ -475,10 +477,10 @@ func (c *Conn) CheckNamedValue(v *driver.NamedValue) error {
 		return nil
 	}
 	c.raw = false
-	if c.phys == nil || c.phys.features.checker == nil {
+	if c.phys == nil || c.phys.features.Checker == nil {
 		return driver.ErrSkip
 	}
-	return c.phys.features.checker.CheckNamedValue(v)
+	return c.phys.features.Checker.CheckNamedValue(v)
 }
 
 // check does what database/sql does with arguments (driverArgsConnLocked in its convert.go) for those that
@@ -494,8 +496,8 @@ func (c *Conn) check(ph *physical, args []driver.NamedValue, can bool) ([]driver
 		v := args[i]
 		v.Ordinal = len(checked) + 1
 		err := driver.ErrSkip
-		if ph.features.checker != nil {
-			err = ph.features.checker.CheckNamedValue(&v)
+		if ph.features.Checker != nil {
+			err = ph.features.Checker.CheckNamedValue(&v)
 		}
 		if err == driver.ErrSkip {
 			v.Value, err = driver.DefaultParameterConverter.ConvertValue(v.Value)
@@ -522,7 +524,7 @@ func (c *Conn) Base() driver.Conn {
 		return nil
 	}
 	defer c.leave()
-	return ph.base
+	return ph.base.Raw()
 }
 
 // shaped gives the connection just those optional interfaces whose absence database/sql acts upon. It answers with a pointer

@@ -1,17 +1,12 @@
 package conn
 
 import (
-	"context"
 	"database/sql/driver"
 	"errors"
 	"fmt"
 	"strings"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/lib/pq"
-
-	"github.com/managedpg/managedpg/internal/sqlstate"
 	"github.com/managedpg/managedpg/leak"
 	"github.com/managedpg/managedpg/stats"
 )
@@ -123,36 +118,6 @@ func (e *PoolTimeoutError) Error() string {
 
 func (e *PoolTimeoutError) Unwrap() error { return e.Err }
 
-// endedError is a call that its context ended after the server had been told, and that the server answered: the answer
-// and the context's error in one.
-type endedError struct {
-	err, ctx error
-	timeout  error // pgx's own error of a deadline, by which pgconn.Timeout knows it; nil if there is none
-}
-
-func (e *endedError) Error() string { return fmt.Sprintf("%v: %v", e.ctx, e.err) }
-
-func (e *endedError) Unwrap() []error {
-	if e.timeout == nil {
-		return []error{e.ctx, e.err}
-	}
-	return []error{e.ctx, e.err, e.timeout}
-}
-
-// SafeToRetry is for pgconn.SafeToRetry, which means calls of which nothing was sent.
-func (e *endedError) SafeToRetry() bool { return false }
-
-// timeout is pgx's own error of a context whose deadline has passed: what it says to a call that begins too late.
-func (ph *physical) timeout(ctx context.Context) error {
-	if ph.pgx == nil || ctx.Err() != context.DeadlineExceeded {
-		return nil
-	}
-	if _, err := ph.pgx.Conn().PgConn().Prepare(ctx, "", "", nil); pgconn.Timeout(err) {
-		return err
-	}
-	return nil
-}
-
 // quiet is err in a form in which errors.Is doesn't find driver.ErrBadConn: the cause where there is one, else its text.
 func quiet(err, cause error) error {
 	switch {
@@ -164,23 +129,3 @@ func quiet(err, cause error) error {
 		return errors.New(strings.TrimPrefix(err.Error(), "driver: "))
 	}
 }
-
-// severity is that of a server's answer: "ERROR" leaves the session alive, "FATAL" and "PANIC" end it. lib/pq knows it in the
-// server's language only (lc_messages).
-func severity(err error) string {
-	var pgErr *pgconn.PgError
-	var pqErr *pq.Error
-	switch {
-	case errors.As(err, &pgErr) && pgErr.SeverityUnlocalized != "":
-		return pgErr.SeverityUnlocalized
-	case errors.As(err, &pgErr):
-		return pgErr.Severity
-	case errors.As(err, &pqErr):
-		return pqErr.Severity
-	default:
-		return ""
-	}
-}
-
-// endsSession says whether err is a server's answer that ended the session.
-func endsSession(err error) bool { return sqlstate.EndsSession(severity(err), sqlstate.Of(err)) }

@@ -38,7 +38,7 @@ func (l lent) Ready(ctx context.Context, ph *physical, at time.Duration) error {
 	}
 	if err := ph.ready(ctx, l.Pool, at); err != nil {
 		l.callFailed(ctx, ph, err)
-		ph.kill(err) // pgx may go on in the background, and what comes next needs the place
+		ph.base.Kill(err) // pgx may go on in the background, and what comes next needs the place
 		return err
 	}
 	ph.checkedOut = at

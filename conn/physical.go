@@ -9,12 +9,13 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/jackc/pgx/v5/stdlib"
-
+	"github.com/managedpg/managedpg/internal/base"
+	"github.com/managedpg/managedpg/internal/clock"
 	"github.com/managedpg/managedpg/internal/limit"
 	"github.com/managedpg/managedpg/internal/pool"
 	"github.com/managedpg/managedpg/internal/sqltext"
 	"github.com/managedpg/managedpg/internal/usercode"
+	"github.com/managedpg/managedpg/internal/wire"
 	"github.com/managedpg/managedpg/leak"
 	"github.com/managedpg/managedpg/stats"
 )
@@ -23,11 +24,13 @@ import (
 // one logical connection, whose calls database/sql serialises; its fields without a comment are only touched by it, or
 // by the pool while it is free.
 type physical struct {
-	base     driver.Conn
-	features features       // set when opened
-	pgx      *stdlib.Conn   // base, if it is that; set when opened
-	sock     *socket        // nil if it wasn't dialled by us; set when opened
-	endpoint *Endpoint      // set when opened
+	base     base.Conn // set when opened, as are those that follow, which it has too
+	features *base.Features
+	sock     *wire.Socket
+	cancels  *base.Cancels
+	obeys    bool           // base.ObeysContext
+	tracksTx bool           // tx says what its transaction is, as the base can't tell
+	endpoint *base.Endpoint // set when opened
 	member   int            // the endpoint's number with the Router; set when opened
 	epoch    uint64         // the endpoint's epoch then; set when opened
 	epochNow *atomic.Uint64 // what it is now; set when opened
@@ -36,12 +39,12 @@ type physical struct {
 	hung     *atomic.Bool   // see Route; set when opened
 	drains   uint64         // the pool's count of drains then; set when opened
 	id       uint64         // set when opened
-	server   Server         // as it was when opened
-	opened   time.Duration  // when it was opened, by now(); set then
+	server   base.Server    // as it was when opened
+	opened   time.Duration  // when it was opened, by clock.Now(); set then
 	slot     *leak.Slot     // nil without leak detection; set when opened
 
-	expires    time.Duration        // when pool_recycle ends it, by now(); 0: never. Set when opened
-	checkedOut time.Duration        // when it was checked out, by now()
+	expires    time.Duration        // when pool_recycle ends it, if at all, by clock.Now(); set when opened
+	checkedOut time.Duration        // when it was checked out, by clock.Now()
 	checkout   uint64               // the number of the checkout, with leak detection
 	user       atomic.Pointer[Conn] // who has it or had it last; for Reclaim, and for sweepParked
 	use        use                  // by its holder, for Reclaim
@@ -53,11 +56,9 @@ type physical struct {
 	condemned  atomic.Pointer[error]   // why nothing more may be sent on it; set from outside
 	pool       *Pool                   // set when opened
 	txCtx      context.Context         // the transaction's, which ends each of its calls with lib/pq; nil where lib/pq sees to that itself
-	tx         sqltext.Tx              // of a base that can't tell; pgx knows better: see inTx
+	tx         sqltext.Tx              // of a base that can't tell: see inTx
 	self       *self                   // what the server said of itself, if InTx has had it asked
-	watcher    *pgxWatcher             // what pgx does when a call's context ends; nil with another base, or one of the user's. Set when opened
-	request    *cancelRequest          // of a base other than pgx, until settle has seen to it
-	cancelled  bool                    // the server has confirmed the request
+	cancelled  bool                    // the server has confirmed the cancel request that is pending
 	gaveRows   bool                    // the last call has returned rows
 	reading    *contextWatch           // with the rows of the last call, which may still be read
 	generation int                     // counts how often the server has forgotten the prepared statements
@@ -84,9 +85,9 @@ func (ph *physical) ready(ctx context.Context, p *Pool, at time.Duration) error 
 			return err
 		}
 	}
-	if ph.features.resetter != nil {
+	if ph.features.Resetter != nil {
 		// Only ErrBadConn counts for database/sql too.
-		if err := ph.features.resetter.ResetSession(ctx); errors.Is(err, driver.ErrBadConn) {
+		if err := ph.features.Resetter.ResetSession(ctx); errors.Is(err, driver.ErrBadConn) {
 			return err
 		}
 	}
@@ -105,22 +106,18 @@ func (ph *physical) prePing(ctx context.Context, p *Pool, at time.Duration) erro
 	if !hung && at-ph.freeSince < justUsed && p.lastLoss.Load() < int64(ph.freeSince) && !ph.lost() {
 		return nil
 	}
-	seen := peekUnknown
-	if ph.sock != nil {
-		seen = ph.sock.peek()
-	}
-	switch {
-	case seen == peekClosed:
+	switch seen := ph.sock.Peek(); {
+	case seen == wire.PeekClosed:
 		return driver.ErrBadConn
-	case seen == peekUnread, hung, at-ph.freeSince > idlePing:
-		if ph.features.pinger == nil {
+	case seen == wire.PeekUnread, hung, at-ph.freeSince > idlePing:
+		if ph.features.Pinger == nil {
 			return nil
 		}
 		ctx, cancel := context.WithTimeout(ctx, p.opts.PingTimeout)
 		defer cancel()
 		ctx, watch := ph.watch(ctx, 0) // nothing can be lost
 		defer watch.stop()
-		err := ph.features.pinger.Ping(ctx)
+		err := ph.features.Pinger.Ping(ctx)
 		if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
 			err = fmt.Errorf("%w: %w", pool.ErrSilent, err)
 		}
@@ -132,9 +129,9 @@ func (ph *physical) prePing(ctx context.Context, p *Pool, at time.Duration) erro
 
 // discardAll resets the whole session.
 func (ph *physical) discardAll(ctx context.Context, p *Pool) error {
-	ctx, watch := ph.watch(ctx, closeLimit)
+	ctx, watch := ph.watch(ctx, wire.CloseLimit)
 	defer watch.stop()
-	if err := ph.run(ctx, "DISCARD ALL"); err != nil {
+	if err := ph.features.Run(ctx, "DISCARD ALL"); err != nil {
 		return err
 	}
 	if err := ph.forgotten(ctx); err != nil {
@@ -148,30 +145,12 @@ func (ph *physical) discardAll(ctx context.Context, p *Pool) error {
 	return p.makeReadOnly(ctx, ph)
 }
 
-// forgotten is to be called when the server has forgotten the session's prepared statements: it makes pgx's cache and
+// forgotten is to be called when the server has forgotten the session's prepared statements: it makes the base's cache and
 // ours forget them too, and statements in use prepare themselves again.
 func (ph *physical) forgotten(ctx context.Context) error {
 	ph.generation++
 	ph.stmts.clear()
-	if ph.pgx == nil {
-		return nil
-	}
-	return ph.pgx.Conn().DeallocateAll(ctx)
-}
-
-// run executes a statement of our own.
-func (ph *physical) run(ctx context.Context, query string) error {
-	_, err := ph.features.exec(ctx, query, nil)
-	if !errors.Is(err, driver.ErrSkip) {
-		return err
-	}
-	st, err := ph.features.prepare(ctx, ph.base, query)
-	if err != nil {
-		return err
-	}
-	defer st.Close()
-	_, err = stmtExec(ctx, st, nil)
-	return err
+	return ph.base.ForgetStatements(ctx)
 }
 
 // sound says whether the session may have a next user. It doesn't block.
@@ -179,7 +158,7 @@ func (ph *physical) sound() bool {
 	if ph.once || ph.lost() || ph.inTx() != sqltext.TxNone {
 		return false
 	}
-	return ph.features.validator == nil || ph.features.validator.IsValid()
+	return ph.features.Validator == nil || ph.features.Validator.IsValid()
 }
 
 // whyUnsound is why a session that isn't sound is closed.
@@ -192,23 +171,21 @@ func (ph *physical) whyUnsound() stats.Closed {
 
 // lost says whether the connection is over, as far as one can tell without asking the server.
 func (ph *physical) lost() bool {
-	if ph.sock != nil && ph.sock.broken() != nil {
-		return true
-	}
-	return ph.pgx != nil && ph.pgx.Conn().IsClosed()
+	return ph.sock.Broken() != nil || ph.base.Closed()
 }
 
-// inTx is the transaction that the session is in. Of pgx it is what the server said last; else what the calls that went
+// inTx is the transaction that the session is in: what the server said last, if the base tells, else what the calls that went
 // through tell.
 func (ph *physical) inTx() sqltext.Tx {
-	switch {
-	case ph.pgx == nil:
+	switch ph.base.TxStatus() {
+	case base.TxUnknown:
 		return ph.tx
-	case ph.pgx.Conn().PgConn().TxStatus() == 'I':
+	case base.TxNone:
 		return sqltext.TxNone
-	case ph.tx == sqltext.TxReadOnly:
-		return sqltext.TxReadOnly
 	default:
+		if ph.tx == sqltext.TxReadOnly {
+			return sqltext.TxReadOnly
+		}
 		return sqltext.TxReadWrite
 	}
 }
@@ -216,87 +193,64 @@ func (ph *physical) inTx() sqltext.Tx {
 // onStandby says whether the server told that it is one, where nothing can be written. It may have been promoted since
 // the connection was opened; pgx hears of that with the next answer.
 func (ph *physical) onStandby() bool {
-	return ph.pgx != nil && ph.server.Standby == Yes && answer(ph.pgx.Conn().PgConn().ParameterStatus("in_hot_standby")) == Yes
+	return ph.server.Standby == base.Yes && ph.base.Standby() == base.Yes
 }
 
 // stuck says whether somebody waits for the server, and it has said nothing since then. Of a socket that isn't ours one
 // can't tell.
 func (ph *physical) stuck(since time.Time) bool {
-	return ph.sock != nil && ph.sock.traffic.waiting() > 0 && since.After(Started.Add(time.Duration(ph.sock.heard.Load())))
+	return ph.sock.Waiting() && since.After(clock.Time(ph.sock.Heard()))
 }
 
-// close ends the connection; then is called once its socket is closed, at most closeLimit later.
+// close ends the connection; then is called once its socket is closed, at most wire.CloseLimit later.
 func (ph *physical) close(then func()) {
-	if ph.sock == nil {
-		if ph.pgx == nil {
-			ph.stmts.close() // of a driver that we know nothing of: as database/sql does
-		}
-		_ = ph.base.Close()
-		if ph.pgx == nil {
-			then()
-			return
-		}
-		// pgx may still be at its cancel request.
-		go func() {
-			select {
-			case <-ph.pgx.Conn().PgConn().CleanupDone():
-			case <-time.After(closeLimit):
-				_ = ph.pgx.Conn().PgConn().Conn().Close()
-			}
-			then()
-		}()
-		return
+	if !ph.base.Known() {
+		ph.stmts.close() // as database/sql does
 	}
-	limit := time.AfterFunc(closeLimit, func() { _ = ph.sock.Close() })
-	ph.sock.whenClosed(func() {
-		limit.Stop()
-		then()
-	})
-	_ = ph.base.Close()
+	ph.base.Close(then)
 }
 
-// condemn lets no further call be made on the connection, and gives one in progress closeLimit to end.
+// condemn lets no further call be made on the connection, and gives one in progress wire.CloseLimit to end.
 func (ph *physical) condemn(reason error) {
 	if ph.condemned.CompareAndSwap(nil, &reason) {
-		time.AfterFunc(closeLimit, func() { ph.kill(reason) })
+		time.AfterFunc(wire.CloseLimit, func() { ph.base.Kill(reason) })
 	}
 }
 
-// kill closes the socket under whoever uses the connection; the reason is what they get.
-func (ph *physical) kill(reason error) {
-	switch {
-	case ph.sock != nil:
-		ph.sock.closeFor(reason)
-	case ph.pgx != nil:
-		_ = ph.pgx.Conn().PgConn().Conn().Close()
+func newPhysical(c base.Conn) *physical {
+	return &physical{
+		base: c, features: c.Features(), sock: c.Socket(), cancels: c.Cancels(),
+		obeys: c.ObeysContext(), tracksTx: c.Known() && c.TxStatus() == base.TxUnknown,
 	}
+}
+
+// prepare prepares a statement on the base connection.
+func (ph *physical) prepare(ctx context.Context, query string) (driver.Stmt, error) {
+	if ph.stmts == nil {
+		return ph.features.Prepare(ctx, query)
+	}
+	return ph.base.Prepare(ctx, query)
 }
 
 // open dials the endpoint and makes a physical connection of what it gets, if the router admits it.
 func (p *Pool) open(ctx context.Context, to Route) (*physical, error) {
-	start := now()
-	base, d, err := to.Endpoint.connect(ctx, to.Endpoint.connector)
+	start := clock.Now()
+	c, err := to.Endpoint.Connect(ctx)
 	if err != nil {
 		return nil, err
 	}
-	ph := &physical{
-		base: base, features: featuresOf(base), sock: d.last, pool: p,
-		endpoint: to.Endpoint, member: to.Member, epochNow: to.Epoch, hung: to.Hung, load: to.Load,
-	}
-	if ph.pgx, _ = base.(*stdlib.Conn); ph.pgx != nil {
-		if ph.once = p.opts.DiscardAll && d.last != nil && (d.prepared || !d.plain); ph.once {
-			p.warnOfReset.Do(p.warnReset)
-		}
-		ph.watcher, _ = ph.pgx.Conn().PgConn().CustomData()[watcherKey].(*pgxWatcher)
-		if ph.watcher != nil {
-			ph.watcher.recorder = &p.Recorder
-		}
+	ph := newPhysical(c)
+	ph.pool = p
+	ph.endpoint, ph.member, ph.epochNow, ph.hung, ph.load = to.Endpoint, to.Member, to.Epoch, to.Hung, to.Load
+	ph.cancels.Count = p.countCancel
+	if ph.once = p.opts.DiscardAll && c.HasHook(); ph.once {
+		p.warnOfReset.Do(p.warnReset)
 	}
 	ready := false
 	defer func() { // also when OnConnect panics
 		if !ready {
 			if ph.lost() {
-				ph.kill(net.ErrClosed) // pgx may go on in the background, and its place is free from now on
+				ph.base.Kill(net.ErrClosed) // pgx may go on in the background, and its place is free from now on
 			}
 			ph.close(func() {})
 		}
@@ -305,13 +259,13 @@ func (p *Pool) open(ctx context.Context, to Route) (*physical, error) {
 		return nil, err
 	}
 	ready = true
-	if !ph.features.canExec() {
+	if !ph.features.CanExec() {
 		p.cantExec.Store(true)
 	}
-	if !ph.features.canQuery() {
+	if !ph.features.CanQuery() {
 		p.cantQuery.Store(true)
 	}
-	ph.freeSince = now()
+	ph.freeSince = clock.Now()
 	ph.opened = ph.freeSince
 	ph.id = p.lastID.Add(1)
 	if p.opts.Recycle > 0 {
@@ -324,15 +278,17 @@ func (p *Pool) open(ctx context.Context, to Route) (*physical, error) {
 // prepare makes a new connection ready for its first user.
 func (p *Pool) prepare(ctx context.Context, ph *physical, moves bool) error {
 	var err error
-	if ph.server, err = ph.endpoint.identify(ctx, ph.base, ph.sock, p.opts.Role, moves); err != nil {
+	if ph.server, err = ph.base.Identify(ctx, p.opts.Role, moves); err != nil {
 		return err
 	}
 	if err := p.router.Admit(ctx, ph.server); err != nil {
 		return err
 	}
-	if ph.endpoint.watchSync != nil {
-		ph.endpoint.watchSync(ph.base, func() { ph.syncWait.Store(true) })
-	}
+	ph.base.OnNotice(func(routine string) {
+		if routine == syncWait {
+			ph.syncWait.Store(true)
+		}
+	})
 	if p.opts.OnConnect != nil {
 		limit.Stop(ctx)
 		ctx, watch := ph.watch(ctx, 0) // nothing can be lost
@@ -346,7 +302,7 @@ func (p *Pool) prepare(ctx context.Context, ph *physical, moves bool) error {
 
 // onConnect calls the user's OnConnect, whose error is no evidence about the server.
 func (p *Pool) onConnect(ctx context.Context, ph *physical) error {
-	if err := p.opts.OnConnect(ctx, ph.base); err != nil {
+	if err := p.opts.OnConnect(ctx, ph.base.Raw()); err != nil {
 		return &usercode.Error{Err: err}
 	}
 	return nil
@@ -355,7 +311,7 @@ func (p *Pool) onConnect(ctx context.Context, ph *physical) error {
 // end closes the connection and counts why; then, if not nil, is called once its socket is closed.
 func (p *Pool) end(ph *physical, why stats.Closed, then func()) {
 	if why == stats.ClosedBroken {
-		p.lastLoss.Store(int64(now()))
+		p.lastLoss.Store(int64(clock.Now()))
 	}
 	p.forget(ph)
 	p.event(context.Background(), "close", ph, "reason", why)

@@ -15,6 +15,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/managedpg/managedpg/internal/base"
+	"github.com/managedpg/managedpg/internal/clock"
 	"github.com/managedpg/managedpg/internal/closed"
 	"github.com/managedpg/managedpg/internal/pool"
 	"github.com/managedpg/managedpg/internal/usercode"
@@ -56,7 +58,7 @@ type Router interface {
 	// Unreached is what a caller is told whose context ended with err before there was a connection; nil: just that.
 	Unreached(err error, waited time.Duration) error
 	// Admit is asked, with open's context, whether the connection that was opened may be used.
-	Admit(ctx context.Context, s Server) error
+	Admit(ctx context.Context, s base.Server) error
 	// CallFailed is evidence about the one of that number.
 	CallFailed(member int, err error)
 }
@@ -64,7 +66,7 @@ type Router interface {
 // Route is where a connection is to lead.
 type Route struct {
 	// Endpoint is to be dialled.
-	Endpoint *Endpoint
+	Endpoint *base.Endpoint
 	// Member is its number with the Router.
 	Member int
 	// Epoch changes when connections made before are no longer to be used. It is looked at in every checkout and check-in.
@@ -102,7 +104,7 @@ type Pool struct {
 	cantExec, cantQuery atomic.Bool
 
 	lastID   atomic.Uint64
-	lastLoss atomic.Int64  // when a connection was last found broken, by now(), wherever it led
+	lastLoss atomic.Int64  // when a connection was last found broken, by clock.Now(), wherever it led
 	drains   atomic.Uint64 // counts Drain and Close: connections opened before the last one aren't used again
 
 	ctx     context.Context // ends with Close
@@ -128,11 +130,11 @@ func New(opts Options, router Router) *Pool {
 		texts:    new(texts),
 	}
 	p.ctx, p.stop = context.WithCancel(context.Background())
-	limits := pool.Options{Timeout: -1, MaxOverflow: -1, OrphanTimeout: orphanLimit, Now: now}
+	limits := pool.Options{Timeout: -1, MaxOverflow: -1, OrphanTimeout: orphanLimit, Now: clock.Now}
 	if p.governed {
 		limits = pool.Options{
 			Size: opts.Size, MaxOverflow: opts.MaxOverflow, Timeout: opts.Timeout, MinIdle: opts.MinIdle,
-			IdleTimeout: opts.IdleTimeout, Period: opts.Recycle / 10, Now: now,
+			IdleTimeout: opts.IdleTimeout, Period: opts.Recycle / 10, Now: clock.Now,
 		}
 	}
 	p.lending = pool.New[*physical](lent{p}, limits)
@@ -161,7 +163,7 @@ func (p *Pool) Connect(ctx context.Context) (driver.Conn, error) {
 		c.pool.lend(ctx, c, ph, at)
 		ph.track(ctx)
 		c.life.hold()
-		return c.shaped(ph.features.canExec(), ph.features.canQuery()), nil
+		return c.shaped(ph.features.CanExec(), ph.features.CanQuery()), nil
 	}
 	ph, _, _, err := p.lending.Acquire(ctx)
 	if err != nil {
@@ -175,7 +177,7 @@ func (p *Pool) Connect(ctx context.Context) (driver.Conn, error) {
 			return nil, err
 		}
 	}
-	return c.shaped(ph.features.canExec(), ph.features.canQuery()), nil
+	return c.shaped(ph.features.CanExec(), ph.features.CanQuery()), nil
 }
 
 // checkout is the governed pool's, and since when it counts.
@@ -185,7 +187,7 @@ func (p *Pool) checkout(ctx context.Context) (ph *physical, at time.Duration, er
 		return nil, 0, p.failed(ctx, err, waited)
 	}
 	if at = ph.checkedOut; fresh {
-		at = now()
+		at = clock.Now()
 	}
 	p.Recorder.CheckedOutAfter(waited)
 	ph.waited(waited)
@@ -208,7 +210,7 @@ func (p *Pool) lend(ctx context.Context, c *Conn, ph *physical, at time.Duration
 	if p.governed {
 		c.checkout++
 		if p.reads != nil {
-			c.since = ph.mark()
+			c.since = ph.base.Mark()
 		}
 	}
 	ph.checkedOut = at
@@ -319,7 +321,7 @@ func (p *Pool) Resume() { p.lending.Resume() }
 // session that was idle for longer than the server allows.
 func (p *Pool) callFailed(ctx context.Context, ph *physical, err error) {
 	if ph.lost() {
-		p.lastLoss.Store(int64(now()))
+		p.lastLoss.Store(int64(clock.Now()))
 	}
 	if !errors.Is(ctx.Err(), context.Canceled) && !ph.idledOut(err) {
 		p.router.CallFailed(ph.member, err)
@@ -358,7 +360,7 @@ func (p *Pool) unfit(ph *physical, at time.Duration) (why stats.Closed, unfit bo
 		return stats.ClosedDrain, true
 	case ph.epoch != ph.epochNow.Load(), ph.surplus.Load():
 		return stats.ClosedEndpoint, true
-	case ph.expires > 0 && at >= ph.expires:
+	case p.opts.Recycle > 0 && at >= ph.expires:
 		return stats.ClosedRecycle, true
 	default:
 		return 0, false
@@ -369,7 +371,7 @@ func (p *Pool) unfit(ph *physical, at time.Duration) (why stats.Closed, unfit bo
 // its next statement first, in the background. It doesn't wait for one to be closed.
 func (p *Pool) giveBack(ph *physical, at time.Duration) {
 	p.takeBack(ph, at)
-	if ph.pendingCancel() == nil {
+	if ph.cancels.Pending() == nil {
 		if !p.lending.Release(ph, at) {
 			go p.end(ph, stats.ClosedOverflow, p.lending.Gone)
 		}
@@ -377,7 +379,7 @@ func (p *Pool) giveBack(ph *physical, at time.Duration) {
 	}
 	go func() {
 		_ = ph.settle(context.Background())
-		p.store(ph, now())
+		p.store(ph, clock.Now())
 	}()
 }
 
@@ -400,7 +402,7 @@ func (p *Pool) store(ph *physical, at time.Duration) {
 // discard is the governed pool's check-in of a session that isn't sound, isn't to be used again, or of which database/sql didn't ask
 // whether it is.
 func (p *Pool) discard(ph *physical) {
-	at := now()
+	at := clock.Now()
 	p.takeBack(ph, at)
 	why, unfit := p.unfit(ph, at)
 	if !unfit {
@@ -468,7 +470,7 @@ func (p *Pool) Drain() {
 func (p *Pool) Sweep() {
 	p.lending.Sweep()
 	if !p.governed {
-		p.sweepParked(now())
+		p.sweepParked(clock.Now())
 	}
 }
 
@@ -501,18 +503,18 @@ func (p *Pool) Close() error {
 
 // Kill lets nothing more be sent to a fenced server on the connections there are: those that lead to a server which could write, on
 // a timeline below the given one or on one that wasn't asked for when nobody knew of another. What was sent may still be answered, for up
-// to closeLimit: to close the socket under it would not undo it, only leave its sender in the dark. Whatever comes next on
+// to wire.CloseLimit: to close the socket under it would not undo it, only leave its sender in the dark. Whatever comes next on
 // such a connection gets the reason.
 func (p *Pool) Kill(member int, below int64, reason error) {
 	fenced := func(ph *physical) bool {
-		return ph.member == member && ph.server.Standby != Yes && ph.server.Timeline < below
+		return ph.member == member && ph.server.Standby != base.Yes && ph.server.Timeline < below
 	}
 	p.onThose(fenced, func(ph *physical) { ph.condemn(reason) })
 }
 
 // KillStuck closes the sockets to a server on which somebody waits for the server, that has said nothing since then.
 func (p *Pool) KillStuck(member int, since time.Time, reason error) {
-	p.onThose(func(ph *physical) bool { return ph.member == member && ph.stuck(since) }, func(ph *physical) { ph.kill(reason) })
+	p.onThose(func(ph *physical) bool { return ph.member == member && ph.stuck(since) }, func(ph *physical) { ph.base.Kill(reason) })
 }
 
 func (p *Pool) onThose(meant func(*physical) bool, how func(*physical)) {

@@ -8,6 +8,9 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/managedpg/managedpg/internal/base"
+	"github.com/managedpg/managedpg/internal/wire"
 )
 
 // A connection that has just been used is lent without a look at its socket, which is a system call. That trust ends
@@ -28,14 +31,19 @@ func TestPrePingLooksUnlessJustUsed(t *testing.T) {
 		t.Fatal(err)
 	}
 	const free = time.Hour
-	ph := &physical{sock: newSocket(c), freeSince: free, hung: new(atomic.Bool)}
-	for deadline := time.Now().Add(10 * time.Second); ph.sock.peek() != peekQuiet; {
+	nowhere, err := base.Own("nowhere", fakeConnector{}).Connect(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ph := newPhysical(nowhere)
+	ph.sock, ph.freeSince, ph.hung = wire.NewSocket(c), free, new(atomic.Bool)
+	for deadline := time.Now().Add(10 * time.Second); ph.sock.Peek() != wire.PeekQuiet; {
 		if time.Now().After(deadline) {
 			t.Fatal("an open, quiet socket is never seen as one")
 		}
 	}
 	server.Close()
-	for ph.sock.peek() != peekClosed {
+	for ph.sock.Peek() != wire.PeekClosed {
 		time.Sleep(time.Millisecond)
 	}
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"testing"
 
+	"github.com/managedpg/managedpg/internal/base"
 	"github.com/managedpg/managedpg/internal/pgtest"
 )
 
@@ -11,9 +12,9 @@ import (
 // server doesn't.
 func TestProbeDuringAPromotion(t *testing.T) {
 	primary := pgtest.Start(t)
-	for name, endpoint := range map[string]func(dsn string) (*Endpoint, error){
-		"pgx": func(dsn string) (*Endpoint, error) { return Pgx("standby", dsn, &Dialer{}, nil) },
-		"pq":  func(dsn string) (*Endpoint, error) { return Pq("standby", dsn, &Dialer{}) },
+	for name, endpoint := range map[string]func(dsn string) (*base.Endpoint, error){
+		"pgx": func(dsn string) (*base.Endpoint, error) { return base.Pgx("standby", dsn, base.Options{}, nil) },
+		"pq":  func(dsn string) (*base.Endpoint, error) { return base.Pq("standby", dsn, base.Options{}) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			standby, err := primary.Standby()
@@ -27,20 +28,20 @@ func TestProbeDuringAPromotion(t *testing.T) {
 			}
 			p := NewProber(true)
 			defer p.Close()
-			if s, err := p.Probe(t.Context(), e, false); err != nil || s.Standby != Yes {
+			if s, err := p.Probe(t.Context(), e, false); err != nil || s.Standby != base.Yes {
 				t.Fatalf("%+v, %v", s, err)
 			}
-			if _, err := askOne(t.Context(), p.kept.base, "BEGIN"); !errors.Is(err, errProbeRow) {
+			if _, err := p.kept.Ask(t.Context(), "BEGIN"); !errors.Is(err, base.ErrNoRow) {
 				t.Fatal(err)
 			}
-			if _, err := askOne(t.Context(), p.kept.base, "SELECT 'a snapshot'"); err != nil {
+			if _, err := p.kept.Ask(t.Context(), "SELECT 'a snapshot'"); err != nil {
 				t.Fatal(err)
 			}
 			kept := p.kept
 			if err := standby.Promote(); err != nil {
 				t.Fatal(err)
 			}
-			if s, err := p.Probe(t.Context(), e, false); err != nil || s.Standby != No || s.ReadOnly != No || s.Timeline != 2 || p.kept != kept {
+			if s, err := p.Probe(t.Context(), e, false); err != nil || s.Standby != base.No || s.ReadOnly != base.No || s.Timeline != 2 || p.kept != kept {
 				t.Errorf("%+v, %v", s, err)
 			}
 		})

@@ -5,6 +5,8 @@ import (
 	"database/sql/driver"
 	"strings"
 
+	"github.com/managedpg/managedpg/internal/base"
+	"github.com/managedpg/managedpg/internal/clock"
 	"github.com/managedpg/managedpg/internal/sqlstate"
 	"github.com/managedpg/managedpg/internal/sqltext"
 )
@@ -35,13 +37,13 @@ func (p *Pool) makeReadOnly(ctx context.Context, ph *physical) error {
 	if !p.opts.ReadOnly {
 		return nil
 	}
-	return ph.run(ctx, setReadOnly)
+	return ph.features.Run(ctx, setReadOnly)
 }
 
 // readsElsewhere says that a transaction that is READ ONLY is to begin on a connection of the other pool. One that the session has
 // been used for already since its checkout stays, since it may go by what was done there.
 func (c *Conn) readsElsewhere(ph *physical, opts driver.TxOptions) bool {
-	return opts.ReadOnly && c.pool.reads != nil && ph.sock != nil && ph.mark() == c.since
+	return opts.ReadOnly && c.pool.reads != nil && ph.base.Counts() && ph.base.Mark() == c.since
 }
 
 // goReading exchanges the physical connection for one of the pool for reads. The call that asks for it has ended. An error leaves the
@@ -77,7 +79,7 @@ func (c *Conn) putBack() bool {
 	if !c.life.begin() {
 		return false
 	}
-	ph, at := c.phys, now()
+	ph, at := c.phys, clock.Now()
 	_, unfit := c.pool.unfit(ph, at)
 	c.phys, c.raw = nil, false
 	c.life.empty()
@@ -95,7 +97,7 @@ const conflictRetries = 3
 // conflicted says that a read met a recovery conflict, outside a transaction and before it returned anything, so that it may be run again. A
 // standby raises 40001 for nothing else there, as it has no serializable transactions; 57014 it says of other things too.
 func (c *Conn) conflicted(ctx context.Context, ph *physical, err error) bool {
-	if err == nil || !c.pool.opts.ReadOnly || ctx.Err() != nil || ph.inTx() != sqltext.TxNone || severity(err) != "ERROR" || ph.server.Standby != Yes {
+	if err == nil || !c.pool.opts.ReadOnly || ctx.Err() != nil || ph.inTx() != sqltext.TxNone || base.Severity(err) != "ERROR" || ph.server.Standby != base.Yes {
 		return false
 	}
 	switch sqlstate.Of(err) {

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/managedpg/managedpg/internal/base"
+	"github.com/managedpg/managedpg/internal/clock"
 	"github.com/managedpg/managedpg/internal/sqlstate"
 )
 
@@ -80,18 +82,18 @@ func (ph *physical) know(ctx context.Context) error {
 	if ph.self != nil && !ph.self.recovering {
 		return nil
 	}
-	if ph.endpoint.watchSync == nil {
-		ph.self = &self{} // not a base driver of ours
+	if !ph.base.Askable() {
+		ph.self = &self{}
 		return nil
 	}
 	for _, f := range xactFunctions {
-		row, err := askOne(ctx, ph.base, "SELECT "+f.xid+"::text"+asksIdentity)
+		row, err := ph.base.Ask(ctx, "SELECT "+f.xid+"::text"+asksIdentity)
 		if err == nil && len(row) == 5 {
 			ph.self = &self{asksXID: f.xid, asksStatus: f.status}
 			ph.self.read(row[1:])
 			return nil
 		}
-		if err != nil && severity(err) != "ERROR" || ctx.Err() != nil {
+		if err != nil && base.Severity(err) != "ERROR" || ctx.Err() != nil {
 			return err
 		}
 	}
@@ -101,7 +103,7 @@ func (ph *physical) know(ctx context.Context) error {
 
 func (s *self) read(row []string) {
 	pid, _ := strconv.ParseUint(row[0], 10, 32)
-	s.pid, s.recovering, s.systemID, s.timeline = uint32(pid), answer(row[1]) == Yes, row[2], row[3]
+	s.pid, s.recovering, s.systemID, s.timeline = uint32(pid), base.AnswerOf(row[1]) == base.Yes, row[2], row[3]
 }
 
 // sameServer says that two sessions are on one server and one timeline, where something can be committed.
@@ -112,12 +114,12 @@ func (s *self) sameServer(o *self) bool {
 
 // ask asks for the id of the session's transaction, right before COMMIT. Without an error there may still be none.
 func (d *doubt) ask(ctx context.Context, p *Pool, ph *physical) error {
-	*d = doubt{pool: p, lost: ph, self: ph.self, at: now()}
+	*d = doubt{pool: p, lost: ph, self: ph.self, at: clock.Now()}
 	if ph.self == nil || ph.self.asksXID == "" {
 		d.why = "the server has no way to tell"
 		return nil
 	}
-	row, err := askOne(ctx, ph.base, "SELECT "+ph.self.asksXID+"::text"+asksClock)
+	row, err := ph.base.Ask(ctx, "SELECT "+ph.self.asksXID+"::text"+asksClock)
 	if err != nil {
 		return err
 	}
@@ -160,7 +162,7 @@ func (e *LostError) Resolve(ctx context.Context) (Outcome, error) {
 	case e.doubt.why != "":
 		return OutcomeUnknown, fmt.Errorf("managedpg: not asked: %s", e.doubt.why)
 	}
-	r := &resolving{doubt: e.doubt, passed: map[any]bool{e.doubt.lost: true}, began: now()}
+	r := &resolving{doubt: e.doubt, passed: map[any]bool{e.doubt.lost: true}, began: clock.Now()}
 	defer r.end()
 	return r.run(ctx)
 }
@@ -199,7 +201,7 @@ const (
 )
 
 func (r *resolving) run(ctx context.Context) (Outcome, error) {
-	heard := now() // when somebody last could be asked
+	heard := clock.Now() // when somebody last could be asked
 	for wait := askAgain; ; wait = min(2*wait, askSlowest) {
 		found, asked := r.round(ctx)
 		switch found {
@@ -209,9 +211,9 @@ func (r *resolving) run(ctx context.Context) (Outcome, error) {
 			return Aborted, nil
 		}
 		if asked {
-			heard = now()
+			heard = clock.Now()
 		}
-		if found == passOn || now()-heard > silentLimit {
+		if found == passOn || clock.Now()-heard > silentLimit {
 			return OutcomeUnknown, r.unresolved(nil)
 		}
 		timer := time.NewTimer(wait)
@@ -295,7 +297,7 @@ func (r *resolving) open(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, askLimit)
 	defer cancel()
-	w, err := r.lost.endpoint.witness(ctx)
+	w, err := openWitness(ctx, r.lost.endpoint)
 	if err == nil {
 		r.fresh = w
 	}
@@ -305,7 +307,7 @@ func (r *resolving) open(ctx context.Context) error {
 // end closes the connection that was opened.
 func (r *resolving) end() {
 	if r.fresh != nil {
-		end(r.fresh.base, r.fresh.sock)
+		r.fresh.Close(func() {})
 		r.fresh = nil
 	}
 }
@@ -319,7 +321,7 @@ func (r *resolving) question(ctx context.Context, w *witness) (finding, error) {
 		row, err = r.ask(ctx, w, "SELECT ''"+asksIdentity+asksStart)
 	}
 	if err != nil || len(row) != 7 {
-		if severity(err) == "ERROR" || err == nil {
+		if base.Severity(err) == "ERROR" || err == nil {
 			r.why = fmt.Sprintf("the server doesn't say: %v", err)
 			return passOn, nil
 		}
@@ -373,7 +375,7 @@ func (r *resolving) confirm(ctx context.Context) error {
 		_, err = r.ask(ctx, r.fresh, "SELECT pg_catalog.pg_logical_emit_message(true, 'managedpg', '')::text")
 		r.confirmed = err == nil && !r.fresh.unsure.Load()
 	}
-	if err != nil && severity(err) != "ERROR" {
+	if err != nil && base.Severity(err) != "ERROR" {
 		r.end()
 	}
 	return err
@@ -382,14 +384,14 @@ func (r *resolving) confirm(ctx context.Context) error {
 // prod ends the session that the COMMIT never reached, once it has been waiting for a while: a server may not learn for
 // hours that a connection is gone, and keeps its locks until then. One that has begun to commit is left alone.
 func (r *resolving) prod(ctx context.Context, w *witness) error {
-	if now()-r.began < prodAfter || r.prodded {
+	if clock.Now()-r.began < prodAfter || r.prodded {
 		return nil
 	}
 	r.prodded = true
 	_, err := r.ask(ctx, w, fmt.Sprintf(`SELECT coalesce(bool_or(pg_catalog.pg_terminate_backend(pid)), false)::text
 		FROM pg_catalog.pg_stat_activity
 		WHERE pid = %d AND backend_xid::text = '%d' AND state LIKE 'idle in transaction%%'`, r.self.pid, uint32(r.xid)))
-	if severity(err) == "ERROR" {
+	if base.Severity(err) == "ERROR" {
 		return nil // not allowed
 	}
 	return err

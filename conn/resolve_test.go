@@ -9,6 +9,9 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/managedpg/managedpg/internal/base"
+	"github.com/managedpg/managedpg/internal/clock"
 )
 
 // TestWitnessIsNobodyElses borrows connections while others use the pool, take them up and close them.
@@ -18,11 +21,11 @@ func TestWitnessIsNobodyElses(t *testing.T) {
 		"the driver governs":   {Size: 3, MaxOverflow: 1, Timeout: -1},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var base soleBase
+			var server soleBase
 			opts.Name = "app"
 			opts.Logger = func() *slog.Logger { return slog.New(slog.DiscardHandler) }
 			opts.PrePing = true
-			p := New(opts, straight{Foreign("nowhere", &base)})
+			p := New(opts, straight{base.Own("nowhere", &server)})
 			db := sql.OpenDB(poolConnector{p})
 			if opts.Size == 0 {
 				db.SetMaxIdleConns(2)
@@ -43,12 +46,12 @@ func TestWitnessIsNobodyElses(t *testing.T) {
 				})
 			}
 			for borrowed := 0; ctx.Err() == nil; {
-				d := &doubt{pool: p, lost: new(physical), at: now()}
+				d := &doubt{pool: p, lost: new(physical), at: clock.Now()}
 				w, _ := p.witness(ctx, d, nil)
 				if w == nil {
 					continue
 				}
-				w.base.(*soleConn).use()
+				w.Raw().(*soleConn).use()
 				w.giveBack()
 				if borrowed++; borrowed == 100 {
 					cancel()
@@ -61,10 +64,10 @@ func TestWitnessIsNobodyElses(t *testing.T) {
 			if err := db.Close(); err != nil {
 				t.Error(err)
 			}
-			if n := base.shared.Load(); n > 0 {
+			if n := server.shared.Load(); n > 0 {
 				t.Errorf("%d times somebody else used it", n)
 			}
-			if n := base.open.Load(); n != 0 {
+			if n := server.open.Load(); n != 0 {
 				t.Errorf("%d connections are left", n)
 			}
 			if open, inUse := p.Recorder.Now(); open != 0 || inUse != 0 {
@@ -76,24 +79,24 @@ func TestWitnessIsNobodyElses(t *testing.T) {
 
 // TestClosedWhileLent: database/sql closes a connection that is borrowed.
 func TestClosedWhileLent(t *testing.T) {
-	var base soleBase
-	p := New(Options{Name: "app"}, straight{Foreign("nowhere", &base)})
+	var server soleBase
+	p := New(Options{Name: "app"}, straight{base.Own("nowhere", &server)})
 	db := sql.OpenDB(poolConnector{p})
 	if err := db.PingContext(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	w, _ := p.witness(t.Context(), &doubt{pool: p, lost: new(physical), at: now()}, nil)
+	w, _ := p.witness(t.Context(), &doubt{pool: p, lost: new(physical), at: clock.Now()}, nil)
 	if w == nil {
 		t.Fatal("nothing was to be had")
 	}
 	if err := db.Close(); err != nil {
 		t.Error(err)
 	}
-	if n := base.open.Load(); n != 1 {
+	if n := server.open.Load(); n != 1 {
 		t.Errorf("%d are open, while one is lent", n)
 	}
 	w.giveBack()
-	if n := base.open.Load(); n != 0 {
+	if n := server.open.Load(); n != 0 {
 		t.Errorf("%d connections are left", n)
 	}
 }

@@ -1,6 +1,8 @@
 package conn_test
 
-import "database/sql/driver"
+import (
+	"database/sql/driver"
+)
 
 // Go has no way to put a method set together at run time, so each combination is written out: those of the interfaces
 // through which statements go without the others, those of the others beside the modern form of the first, and all.

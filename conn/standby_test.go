@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5/pgproto3"
+
+	"github.com/managedpg/managedpg/internal/base"
 )
 
 // A pooler repeats what the server told when it was a standby. It is a writer by now, so a connection through it is one to a
@@ -16,11 +18,11 @@ import (
 func TestPoolerThatRepeatsAnOldRole(t *testing.T) {
 	for _, recovery := range []string{"false", "true"} {
 		t.Run("pg_is_in_recovery="+recovery, func(t *testing.T) {
-			e, err := Pgx("pooler", "postgres://u@"+pooler(t, recovery)+"/db?sslmode=disable", &Dialer{}, nil)
+			e, err := base.Pgx("pooler", "postgres://u@"+pooler(t, recovery)+"/db?sslmode=disable", base.Options{}, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
-			var admitted Server
+			var admitted base.Server
 			p := New(Options{Role: true, Name: "pooler"}, admitting{straight{e}, &admitted})
 			defer p.Close()
 			c, err := p.Connect(t.Context())
@@ -28,9 +30,9 @@ func TestPoolerThatRepeatsAnOldRole(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer c.Close()
-			want, lost := No, ErrOutcomeUnknown
+			want, lost := base.No, ErrOutcomeUnknown
 			if recovery == "true" {
-				want, lost = Yes, nil
+				want, lost = base.Yes, nil
 			}
 			if admitted.Standby != want || admitted.ReadOnly != want {
 				t.Errorf("the server counts as %+v", admitted)
@@ -45,10 +47,10 @@ func TestPoolerThatRepeatsAnOldRole(t *testing.T) {
 
 type admitting struct {
 	straight
-	admitted *Server
+	admitted *base.Server
 }
 
-func (a admitting) Admit(_ context.Context, s Server) error {
+func (a admitting) Admit(_ context.Context, s base.Server) error {
 	*a.admitted = s
 	return nil
 }

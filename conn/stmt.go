@@ -3,6 +3,9 @@ package conn
 import (
 	"context"
 	"database/sql/driver"
+
+	"github.com/managedpg/managedpg/internal/base"
+	"github.com/managedpg/managedpg/internal/wire"
 )
 
 // Stmt is a prepared statement of a logical connection. When the driver governs, database/sql keeps it from one checkout to the next,
@@ -26,8 +29,7 @@ func (s *Stmt) enter(ctx context.Context) (*physical, error) {
 	if err != nil {
 		return nil, err
 	}
-	// pgx finds its statements by their text, and prepares one itself that it has forgotten.
-	if s.checkout == s.conn.checkout && (s.generation == ph.generation || ph.pgx != nil) {
+	if s.checkout == s.conn.checkout && (s.generation == ph.generation || ph.base.PreparesAnew()) {
 		return ph, nil
 	}
 	if s.cached.in == ph.stmts && s.cached.place != nil { // there again
@@ -55,12 +57,12 @@ func (s *Stmt) ExecContext(ctx context.Context, args []driver.NamedValue) (drive
 		return nil, err
 	}
 	defer s.conn.leave()
-	baseCtx, watch := ph.watch(ctx, closeLimit)
+	baseCtx, watch := ph.watch(ctx, wire.CloseLimit)
 	defer watch.stop()
-	before := ph.mark()
-	res, err := stmtExec(baseCtx, s.cached.base, args)
+	before := ph.base.Mark()
+	res, err := base.StmtExec(baseCtx, s.cached.base, args)
 	for n := 0; n < conflictRetries && s.conn.conflicted(ctx, ph, err); n++ {
-		res, err = stmtExec(baseCtx, s.cached.base, args)
+		res, err = base.StmtExec(baseCtx, s.cached.base, args)
 	}
 	if err != nil || ph.syncWait.Load() {
 		if err = s.failed(ctx, ph, before, err); err != nil {
@@ -78,12 +80,12 @@ func (s *Stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driv
 		return nil, err
 	}
 	defer s.conn.leave()
-	before := ph.mark()
-	baseCtx, watch := ph.watch(ctx, closeLimit)
+	before := ph.base.Mark()
+	baseCtx, watch := ph.watch(ctx, wire.CloseLimit)
 	rowsCtx, cancel := ph.cancellable(baseCtx, s.conn.pool)
-	rows, err := stmtQuery(rowsCtx, s.cached.base, args)
+	rows, err := base.StmtQuery(rowsCtx, s.cached.base, args)
 	for n := 0; n < conflictRetries && s.conn.conflicted(ctx, ph, err); n++ {
-		rows, err = stmtQuery(rowsCtx, s.cached.base, args)
+		rows, err = base.StmtQuery(rowsCtx, s.cached.base, args)
 	}
 	if err != nil || ph.syncWait.Load() {
 		if err = s.failed(ctx, ph, before, err); err != nil {
@@ -175,7 +177,7 @@ func (s *Stmt) here() bool {
 	if s.checkout == s.conn.checkout {
 		return true
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), closeLimit)
+	ctx, cancel := context.WithTimeout(context.Background(), wire.CloseLimit)
 	defer cancel()
 	if _, err := s.enter(ctx); err != nil {
 		return false

@@ -5,9 +5,9 @@ import (
 	"database/sql/driver"
 	"os"
 	"slices"
-	"time"
 
 	"github.com/managedpg/managedpg/internal/sqltext"
+	"github.com/managedpg/managedpg/internal/wire"
 )
 
 // stmtCache is a physical connection's prepared statements when the driver governs: those that are kept for their text's next Stmt, of
@@ -30,7 +30,7 @@ type cachedStmt struct {
 	in      *stmtCache    // the connection's; set when added
 	text    *text         // nil in the nil cache
 	version uint64        // see texts
-	sock    *socket       // the connection's, nil if it isn't ours
+	sock    *wire.Socket  // the connection's, nil if it isn't ours
 	user    uint64        // the last of the connection's users that used it
 	refs    int           // Stmts by which that one does
 	place   *list.Element // nil if it isn't kept
@@ -201,12 +201,9 @@ func (c *stmtCache) drop(s *cachedStmt) error {
 	return s.close()
 }
 
-// close is a round trip, for which a server that doesn't answer gets closeLimit: the base drivers wait for longer, and
+// close is a round trip, for which a server that doesn't answer gets wire.CloseLimit: the base drivers wait for longer, and
 // database/sql closes statements where nobody's context holds.
 func (s *cachedStmt) close() error {
-	if s.sock != nil {
-		limit := time.AfterFunc(closeLimit, func() { s.sock.closeFor(os.ErrDeadlineExceeded) })
-		defer limit.Stop()
-	}
+	defer s.sock.Limit(wire.CloseLimit, os.ErrDeadlineExceeded)()
 	return s.base.Close()
 }

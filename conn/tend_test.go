@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/managedpg/managedpg/internal/base"
 	"github.com/managedpg/managedpg/stats"
 )
 
@@ -68,11 +69,9 @@ func (c *slowConn) Close() error {
 func bubble(t *testing.T, opts Options, f func(t *testing.T, p *Pool, s *slowServer)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		defer func(before time.Time) { Started = before }(Started)
-		Started = time.Now()
 		opts.Name, opts.Logger = "app", func() *slog.Logger { return slog.New(slog.DiscardHandler) }
 		s := &slowServer{}
-		p := New(opts, straight{Foreign("slow", s)})
+		p := New(opts, straight{base.Own("slow", s)})
 		f(t, p, s)
 		_ = p.Close()
 		synctest.Wait()

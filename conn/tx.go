@@ -4,8 +4,10 @@ import (
 	"context"
 	"database/sql/driver"
 
+	"github.com/managedpg/managedpg/internal/base"
 	"github.com/managedpg/managedpg/internal/sqlstate"
 	"github.com/managedpg/managedpg/internal/sqltext"
+	"github.com/managedpg/managedpg/internal/wire"
 )
 
 // Tx is a transaction that BeginTx began.
@@ -59,7 +61,7 @@ func (t *Tx) finish(ctx context.Context, what kind, f func() error, attempt *Att
 	}
 	defer t.conn.leave()
 	ph.txCtx = nil
-	baseCtx, watch := ph.watch(ctx, closeLimit)
+	baseCtx, watch := ph.watch(ctx, wire.CloseLimit)
 	defer watch.stop()
 	t.kept.Context = baseCtx
 	var d *doubt
@@ -74,7 +76,7 @@ func (t *Tx) finish(ctx context.Context, what kind, f func() error, attempt *Att
 			}
 		}
 	}
-	before := ph.mark()
+	before := ph.base.Mark()
 	err = f()
 	if err != nil || ph.syncWait.Load() {
 		err = t.conn.verdict(ctx, ph, before, what, "", err)
@@ -82,7 +84,7 @@ func (t *Tx) finish(ctx context.Context, what kind, f func() error, attempt *Att
 			d.explain(err)
 		}
 	}
-	if err == nil || ph.sock == nil || ph.sent(before) {
+	if err == nil || !ph.base.Counts() || ph.base.Sent(before) {
 		ph.tx = sqltext.TxNone
 	}
 	return err
@@ -90,11 +92,11 @@ func (t *Tx) finish(ctx context.Context, what kind, f func() error, attempt *Att
 
 // ask asks for the transaction's id. If the server refuses to say, it is COMMIT that fails.
 func (t *Tx) ask(ctx context.Context, ph *physical, attempt *Attempt) (*doubt, error) {
-	if ph.pgx != nil && ph.pgx.Conn().PgConn().TxStatus() == 'E' {
+	if ph.base.TxStatus() == base.TxFailed {
 		return nil, nil // nothing will be committed
 	}
 	d := new(doubt)
-	before := ph.mark()
+	before := ph.base.Mark()
 	err := d.ask(ctx, t.conn.pool, ph)
 	if err == nil {
 		return d, nil

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 
+	"github.com/managedpg/managedpg/internal/base"
 	"github.com/managedpg/managedpg/internal/sqlstate"
 	"github.com/managedpg/managedpg/internal/sqltext"
 )
@@ -20,34 +21,13 @@ const (
 	harmless // BEGIN, PREPARE, a ping: whether it ran makes no difference
 )
 
-// mark is what a call remembers before it starts, for sent.
-func (ph *physical) mark() int64 {
-	switch {
-	case ph.sock != nil:
-		return ph.sock.traffic.writes()
-	case ph.pgx != nil && ph.pgx.Conn().IsClosed():
-		return -1
-	default:
-		return 0
-	}
-}
-
-// sent says whether a call may have reached the server: on a socket of ours, whether anything was written since mark; of
-// a pgx connection that isn't ours, whether it was open when the call began.
-func (ph *physical) sent(mark int64) bool {
-	if ph.sock != nil {
-		return ph.sock.traffic.writes() != mark
-	}
-	return ph.pgx != nil && mark == 0
-}
-
 // ran keeps up with what a successful text did to the session.
 func (c *Conn) ran(ctx context.Context, ph *physical, query string) {
 	if c.tx.attempt != nil {
 		c.tx.attempt.ran(query, nil)
 	}
 	switch {
-	case ph.pgx == nil && ph.sock != nil && sqltext.TouchesTx(query):
+	case ph.tracksTx && sqltext.TouchesTx(query):
 		ph.tx = sqltext.TxAfter(query, ph.tx)
 	case ph.tx == sqltext.TxReadOnly && sqltext.MayAllowWrites(query):
 		ph.tx = sqltext.TxReadWrite
@@ -56,6 +36,11 @@ func (c *Conn) ran(ctx context.Context, ph *physical, query string) {
 		_ = ph.forgotten(ctx)
 	}
 }
+
+// syncWait is the function in PostgreSQL's syncrep.c whose warning comes with a COMMIT when the wait for a synchronous
+// standby was cut short: committed here, but perhaps nowhere else. The warning has no SQLSTATE of its own, and its text is
+// in the server's language.
+const syncWait = "SyncRepWaitForLSN"
 
 // errSyncWait is what a COMMIT is told whose wait for a synchronous standby was cancelled.
 var errSyncWait = errors.New("committed on this server, but the wait for its synchronous standby was cancelled")
@@ -80,19 +65,19 @@ func (c *Conn) judge(ctx context.Context, ph *physical, mark int64, what kind, q
 	if err == nil || err == driver.ErrSkip {
 		return err
 	}
-	if ph.sock == nil && ph.pgx == nil {
-		return err // a driver that we know nothing of knows best
+	if !ph.base.Known() {
+		return err // it knows best
 	}
 	ctxErr := ctx.Err()
-	answered, sent := ph.answered(err), ph.sent(mark)
-	if (!sent || ph.sock == nil) && ph.busy() {
+	answered, sent := ph.answered(err), ph.base.Sent(mark)
+	if (!sent || !ph.base.Counts()) && ph.base.Busy() {
 		return errRowsOpen
 	}
 	if ph.idledOut(err) {
 		sent = false
 	}
-	if endsSession(err) && !ph.lost() {
-		ph.kill(err) // lib/pq doesn't know it for the end in other languages than English, and would use the connection again
+	if base.EndsSession(err) && !ph.lost() {
+		ph.base.Kill(err) // lib/pq doesn't know it for the end in other languages than English, and would use the connection again
 	}
 	// An error of the base's own on a connection that goes on (an argument that it can't encode) says nothing of the server.
 	telling := ctxErr != nil || !answered || sqlstate.Of(err) != ""
@@ -106,7 +91,7 @@ func (c *Conn) judge(ctx context.Context, ph *physical, mark int64, what kind, q
 		return ctxErr
 	}
 	if answered {
-		if what == statement && ph.pgx == nil && sqltext.TouchesTx(query) && sqltext.HasTxVerb(query) {
+		if what == statement && ph.tracksTx && sqltext.TouchesTx(query) && sqltext.HasTxVerb(query) {
 			ph.tx = sqltext.TxUnclear
 		}
 		ended := ctx
@@ -115,7 +100,7 @@ func (c *Conn) judge(ctx context.Context, ph *physical, mark int64, what kind, q
 		}
 		if endErr := ended.Err(); endErr != nil && sqlstate.Of(err) == sqlstate.QueryCanceled && !errors.Is(err, endErr) {
 			ph.cancelled = true
-			return &endedError{err: err, ctx: endErr, timeout: ph.timeout(ended)}
+			return &base.EndedError{Err: err, Ctx: endErr, Deadline: ph.base.DeadlineError(ended)}
 		}
 		return err
 	}
@@ -135,7 +120,7 @@ func (c *Conn) judge(ctx context.Context, ph *physical, mark int64, what kind, q
 	}
 	// A server in recovery writes nothing. The end of a READ ONLY transaction may: NOTIFY is allowed in one.
 	if ph.onStandby() {
-		return quiet(err, ph.cause())
+		return quiet(err, ph.sock.Broken())
 	}
 	switch {
 	case what == rollback:
@@ -153,48 +138,37 @@ func (c *Conn) judge(ctx context.Context, ph *physical, mark int64, what kind, q
 // driver.ErrBadConn, for which sql.Conn waits until they are closed, and closes the connection.
 var errRowsOpen = errors.New("managedpg: connection is busy: the rows of an earlier query on it are still open")
 
-// busy says whether pgx still reads the answer to an earlier call.
-func (ph *physical) busy() bool { return ph.pgx != nil && ph.pgx.Conn().PgConn().IsBusy() }
-
 // idledOut says that the server ended the session before it read the call: PostgreSQL raises these two only while it waits for a
 // command, and the last time right after one has arrived and before it runs (PostgresMain in postgres.c, steps 3 to 5). With
 // FATAL, as an error of that SQLSTATE can be raised by a statement too. lib/pq keeps a FATAL error to itself, but the socket saw it.
 func (ph *physical) idledOut(err error) bool {
 	switch sqlstate.Of(err) {
 	case sqlstate.IdleSessionTimeout, sqlstate.IdleInTransactionTimeout:
-		return severity(err) == "FATAL"
+		return base.Severity(err) == "FATAL"
 	default:
-		return ph.sock != nil && ph.sock.idled.Load()
+		return ph.sock.Idled()
 	}
 }
 
 // answered says whether the call came to its end: the server said ERROR, or it didn't get as far as the server, and the
 // session goes on.
 func (ph *physical) answered(err error) bool {
-	if severity(err) == "ERROR" {
+	if base.Severity(err) == "ERROR" {
 		return true
 	}
-	return !endsSession(err) && !ph.lost() && !errors.Is(err, driver.ErrBadConn) && !ph.ended(err)
+	return !base.EndsSession(err) && !ph.lost() && !errors.Is(err, driver.ErrBadConn) && !ph.ended(err)
 }
 
 // ended says whether err is the end of the stream, of which the socket knows nothing when TLS says so.
 func (ph *physical) ended(err error) bool {
 	over := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
-	return over && ph.features.validator != nil && !ph.features.validator.IsValid()
+	return over && ph.features.Validator != nil && !ph.features.Validator.IsValid()
 }
 
 func (ph *physical) lostError(kind, err, ctxErr error) error {
-	err = quiet(err, ph.cause())
+	err = quiet(err, ph.sock.Broken())
 	if ctxErr != nil && !errors.Is(err, ctxErr) {
-		err = &endedError{err: err, ctx: ctxErr}
+		err = &base.EndedError{Err: err, Ctx: ctxErr}
 	}
 	return &LostError{Kind: kind, Endpoint: ph.endpoint.Name, Err: err}
-}
-
-// cause is what broke the socket, if it is ours.
-func (ph *physical) cause() error {
-	if ph.sock == nil {
-		return nil
-	}
-	return ph.sock.broken()
 }

@@ -14,26 +14,28 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/managedpg/managedpg/internal/base"
 )
 
 // newFakePool is a governed pool over connections that lead nowhere. It is closed with the test, or its bubble.
 func newFakePool(t *testing.T, opts Options) *Pool {
 	opts.Name = "app"
 	opts.Logger = func() *slog.Logger { return slog.New(slog.DiscardHandler) }
-	p := New(opts, straight{Foreign("nowhere", fakeConnector{})})
+	p := New(opts, straight{base.Own("nowhere", fakeConnector{})})
 	t.Cleanup(func() { _ = p.Close() })
 	return p
 }
 
 // straight is a Router with a single endpoint.
-type straight struct{ endpoint *Endpoint }
+type straight struct{ endpoint *base.Endpoint }
 
 func (s straight) Connect(ctx context.Context, _ time.Time, open func(context.Context, Route) error) error {
 	return open(ctx, Route{Endpoint: s.endpoint, Epoch: new(atomic.Uint64), Hung: new(atomic.Bool)})
 }
-func (straight) Admit(context.Context, Server) error  { return nil }
-func (straight) CallFailed(int, error)                {}
-func (straight) Unreached(error, time.Duration) error { return nil }
+func (straight) Admit(context.Context, base.Server) error { return nil }
+func (straight) CallFailed(int, error)                    {}
+func (straight) Unreached(error, time.Duration) error     { return nil }
 
 type fakeConnector struct{}
 

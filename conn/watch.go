@@ -4,18 +4,22 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"github.com/managedpg/managedpg/internal/base"
+	"github.com/managedpg/managedpg/internal/clock"
+	"github.com/managedpg/managedpg/internal/wire"
 )
 
 // contextWatch ends a call of a base that reads on when the call's context has ended, as lib/pq does. Where we have what a cancel
 // request needs the server is asked to cancel, and answers within cancel_timeout; else the base sends its own request and gets
-// closeLimit for it. Then its socket is closed under it, with the context's error. It costs nothing with a base that obeys its
+// wire.CloseLimit for it. Then its socket is closed under it, with the context's error. It costs nothing with a base that obeys its
 // context, nor with a context that can't end.
 //
 // The nil contextWatch is one that isn't needed.
 type contextWatch struct {
 	ctx    context.Context
 	ph     *physical
-	sock   *socket
+	sock   *wire.Socket
 	limit  time.Duration
 	asks   bool        // we send the cancel request, and the base doesn't get to know of the context's end
 	halt   func() bool // keeps ended from being called
@@ -28,17 +32,17 @@ type contextWatch struct {
 	expired bool // the socket was closed
 	rows    bool // the call has returned, with rows that are still to be read
 	timer   *time.Timer
-	request *cancelRequest
+	request *base.CancelRequest
 }
 
 // watch is to be called at the start of a call, which goes to the base with the context that it returns; it lasts until stop. Once
 // the context has ended the base has the limit, if not less.
 func (ph *physical) watch(ctx context.Context, limit time.Duration) (context.Context, *contextWatch) {
-	if !ph.endpoint.deaf || ph.sock == nil || ctx.Done() == nil && ph.txCtx == nil {
+	if ph.obeys || ctx.Done() == nil && ph.txCtx == nil {
 		return ctx, nil
 	}
 	w := &contextWatch{ctx: ctx, ph: ph, sock: ph.sock, limit: limit}
-	if answer := ph.endpoint.canceller.allowed(); answer > 0 && limit > 0 && ph.sock.own != nil && ph.sock.own.key != nil {
+	if answer := ph.cancels.Allowed(); answer > 0 && limit > 0 {
 		w.asks, w.limit = true, answer
 	}
 	w.mu.Lock() // the context may have ended already
@@ -69,8 +73,7 @@ func (w *contextWatch) stop() {
 		w.timer.Stop()
 	}
 	if w.request != nil {
-		w.request.stop(w.expired)
-		w.ph.request = w.request
+		w.request.Stop(w.expired)
 	}
 }
 
@@ -88,7 +91,7 @@ func (w *contextWatch) begin() bool {
 		return false
 	}
 	if w.asks {
-		w.request = w.ph.endpoint.canceller.start(&w.ph.pool.Recorder, w.sock.own.cancel)
+		w.request = w.ph.cancels.Start()
 	}
 	w.timer = time.AfterFunc(w.limit, w.lost)
 	return true
@@ -102,10 +105,10 @@ func (w *contextWatch) lost() {
 	defer w.mu.Unlock()
 	switch {
 	case w.over:
-	case !w.rows || w.sock.traffic.waiting() > 0:
+	case !w.rows || w.sock.Waiting():
 		w.over, w.expired = true, true
-		w.sock.closeFor(w.why())
-	case now()-time.Duration(w.sock.heard.Load()) < w.limit:
+		w.sock.CloseFor(w.why())
+	case clock.Now()-w.sock.Heard() < w.limit:
 		w.timer.Reset(w.limit / 10)
 	default:
 		w.over = true

@@ -15,7 +15,7 @@ import (
 
 const (
 	deadline = 100 * time.Millisecond
-	grace    = time.Second // closeLimit
+	grace    = time.Second // wire.CloseLimit
 	slack    = 2 * time.Second
 )
 

@@ -2,8 +2,10 @@ package conn
 
 import (
 	"context"
-	"database/sql/driver"
 	"sync/atomic"
+
+	"github.com/managedpg/managedpg/internal/base"
+	"github.com/managedpg/managedpg/internal/clock"
 )
 
 // Who can tell what became of a COMMIT is whoever was connected to the server before it: a free connection of the pool,
@@ -11,8 +13,7 @@ import (
 
 // witness is a connection that is asked.
 type witness struct {
-	base   driver.Conn
-	sock   *socket
+	base.Conn
 	pid    uint32      // of the session when the connection was opened
 	older  bool        // than the COMMIT
 	unsure atomic.Bool // a wait for synchronous standbys was cancelled
@@ -62,31 +63,32 @@ func (w *witness) done() {
 
 // ask asks one question. A base that doesn't obey its context loses its socket when that ends.
 func (w *witness) ask(ctx context.Context, query string) ([]string, error) {
-	if w.sock != nil {
-		stop := context.AfterFunc(ctx, func() { w.sock.closeFor(ctx.Err()) })
-		defer func() {
-			if !stop() {
-				w.sock.closeFor(ctx.Err()) // before somebody else uses it
-			}
-		}()
-	}
-	return askOne(ctx, w.base, query)
+	stop := context.AfterFunc(ctx, func() { w.Socket().CloseFor(ctx.Err()) })
+	defer func() {
+		if !stop() {
+			w.Socket().CloseFor(ctx.Err()) // before somebody else uses it
+		}
+	}()
+	return w.Ask(ctx, query)
 }
 
-// witness opens a connection to be asked.
-func (e *Endpoint) witness(ctx context.Context) (*witness, error) {
-	base, d, err := e.connect(ctx, e.asking)
+// openWitness opens a connection to be asked.
+func openWitness(ctx context.Context, e *base.Endpoint) (*witness, error) {
+	c, err := e.ConnectToAsk(ctx)
 	if err != nil {
 		return nil, err
 	}
-	sock := d.last
-	s, err := e.identify(ctx, base, sock, false, false)
+	s, err := c.Identify(ctx, false, false)
 	if err != nil {
-		end(base, sock)
+		c.Close(func() {})
 		return nil, err
 	}
-	w := &witness{base: base, sock: sock, pid: s.PID}
-	e.watchSync(base, func() { w.unsure.Store(true) })
+	w := &witness{Conn: c, pid: s.PID}
+	c.OnNotice(func(routine string) {
+		if routine == syncWait {
+			w.unsure.Store(true)
+		}
+	})
 	return w, nil
 }
 
@@ -94,7 +96,7 @@ func (e *Endpoint) witness(ctx context.Context) (*witness, error) {
 // that somebody uses it.
 func (p *Pool) witness(ctx context.Context, d *doubt, except map[any]bool) (w *witness, busy bool) {
 	meant := func(ph *physical) bool { // asked of connections in use too, of which pgx must not be asked anything
-		return ph.member == d.lost.member && ph.opened < d.at && !except[ph] && (ph.sock == nil || ph.sock.broken() == nil)
+		return ph.member == d.lost.member && ph.opened < d.at && !except[ph] && ph.sock.Broken() == nil
 	}
 	var older []*physical
 	p.mu.Lock()
@@ -123,7 +125,7 @@ func (p *Pool) witness(ctx context.Context, d *doubt, except map[any]bool) (w *w
 	if ph == nil {
 		return nil, true
 	}
-	return &witness{base: ph.base, sock: ph.sock, pid: ph.server.PID, older: true, key: ph, giveBack: giveBack}, true
+	return &witness{Conn: ph.base, pid: ph.server.PID, older: true, key: ph, giveBack: giveBack}, true
 }
 
 // witness borrows the connection that is kept from one probe to the next, if it is older than the COMMIT. Busy says that
@@ -140,8 +142,8 @@ func (p *Prober) witness(d *doubt, except map[any]bool) (w *witness, busy bool) 
 		return nil, meant(p.out)
 	}
 	p.kept, p.out = nil, c
-	giveBack := func() { p.giveBack(c, c.sock == nil || c.sock.broken() == nil) }
-	return &witness{base: c.base, sock: c.sock, pid: c.pid, older: true, key: c, giveBack: giveBack}, true
+	giveBack := func() { p.giveBack(c, c.Socket().Broken() == nil) }
+	return &witness{Conn: c.Conn, pid: c.pid, older: true, key: c, giveBack: giveBack}, true
 }
 
 // borrowFree takes a free connection out of the driver's own pool.
@@ -150,7 +152,7 @@ func (p *Pool) borrowFree(meant func(*physical) bool) (ph *physical, giveBack fu
 	if !ok {
 		return nil, nil
 	}
-	return ph, func() { p.store(ph, now()) }
+	return ph, func() { p.store(ph, clock.Now()) }
 }
 
 // borrowParked takes a connection that lies in database/sql's free list. If database/sql wants to use it meanwhile, it
@@ -164,7 +166,7 @@ func (p *Pool) borrowParked(older []*physical) (ph *physical, giveBack func()) {
 		return ph, func() {
 			if !c.life.giveBack() {
 				p.end(ph, c.closing, nil) // database/sql has closed it meanwhile
-			} else if _, unfit := p.unfit(ph, now()); unfit {
+			} else if _, unfit := p.unfit(ph, clock.Now()); unfit {
 				p.Sweep() // the last one has passed it over
 			}
 		}

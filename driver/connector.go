@@ -13,6 +13,8 @@ import (
 
 	"github.com/managedpg/managedpg/conn"
 	"github.com/managedpg/managedpg/failover"
+	"github.com/managedpg/managedpg/internal/base"
+	"github.com/managedpg/managedpg/internal/clock"
 	"github.com/managedpg/managedpg/leak"
 	"github.com/managedpg/managedpg/stats"
 )
@@ -69,7 +71,7 @@ func (d *Driver) Pool() *Connector { return d.pool }
 // Options are what a pool is made of. Names, loggers and what ties the parts together are filled in by New.
 type Options struct {
 	Name      string // wanted: a pool that is open may have it already
-	Endpoints []*conn.Endpoint
+	Endpoints []*base.Endpoint
 	Probed    bool // the endpoints are asked for their health in the background
 	Pool      conn.Options
 	Failover  failover.Options
@@ -99,7 +101,7 @@ func New(o Options) *Connector {
 	o.Failover.Pool, o.Failover.Logger = c.name, o.Logger
 	if o.Leaks != nil {
 		of := *o.Leaks
-		of.Pool, of.Logger, of.Base, of.Reclaim = c.name, o.Logger, conn.Started, conn.Reclaim
+		of.Pool, of.Logger, of.Base, of.Reclaim = c.name, o.Logger, clock.Time(0), conn.Reclaim
 		c.leaks = leak.New(of)
 		o.Pool.Leaks, o.Pool.ReclaimAfter = c.leaks, of.ReclaimAfter
 	}

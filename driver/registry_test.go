@@ -4,7 +4,7 @@ import (
 	"log/slog"
 	"testing"
 
-	"github.com/managedpg/managedpg/conn"
+	"github.com/managedpg/managedpg/internal/base"
 )
 
 // TestFiguresOfAPoolBeingMade: a scrape may come while the program opens another pool.
@@ -13,12 +13,12 @@ func TestFiguresOfAPoolBeingMade(t *testing.T) {
 	go func() {
 		defer close(made)
 		for range 200 {
-			e, err := conn.Pq("making", "host=127.0.0.1 port=1 dbname=nowhere", &conn.Dialer{})
+			e, err := base.Pq("making", "host=127.0.0.1 port=1 dbname=nowhere", base.Options{})
 			if err != nil {
 				t.Error(err)
 				return
 			}
-			_ = New(Options{Name: "making", Endpoints: []*conn.Endpoint{e}, Logger: slog.Default}).Close()
+			_ = New(Options{Name: "making", Endpoints: []*base.Endpoint{e}, Logger: slog.Default}).Close()
 		}
 	}()
 	for done := false; !done; {

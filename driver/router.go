@@ -8,12 +8,13 @@ import (
 
 	"github.com/managedpg/managedpg/conn"
 	"github.com/managedpg/managedpg/failover"
+	"github.com/managedpg/managedpg/internal/base"
 )
 
 // router lets the pool ask the failover group, and the group act on the pool. Neither knows the other.
 type router struct {
 	*failover.Group
-	endpoints []*conn.Endpoint // as configured
+	endpoints []*base.Endpoint // as configured
 	keep      bool             // the probers keep their connections
 
 	mu      sync.Mutex // guards what follows
@@ -23,7 +24,7 @@ type router struct {
 
 // member is an endpoint, or one of its addresses, as the group numbers them.
 type member struct {
-	endpoint *conn.Endpoint
+	endpoint *base.Endpoint
 	address  string
 	prober   *conn.Prober // nil until it is probed
 }
@@ -70,7 +71,7 @@ func (r *router) Connect(ctx context.Context, until time.Time, open func(context
 }
 
 // at is the endpoint to dial, which knows by which address.
-func (r *router) at(to failover.Route) *conn.Endpoint {
+func (r *router) at(to failover.Route) *base.Endpoint {
 	configured := r.endpoints[to.Endpoint]
 	if to.LookupErr != nil {
 		return configured.At(to.Name, "", to.LookupErr)
@@ -121,7 +122,7 @@ func (r *router) gone(number int) {
 }
 
 // Admit is conn.Router's.
-func (r *router) Admit(ctx context.Context, s conn.Server) error {
+func (r *router) Admit(ctx context.Context, s base.Server) error {
 	return failover.Admit(ctx, observation(s))
 }
 
@@ -153,20 +154,20 @@ func (r *router) close() {
 }
 
 // observation is what a connection told, as the failover group sees it.
-func observation(s conn.Server) failover.Observation {
+func observation(s base.Server) failover.Observation {
 	o := failover.Observation{Timeline: s.Timeline, SystemID: s.SystemID, Note: s.Note}
 	o.Replay = failover.Replay{Written: s.Written, Received: s.Received, Replayed: s.Replayed, Age: s.ReplayAge}
 	switch s.Standby {
-	case conn.Yes:
+	case base.Yes:
 		o.Recovery, o.Role = failover.InRecovery, failover.ReadOnly
-	case conn.No:
+	case base.No:
 		o.Recovery = failover.NotInRecovery
 	}
 	switch {
 	case o.Role != "":
-	case s.ReadOnly == conn.Yes:
+	case s.ReadOnly == base.Yes:
 		o.Role = failover.ReadOnly
-	case s.ReadOnly == conn.No:
+	case s.ReadOnly == base.No:
 		o.Role = failover.ReadWrite
 	default:
 		o.Role = failover.RoleUnknown

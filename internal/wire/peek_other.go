@@ -1,6 +1,6 @@
 //go:build !(darwin || dragonfly || freebsd || linux || netbsd || openbsd || solaris)
 
-package conn
+package wire
 
 // peekAt can't tell here: a pre-ping is a real ping then.
-func (s *socket) peekAt(uintptr) { s.peekNow = peekUnknown }
+func (s *Socket) peekAt(uintptr) { s.peekNow = PeekUnknown }

@@ -1,4 +1,4 @@
-package conn
+package base
 
 import (
 	"context"
@@ -9,57 +9,54 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgconn/ctxwatch"
 
-	"github.com/managedpg/managedpg/stats"
+	"github.com/managedpg/managedpg/internal/clock"
+	"github.com/managedpg/managedpg/internal/wire"
 )
 
 // pgxWatcher is what pgx does when a call's context ends: the server is asked to cancel, and the call goes on until it answers, for
 // at most cancel_timeout. pgx calls its methods one after the other.
 type pgxWatcher struct {
-	pg        *pgconn.PgConn
-	canceller *canceller
-	recorder  *stats.Recorder // the pool's, once the connection is in it
-	request   *cancelRequest  // of the last call whose context ended, until settle has seen to it
+	pg      *pgconn.PgConn
+	cancels Cancels
 }
 
 var _ ctxwatch.Handler = (*pgxWatcher)(nil)
 
 // HandleCancel is called when the context of a call has ended.
 func (w *pgxWatcher) HandleCancel(context.Context) {
-	limit := w.canceller.allowed()
+	limit := w.cancels.Allowed()
 	_ = w.pg.Conn().SetDeadline(time.Now().Add(limit))
 	if limit > 0 {
-		w.request = w.canceller.start(w.recorder, w.send)
+		w.cancels.pending = w.cancels.Start()
 	}
 }
 
 // HandleUnwatchAfterCancel is called when that call has ended.
 func (w *pgxWatcher) HandleUnwatchAfterCancel() {
 	_ = w.pg.Conn().SetDeadline(time.Time{})
-	if w.request != nil {
-		w.request.stop(w.pg.IsClosed() || now()-w.request.began >= w.canceller.timeout)
+	if r := w.cancels.pending; r != nil {
+		r.Stop(w.pg.IsClosed() || clock.Now()-r.began >= w.cancels.to.timeout)
 	}
 }
 
 // send makes a request. pgx doesn't say whether it was read to its end; our socket does.
 func (w *pgxWatcher) send(ctx context.Context) error {
 	var ended atomic.Bool
-	if err := w.pg.CancelRequest(context.WithValue(ctx, endedKey{}, &ended)); err != nil {
+	if err := w.pg.CancelRequest(wire.NoteEnd(ctx, &ended)); err != nil {
 		return err
 	}
 	if !ended.Load() {
-		return errCancelAstray
+		return ErrCancelAstray
 	}
 	return nil
 }
-
-// endedKey finds, in the context of a cancel request, where its socket notes that it was read to its end.
-type endedKey struct{}
 
 const watcherKey = "github.com/managedpg/managedpg/watcher"
 
 // pgxWatcher is pgx's BuildContextWatcherHandler.
 func (c *canceller) pgxWatcher(pg *pgconn.PgConn) ctxwatch.Handler {
-	w := &pgxWatcher{pg: pg, canceller: c}
+	w := &pgxWatcher{pg: pg}
+	w.cancels.to, w.cancels.send = c, w.send
 	pg.CustomData()[watcherKey] = w
 	return w
 }

@@ -1,4 +1,4 @@
-package conn
+package wire
 
 import (
 	"bytes"
@@ -42,7 +42,7 @@ func TestStartupFindsKeyAndRole(t *testing.T) {
 		if !over || string(got) != c.want {
 			t.Errorf("%s: got %q (over: %v), want %q", name, got, over, c.want)
 		}
-		if want := (role{No, Yes}); c.want != "" && s.role != want {
+		if want := (Role{InHotStandby: "off", DefaultTransactionReadOnly: "on"}); c.want != "" && s.role != want {
 			t.Errorf("%s: the role is %v, want %v", name, s.role, want)
 		}
 	}

@@ -1,4 +1,4 @@
-package conn
+package wire
 
 import (
 	"bytes"
@@ -16,6 +16,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/managedpg/managedpg/internal/clock"
 )
 
 func TestGoodbye(t *testing.T) {
@@ -51,25 +53,25 @@ func TestWritesUnderTLS(t *testing.T) {
 	for name, version := range map[string]uint16{"1.2": tls.VersionTLS12, "1.3": tls.VersionTLS13} {
 		t.Run(name, func(t *testing.T) {
 			client, server := pair(t, "tcp")
-			s := newSocket(client)
+			s := NewSocket(client)
 			peer := tls.Server(server, &tls.Config{Certificates: []tls.Certificate{selfSigned(t)}})
 			go func() { _, _ = io.Copy(io.Discard, peer) }()
 			c := tls.Client(s, &tls.Config{InsecureSkipVerify: true, MaxVersion: version})
 			if err := c.Handshake(); err != nil {
 				t.Fatal(err)
 			}
-			before := s.traffic.writes()
+			before := s.Writes()
 			write(t, c, []byte("Q\x00\x00\x00\x05\x00"))
-			if sent := s.traffic.writes() - before; sent != 1 {
+			if sent := s.Writes() - before; sent != 1 {
 				t.Errorf("a Query counts as %d writes, want 1", sent)
 			}
-			before = s.traffic.writes()
+			before = s.Writes()
 			write(t, c, []byte("X\x00\x00\x00\x04"))
 			want := int64(0)
 			if version == tls.VersionTLS12 {
 				want = 1 // can't be told, and counts
 			}
-			if sent := s.traffic.writes() - before; sent != want {
+			if sent := s.Writes() - before; sent != want {
 				t.Errorf("a Terminate counts as %d writes, want %d", sent, want)
 			}
 		})
@@ -81,67 +83,67 @@ func TestPeek(t *testing.T) {
 		t.Run(network, func(t *testing.T) {
 			t.Run("quiet", func(t *testing.T) {
 				client, _ := pair(t, network)
-				wantPeek(t, newSocket(client), peekQuiet)
+				wantPeek(t, NewSocket(client), PeekQuiet)
 			})
 			t.Run("unread", func(t *testing.T) {
 				client, server := pair(t, network)
-				s := newSocket(client)
+				s := NewSocket(client)
 				write(t, server, []byte("NOTICE"))
-				awaitPeek(t, s, peekUnread)
+				awaitPeek(t, s, PeekUnread)
 				// Looking takes nothing away.
 				got := make([]byte, 6)
 				if _, err := io.ReadFull(s, got); err != nil || string(got) != "NOTICE" {
 					t.Fatalf("read %q, %v after the peek", got, err)
 				}
-				wantPeek(t, s, peekQuiet)
+				wantPeek(t, s, PeekQuiet)
 			})
 			t.Run("closed", func(t *testing.T) {
 				client, server := pair(t, network)
-				s := newSocket(client)
+				s := NewSocket(client)
 				_ = server.Close()
-				awaitPeek(t, s, peekClosed)
+				awaitPeek(t, s, PeekClosed)
 			})
 			t.Run("last words", func(t *testing.T) {
 				client, server := pair(t, network)
-				s := newSocket(client)
+				s := NewSocket(client)
 				write(t, server, []byte("FATAL"))
 				_ = server.Close()
-				awaitPeek(t, s, peekUnread)
+				awaitPeek(t, s, PeekUnread)
 			})
 			t.Run("our own close", func(t *testing.T) {
 				client, _ := pair(t, network)
-				s := newSocket(client)
+				s := NewSocket(client)
 				_ = s.Close()
-				wantPeek(t, s, peekClosed)
+				wantPeek(t, s, PeekClosed)
 			})
 			t.Run("under TLS's wrapper", func(t *testing.T) {
 				client, server := pair(t, network)
-				s := newSocket(tls.Client(client, &tls.Config{}))
-				wantPeek(t, s, peekQuiet)
+				s := NewSocket(tls.Client(client, &tls.Config{}))
+				wantPeek(t, s, PeekQuiet)
 				_ = server.Close()
-				awaitPeek(t, s, peekClosed)
+				awaitPeek(t, s, PeekClosed)
 			})
 		})
 	}
 	t.Run("reset", func(t *testing.T) {
 		client, server := pair(t, "tcp")
-		s := newSocket(client)
+		s := NewSocket(client)
 		_ = server.(*net.TCPConn).SetLinger(0)
 		_ = server.Close()
-		awaitPeek(t, s, peekClosed)
+		awaitPeek(t, s, PeekClosed)
 	})
 	t.Run("no system's socket", func(t *testing.T) {
 		client, server := net.Pipe()
 		defer server.Close()
-		s := newSocket(client)
-		wantPeek(t, s, peekUnknown)
+		s := NewSocket(client)
+		wantPeek(t, s, PeekUnknown)
 		_ = s.Close()
-		wantPeek(t, s, peekClosed)
+		wantPeek(t, s, PeekClosed)
 	})
 	t.Run("no allocation", func(t *testing.T) {
 		client, _ := pair(t, "tcp")
-		s := newSocket(client)
-		if n := testing.AllocsPerRun(100, func() { s.peek() }); n > 0 {
+		s := NewSocket(client)
+		if n := testing.AllocsPerRun(100, func() { s.Peek() }); n > 0 {
 			t.Errorf("a peek allocates %v times", n)
 		}
 	})
@@ -151,24 +153,24 @@ func TestPeek(t *testing.T) {
 func TestCloseFor(t *testing.T) {
 	reason := errors.New("taken back")
 	client, _ := pair(t, "tcp")
-	s := newSocket(client)
+	s := NewSocket(client)
 	read := make(chan error)
 	go func() {
 		_, err := s.Read(make([]byte, 1))
 		read <- err
 	}()
-	s.closeFor(reason)
+	s.CloseFor(reason)
 	if err := <-read; !errors.Is(err, reason) {
 		t.Errorf("the blocked reader gets %v", err)
 	}
 	if _, err := s.Write([]byte("Q")); !errors.Is(err, reason) {
 		t.Errorf("a late writer gets %v", err)
 	}
-	s.closeFor(errors.New("another reason"))
-	if err := s.broken(); !errors.Is(err, reason) {
+	s.CloseFor(errors.New("another reason"))
+	if err := s.Broken(); !errors.Is(err, reason) {
 		t.Errorf("broken = %v", err)
 	}
-	if n := s.traffic.writes(); n != 0 {
+	if n := s.Writes(); n != 0 {
 		t.Errorf("%d writes counted where none went out", n)
 	}
 }
@@ -176,18 +178,18 @@ func TestCloseFor(t *testing.T) {
 // A socket that its base driver closed is no one's to give a reason for.
 func TestCloseForAfterClose(t *testing.T) {
 	client, _ := pair(t, "tcp")
-	s := newSocket(client)
+	s := NewSocket(client)
 	_ = s.Close()
-	s.closeFor(errors.New("too late"))
-	if err := s.broken(); !errors.Is(err, net.ErrClosed) {
+	s.CloseFor(errors.New("too late"))
+	if err := s.Broken(); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("broken = %v, want net.ErrClosed", err)
 	}
 }
 
 func TestBroken(t *testing.T) {
 	client, server := pair(t, "tcp")
-	s := newSocket(client)
-	if err := s.broken(); err != nil {
+	s := NewSocket(client)
+	if err := s.Broken(); err != nil {
 		t.Errorf("broken = %v on a sound socket", err)
 	}
 	_ = server.Close()
@@ -195,16 +197,16 @@ func TestBroken(t *testing.T) {
 		t.Errorf("read gives %v, want io.EOF as it is", err)
 	}
 	_ = s.Close()
-	if err := s.broken(); err != io.EOF {
+	if err := s.Broken(); err != io.EOF {
 		t.Errorf("broken = %v, want the first error", err)
 	}
 }
 
 func TestWhenClosed(t *testing.T) {
 	client, _ := pair(t, "tcp")
-	s := newSocket(client)
+	s := NewSocket(client)
 	calls := 0
-	s.whenClosed(func() { calls++ })
+	s.WhenClosed(func() { calls++ })
 	if calls != 0 {
 		t.Fatal("called while open")
 	}
@@ -213,7 +215,7 @@ func TestWhenClosed(t *testing.T) {
 	if calls != 1 {
 		t.Fatalf("called %d times by Close, want once", calls)
 	}
-	s.whenClosed(func() { calls++ })
+	s.WhenClosed(func() { calls++ })
 	if calls != 2 {
 		t.Fatalf("not called at once on a closed socket")
 	}
@@ -222,19 +224,19 @@ func TestWhenClosed(t *testing.T) {
 // The time of the last word moves with what is read, and not with an error.
 func TestLastHeard(t *testing.T) {
 	client, server := pair(t, "tcp")
-	s := newSocket(client)
+	s := NewSocket(client)
 	write(t, server, []byte("Z"))
-	before := now()
+	before := clock.Now()
 	if _, err := s.Read(make([]byte, 1)); err != nil {
 		t.Fatal(err)
 	}
-	heard := time.Duration(s.heard.Load())
+	heard := s.Heard()
 	if heard < before {
 		t.Errorf("heard at %v, read after %v", heard, before)
 	}
 	_ = server.Close()
 	_, _ = s.Read(make([]byte, 1))
-	if got := time.Duration(s.heard.Load()); got != heard {
+	if got := s.Heard(); got != heard {
 		t.Errorf("the end of the stream counts as a word")
 	}
 }
@@ -292,19 +294,19 @@ func write(t *testing.T, c net.Conn, b []byte) {
 	}
 }
 
-func wantPeek(t *testing.T, s *socket, want peekResult) {
+func wantPeek(t *testing.T, s *Socket, want Peek) {
 	t.Helper()
-	if got := s.peek(); got != want {
+	if got := s.Peek(); got != want {
 		t.Errorf("peek = %v, want %v", got, want)
 	}
 }
 
 // awaitPeek waits until what the peer did has arrived.
-func awaitPeek(t *testing.T, s *socket, want peekResult) {
+func awaitPeek(t *testing.T, s *Socket, want Peek) {
 	t.Helper()
-	got := peekUnknown
+	got := PeekUnknown
 	eventually(t, func() bool {
-		got = s.peek()
+		got = s.Peek()
 		return got == want
 	}, func() string { return fmt.Sprintf("peek = %v, want %v", got, want) })
 }

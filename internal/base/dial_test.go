@@ -1,4 +1,4 @@
-package conn
+package base
 
 import (
 	"context"
@@ -14,7 +14,9 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/managedpg/managedpg/internal/clock"
 	"github.com/managedpg/managedpg/internal/pgtest"
+	"github.com/managedpg/managedpg/internal/wire"
 )
 
 // bases makes an endpoint through each base driver.
@@ -25,9 +27,9 @@ var bases = map[string]func(t *testing.T, dsn string) *Endpoint{
 
 func endpoint(t *testing.T, dsn, base string) *Endpoint {
 	t.Helper()
-	e, err := Pgx("db", dsn, &Dialer{}, nil)
+	e, err := Pgx("db", dsn, Options{}, nil)
 	if base == "pq" {
-		e, err = Pq("db", dsn, &Dialer{})
+		e, err = Pq("db", dsn, Options{})
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -119,7 +121,7 @@ func TestConnectObeysContext(t *testing.T) {
 func TestDeadlineBeforeItsContext(t *testing.T) {
 	late := &lateContext{Context: t.Context(), done: make(chan struct{})}
 	dials := 0
-	e, err := Pgx("db", "postgres://u@127.0.0.1/d?sslmode=disable", &Dialer{}, func(c *pgx.ConnConfig) error {
+	e, err := Pgx("db", "postgres://u@127.0.0.1/d?sslmode=disable", Options{}, func(c *pgx.ConnConfig) error {
 		c.DialFunc = func(context.Context, string, string) (net.Conn, error) {
 			if dials++; dials == 1 {
 				time.AfterFunc(20*time.Millisecond, func() { close(late.done) })
@@ -145,7 +147,7 @@ type lateContext struct {
 	done chan struct{}
 }
 
-func (*lateContext) Deadline() (time.Time, bool) { return Started, true }
+func (*lateContext) Deadline() (time.Time, bool) { return clock.Time(0), true }
 func (c *lateContext) Done() <-chan struct{}     { return c.done }
 
 func (c *lateContext) Err() error {
@@ -209,51 +211,33 @@ func TestSocketUnderTLS(t *testing.T) {
 			defer c.Close()
 			wantSound(t, c, s)
 			proxy.ResetAll()
-			awaitPeek(t, s, peekClosed)
+			for deadline := time.Now().Add(10 * time.Second); s.Peek() != wire.PeekClosed; time.Sleep(time.Millisecond) {
+				if time.Now().After(deadline) {
+					t.Fatal("the reset never arrives")
+				}
+			}
 		})
 	}
 }
 
-// A socket that nobody asked the base to open for a connection is a cancel request's, and lives for closeLimit.
-func TestCancelRequestIsBrief(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		client, server := net.Pipe()
-		defer server.Close()
-		start := time.Now()
-		c, err := dial(t.Context(), "tcp", "", func(context.Context, string, string) (net.Conn, error) { return client, nil })
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, io.ErrClosedPipe) {
-			t.Errorf("read: %v, want a closed socket", err)
-		}
-		if took := time.Since(start); took != closeLimit {
-			t.Errorf("closed after %v, want %v", took, closeLimit)
-		}
-		if err := c.Close(); err != nil {
-			t.Errorf("close: %v", err)
-		}
-	})
-}
-
-// A base that says goodbye to a server which doesn't listen gets closeLimit for it.
+// A base that says goodbye to a server which doesn't listen gets wire.CloseLimit for it.
 func TestCloseIsForced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client, server := net.Pipe()
 		defer server.Close()
-		ph := &physical{sock: newSocket(client)}
-		ph.base = politeConn{ph.sock}
+		s := wire.NewSocket(client)
+		c := &pqConn{common{features: featuresOf(politeConn{s}), socket: s}}
 		start := time.Now()
 		closed := make(chan time.Duration, 1)
-		ph.close(func() { closed <- time.Since(start) })
-		if took := <-closed; took != closeLimit {
-			t.Errorf("closed after %v, want %v", took, closeLimit)
+		c.Close(func() { closed <- time.Since(start) })
+		if took := <-closed; took != wire.CloseLimit {
+			t.Errorf("closed after %v, want %v", took, wire.CloseLimit)
 		}
 	})
 }
 
 // politeConn is a base connection that waits for the server to take its goodbye.
-type politeConn struct{ s *socket }
+type politeConn struct{ s *wire.Socket }
 
 func (c politeConn) Close() error {
 	_, _ = c.s.Write([]byte("X\x00\x00\x00\x04"))
@@ -263,19 +247,19 @@ func (politeConn) Prepare(string) (driver.Stmt, error) { return nil, errors.New(
 func (politeConn) Begin() (driver.Tx, error)           { return nil, errors.New("not here") }
 
 // wantSound checks that a connection works and that its calls go over s.
-func wantSound(t *testing.T, c driver.Conn, s *socket) {
+func wantSound(t *testing.T, c driver.Conn, s *wire.Socket) {
 	t.Helper()
 	if s == nil {
 		t.Fatal("the connection's socket isn't known")
 	}
-	before := s.traffic.writes()
+	before := s.Writes()
 	if err := c.(driver.Pinger).Ping(t.Context()); err != nil {
 		t.Fatalf("ping: %v", err)
 	}
-	if s.traffic.writes() == before {
+	if s.Writes() == before {
 		t.Error("a ping went over another socket")
 	}
-	wantPeek(t, s, peekQuiet)
+	wantPeek(t, s, wire.PeekQuiet)
 }
 
 // within gives what a channel brings, and fails when it takes too long.
@@ -290,10 +274,17 @@ func within[T any](t *testing.T, what string, c <-chan T) (v T) {
 }
 
 // open connects as a pool does.
-func (e *Endpoint) open(ctx context.Context) (driver.Conn, *socket, error) {
-	base, d, err := e.connect(ctx, e.connector)
+func (e *Endpoint) open(ctx context.Context) (driver.Conn, *wire.Socket, error) {
+	c, err := e.Connect(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
-	return base, d.last, nil
+	return c.Raw(), c.Socket(), nil
+}
+
+func wantPeek(t *testing.T, s *wire.Socket, want wire.Peek) {
+	t.Helper()
+	if got := s.Peek(); got != want {
+		t.Errorf("peek = %v, want %v", got, want)
+	}
 }

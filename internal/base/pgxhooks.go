@@ -1,4 +1,4 @@
-package conn
+package base
 
 import (
 	"context"
@@ -31,19 +31,17 @@ func (d *dialing) hookEnds(ctx context.Context) {
 }
 
 // serverBegins is called by the first that pgx asks for after OptionBeforeConnect: a lookup or a dial.
-func serverBegins(ctx context.Context) {
-	if d, ok := ctx.Value(dialingKey{}).(*dialing); ok {
-		d.refused = false
-		d.hookEnds(ctx)
-	}
+func (d *dialing) serverBegins(ctx context.Context) {
+	d.refused = false
+	d.hookEnds(ctx)
 }
 
 // aroundHooks tells the time of the configuration's own hooks, and of OptionAfterConnect, which comes after them.
 func aroundHooks(cfg *pgx.ConnConfig) {
 	if validate := cfg.ValidateConnect; validate != nil {
 		cfg.ValidateConnect = func(ctx context.Context, c *pgconn.PgConn) error {
-			d, ok := ctx.Value(dialingKey{}).(*dialing)
-			if !ok {
+			d := dialingOf(ctx)
+			if d == nil {
 				return validate(ctx, c)
 			}
 			d.hookBegins(ctx)
@@ -55,7 +53,7 @@ func aroundHooks(cfg *pgx.ConnConfig) {
 	}
 	after := cfg.AfterConnect
 	cfg.AfterConnect = func(ctx context.Context, c *pgconn.PgConn) error {
-		if d, ok := ctx.Value(dialingKey{}).(*dialing); ok {
+		if d := dialingOf(ctx); d != nil {
 			d.hookBegins(ctx)
 			d.prepared = after != nil
 		}
@@ -68,7 +66,7 @@ func aroundHooks(cfg *pgx.ConnConfig) {
 
 // noAfterConnect stands before the user's options: when it isn't called, they have one.
 var noAfterConnect = stdlib.OptionAfterConnect(func(ctx context.Context, _ *pgx.Conn) error {
-	if d, ok := ctx.Value(dialingKey{}).(*dialing); ok {
+	if d := dialingOf(ctx); d != nil {
 		d.plain = true
 	}
 	return nil

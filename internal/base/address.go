@@ -1,4 +1,4 @@
-package conn
+package base
 
 import (
 	"net"
@@ -31,22 +31,6 @@ func (p pin) replace(network, address string) (string, error) {
 		return "", err
 	}
 	return net.JoinHostPort(p.address, port), nil
-}
-
-// At is the endpoint at one of the addresses that Lookup gave; or, with what Lookup met in its place, one whose connections fail
-// with it as the base's own lookup would have it.
-func (e *Endpoint) At(name, address string, lookupErr error) *Endpoint {
-	to := pin{address, lookupErr}
-	if to == (pin{}) {
-		return e
-	}
-	at := *e
-	at.Name, at.pinned = name, to
-	if e.dialledBy != nil {
-		at.connector = e.dialledBy(to)
-		at.asking = at.connector
-	}
-	return &at
 }
 
 // isName says that a host is to be looked up: it is neither an address nor a socket's folder.

@@ -1,13 +1,13 @@
 //go:build darwin || dragonfly || freebsd || linux || netbsd || openbsd || solaris
 
-package conn
+package wire
 
 import (
 	"errors"
 	"syscall"
 )
 
-func (s *socket) peekAt(fd uintptr) {
+func (s *Socket) peekAt(fd uintptr) {
 	var buf [1]byte
 	for {
 		n, _, err := syscall.Recvfrom(int(fd), buf[:], syscall.MSG_PEEK|msgDontwait)
@@ -15,11 +15,11 @@ func (s *socket) peekAt(fd uintptr) {
 		case errors.Is(err, syscall.EINTR):
 			continue
 		case errors.Is(err, syscall.EAGAIN):
-			s.peekNow = peekQuiet
+			s.peekNow = PeekQuiet
 		case err != nil || n == 0:
-			s.peekNow = peekClosed
+			s.peekNow = PeekClosed
 		default:
-			s.peekNow = peekUnread
+			s.peekNow = PeekUnread
 		}
 		return
 	}

@@ -1,4 +1,4 @@
-package conn
+package wire
 
 import (
 	"bytes"
@@ -13,34 +13,37 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/managedpg/managedpg/internal/clock"
 	"github.com/managedpg/managedpg/internal/sqlstate"
 )
 
-// socket is the network connection under a base driver's connection. It counts what the base writes, remembers the
+// Socket is the network connection under a base driver's connection. It counts what the base writes, remembers the
 // first error, and can be closed from outside with a reason that whoever still uses it is given.
-type socket struct {
+//
+// The nil Socket is that of a connection that we didn't dial: nothing is known of it, and nothing can be done to it.
+type Socket struct {
 	net.Conn
-	raw syscall.RawConn // nil where the system's socket can't be had: then peek always answers unknown
+	raw syscall.RawConn // nil where the system's socket can't be had: then Peek always answers PeekUnknown
 
 	traffic traffic
-	heard   atomic.Int64 // when the last read brought something, by now()
-	refused atomic.Bool  // refuse was called
+	heard   atomic.Int64 // when the last read brought something, by clock.Now()
+	refused atomic.Bool  // Refuse was called
 	idled   atomic.Bool  // the server's last word was that the session was idle for too long
 
-	own *ownCancel // nil where the base has a call for cancel requests; set when opened
+	cancel *canceller // nil where the base has a call for cancel requests; set when opened
 
 	throughCalls bool // traffic tells the reads that calls wait for; set when opened. See callReader
 
-	over atomic.Bool // broken has something to say; without it broken takes no lock
+	over atomic.Bool // Broken has something to say; without it Broken takes no lock
 
 	mu      sync.Mutex // guards what follows up to onClose
 	closed  bool
 	err     error // the first error a read or write met
-	reason  error // why closeFor closed it
+	reason  error // why CloseFor closed it
 	onClose func()
 
-	peekFd  func(fd uintptr) // s.peekAt, bound once so that a peek allocates nothing
-	peekNow peekResult       // what the last peekAt found; only touched inside peek
+	peekFd  func(fd uintptr) // s.peekAt, bound once so that a Peek allocates nothing
+	peekNow Peek             // what the last peekAt found; only touched inside Peek
 }
 
 // traffic is what goes on at a socket. It is one word, as each read and each write has to keep it up to date.
@@ -55,17 +58,31 @@ const (
 func (t *traffic) begin(what uint64) { t.word.Add(what) }
 func (t *traffic) end(what uint64)   { t.word.Add(-what) }
 
-// waiting is the number of reads and writes under way.
-func (t *traffic) waiting() uint64 { return t.word.Load() & (forCall - 1) }
+// Writes is the number of writes so far that carried anything but a goodbye.
+func (s *Socket) Writes() int64 {
+	if s == nil {
+		return 0
+	}
+	return int64(s.traffic.word.Load() / written)
+}
 
-// ofCalls is the number of reads under way that calls of pgx wait for.
-func (t *traffic) ofCalls() uint64 { return t.word.Load() & (written - forCall) }
+// Waiting says that a read or a write is under way.
+func (s *Socket) Waiting() bool { return s != nil && s.traffic.word.Load()&(forCall-1) > 0 }
 
-// writes is the number of writes so far that carried anything but a goodbye.
-func (t *traffic) writes() int64 { return int64(t.word.Load() / written) }
+// Heard is when the last read brought something, by clock.Now().
+func (s *Socket) Heard() time.Duration {
+	if s == nil {
+		return 0
+	}
+	return time.Duration(s.heard.Load())
+}
 
-func newSocket(c net.Conn) *socket {
-	s := &socket{Conn: c}
+// Idled says that the server's last word was that the session was idle for too long. Under TLS it isn't seen.
+func (s *Socket) Idled() bool { return s != nil && s.idled.Load() }
+
+// NewSocket makes a socket of a connection of the network's.
+func NewSocket(c net.Conn) *Socket {
+	s := &Socket{Conn: c}
 	s.raw = rawConn(c)
 	s.peekFd = s.peekAt
 	return s
@@ -89,9 +106,9 @@ func rawConn(c net.Conn) syscall.RawConn {
 	}
 }
 
-func (s *socket) Read(b []byte) (int, error) { return s.read(b, underWay) }
+func (s *Socket) Read(b []byte) (int, error) { return s.read(b, underWay) }
 
-func (s *socket) read(b []byte, what uint64) (int, error) {
+func (s *Socket) read(b []byte, what uint64) (int, error) {
 	if s.refused.Load() {
 		return 0, s.failed(net.ErrClosed)
 	}
@@ -99,9 +116,9 @@ func (s *socket) read(b []byte, what uint64) (int, error) {
 	n, err := s.Conn.Read(b)
 	s.traffic.end(what)
 	if n > 0 {
-		s.heard.Store(int64(now()))
-		if s.own != nil && s.own.startup != nil {
-			s.own.readAlong(b[:n])
+		s.heard.Store(int64(clock.Now()))
+		if s.cancel != nil && s.cancel.startup != nil {
+			s.cancel.readAlong(b[:n])
 		}
 		if b[0] == 'E' && isIdleTimeout(b[:n]) {
 			s.idled.Store(true)
@@ -114,7 +131,7 @@ func (s *socket) read(b []byte, what uint64) (int, error) {
 }
 
 // isIdleTimeout says that what was read is one ErrorResponse and nothing else, by which PostgreSQL ends a session that was idle
-// for too long (the protocol's "Error and Notice Message Fields"). Under TLS it isn't seen.
+// for too long (the protocol's "Error and Notice Message Fields").
 func isIdleTimeout(b []byte) bool {
 	const header = 1 + 4
 	if len(b) <= header || int(binary.BigEndian.Uint32(b[1:])) != len(b)-1 {
@@ -132,7 +149,7 @@ func isIdleTimeout(b []byte) bool {
 	return fatal && idle
 }
 
-func (s *socket) Write(b []byte) (int, error) {
+func (s *Socket) Write(b []byte) (int, error) {
 	if s.refused.Load() {
 		return 0, s.failed(net.ErrClosed)
 	}
@@ -170,7 +187,7 @@ func goodbye(b []byte) bool {
 }
 
 // failed notes the first error, and gives the reason in its place if we closed the socket ourselves.
-func (s *socket) failed(err error) error {
+func (s *Socket) failed(err error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
@@ -186,9 +203,9 @@ func (s *socket) failed(err error) error {
 	return err
 }
 
-// broken is the first error that reading or writing met, net.ErrClosed after Close, or nil.
-func (s *socket) broken() error {
-	if !s.over.Load() {
+// Broken is the first error that reading or writing met, net.ErrClosed after Close, or nil.
+func (s *Socket) Broken() error {
+	if s == nil || !s.over.Load() {
 		return nil
 	}
 	s.mu.Lock()
@@ -199,13 +216,16 @@ func (s *socket) broken() error {
 	return s.err
 }
 
-// closeFor closes the socket from outside; whoever reads or writes it gets the reason.
-func (s *socket) closeFor(reason error) {
+// CloseFor closes the socket from outside; whoever reads or writes it gets the reason.
+func (s *Socket) CloseFor(reason error) {
+	if s == nil {
+		return
+	}
 	s.because(reason)
 	_ = s.Close()
 }
 
-func (s *socket) because(reason error) {
+func (s *Socket) because(reason error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.reason == nil && !s.closed {
@@ -215,15 +235,18 @@ func (s *socket) because(reason error) {
 	}
 }
 
-// refuse lets nobody read or write any more: they get the reason. The socket stays open, for hangUp to close it.
-func (s *socket) refuse(reason error) {
+// Refuse lets nobody read or write any more: they get the reason. The socket stays open, for HangUp to close it.
+func (s *Socket) Refuse(reason error) {
+	if s == nil {
+		return
+	}
 	s.because(reason)
 	s.refused.Store(true)
 }
 
-// hangUp closes the socket, where the system can so that the server has closed its side first. It waits for that as long
+// HangUp closes the socket, where the system can so that the server has closed its side first. It waits for that as long
 // as the context lasts.
-func (s *socket) hangUp(ctx context.Context) {
+func (s *Socket) HangUp(ctx context.Context) {
 	defer context.AfterFunc(ctx, func() { _ = s.Close() })()
 	if half, ok := s.Conn.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
 		_, _ = io.Copy(io.Discard, s.Conn)
@@ -231,8 +254,8 @@ func (s *socket) hangUp(ctx context.Context) {
 	_ = s.Close()
 }
 
-// Close closes the socket, and then calls what whenClosed left.
-func (s *socket) Close() error {
+// Close closes the socket, and then calls what WhenClosed left.
+func (s *Socket) Close() error {
 	err := s.Conn.Close()
 	s.mu.Lock()
 	f := s.onClose
@@ -246,8 +269,8 @@ func (s *socket) Close() error {
 	return err
 }
 
-// whenClosed calls f once the socket is closed, at once if it is already.
-func (s *socket) whenClosed(f func()) {
+// WhenClosed calls f once the socket is closed, at once if it is already.
+func (s *Socket) WhenClosed(f func()) {
 	s.mu.Lock()
 	if !s.closed {
 		s.onClose = f
@@ -259,37 +282,23 @@ func (s *socket) whenClosed(f func()) {
 	}
 }
 
-// NetConn lets rawConn and others see through.
-func (s *socket) NetConn() net.Conn { return s.Conn }
-
-// peekResult is what a look at a socket's receive buffer tells without reading from it.
-type peekResult int
-
-const (
-	peekUnknown peekResult = iota // the system or the dialer has no way to look
-	peekQuiet                     // open, nothing to read: as an idle connection should be
-	peekUnread                    // something came that nobody read: a notice, a notification, or the server's last words
-	peekClosed                    // the server closed it, or it was reset
-)
-
-// peek looks whether the peer has closed the connection. It never blocks, and is not to be called concurrently.
-func (s *socket) peek() peekResult {
-	if s.broken() != nil {
-		return peekClosed
+// Limit closes the socket for the reason if done isn't called within d.
+func (s *Socket) Limit(d time.Duration, reason error) (done func()) {
+	if s == nil {
+		return func() {}
 	}
-	s.peekNow = peekUnknown
-	if s.raw == nil {
-		return peekUnknown
-	}
-	// Control, not Read: a peek must not wait for a reader's turn.
-	if err := s.raw.Control(s.peekFd); err != nil {
-		return peekClosed
-	}
-	return s.peekNow
+	limit := time.AfterFunc(d, func() { s.CloseFor(reason) })
+	return func() { limit.Stop() }
 }
 
-// Started is the base of the package's monotonic clock: reading time since it costs half of time.Now.
-var Started = time.Now()
+// CloseWithin closes the socket after d, if nobody has closed it until then. Then is called once it is closed.
+func (s *Socket) CloseWithin(d time.Duration, then func()) {
+	limit := time.AfterFunc(d, func() { _ = s.Close() })
+	s.WhenClosed(func() {
+		limit.Stop()
+		then()
+	})
+}
 
-// now is the monotonic time since the program started.
-func now() time.Duration { return time.Since(Started) }
+// NetConn lets rawConn and others see through.
+func (s *Socket) NetConn() net.Conn { return s.Conn }

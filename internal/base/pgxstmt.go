@@ -1,4 +1,4 @@
-package conn
+package base
 
 import (
 	"context"
@@ -7,25 +7,23 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/stdlib"
+
+	"github.com/managedpg/managedpg/internal/wire"
 )
 
-// prepare prepares a statement on the base connection.
-func (ph *physical) prepare(ctx context.Context, query string) (driver.Stmt, error) {
-	if ph.pgx == nil || ph.stmts == nil {
-		return ph.features.prepare(ctx, ph.base, query)
-	}
-	if ph.pgx.Conn().IsClosed() {
+func (c *pgxConn) Prepare(ctx context.Context, query string) (driver.Stmt, error) {
+	if c.Closed() {
 		return nil, driver.ErrBadConn
 	}
-	sd, err := ph.pgx.Conn().Prepare(ctx, query, query)
+	sd, err := c.conn.Conn().Prepare(ctx, query, query)
 	if err != nil {
 		return nil, err
 	}
-	return &pgxStmt{ph.pgx, sd}, nil
+	return &pgxStmt{c.conn, sd}, nil
 }
 
 // pgxStmt is what stdlib's Stmt is, but for its count of references: that one keeps an entry for each statement until it
-// is closed, with a round trip, even when the server has forgotten it. Our cache counts for itself.
+// is closed, with a round trip, even when the server has forgotten it. A cache of ours counts for itself.
 type pgxStmt struct {
 	conn *stdlib.Conn
 	sd   *pgconn.StatementDescription
@@ -42,7 +40,7 @@ func (s *pgxStmt) QueryContext(ctx context.Context, args []driver.NamedValue) (d
 }
 
 func (s *pgxStmt) Close() error {
-	ctx, cancel := context.WithTimeout(context.Background(), closeLimit)
+	ctx, cancel := context.WithTimeout(context.Background(), wire.CloseLimit)
 	defer cancel()
 	return s.conn.Conn().Deallocate(ctx, s.sd.SQL)
 }

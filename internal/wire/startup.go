@@ -1,4 +1,4 @@
-package conn
+package wire
 
 import (
 	"bytes"
@@ -10,21 +10,24 @@ import (
 // encrypted it can't read.
 type startup struct {
 	begun  bool
-	sealed bool   // what follows is encrypted
-	role   role   // what the server said of it
+	sealed bool // what follows is encrypted
+	role   Role
 	rest   []byte // of a message that has not come whole
 }
 
-// role is what PostgreSQL reports of itself in a startup, since version 14.
-type role struct{ standby, readOnly Answer }
+// Role is what PostgreSQL reports of itself in a startup, since version 14 (ParameterStatus); "" where it doesn't.
+type Role struct {
+	InHotStandby, DefaultTransactionReadOnly string // on or off
+	PID                                      uint32 // 0 if it isn't known
+}
 
-func (r *role) read(parameterStatus []byte) {
+func (r *Role) read(parameterStatus []byte) {
 	name, value, _ := bytes.Cut(bytes.TrimSuffix(parameterStatus, []byte{0}), []byte{0})
 	switch string(name) {
 	case "in_hot_standby":
-		r.standby = answer(string(value))
+		r.InHotStandby = string(value)
 	case "default_transaction_read_only":
-		r.readOnly = answer(string(value))
+		r.DefaultTransactionReadOnly = string(value)
 	}
 }
 

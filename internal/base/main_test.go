@@ -1,0 +1,11 @@
+package base
+
+import (
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/managedpg/managedpg/internal/pgtest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(pgtest.Suite(m)) }
