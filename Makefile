@@ -33,6 +33,7 @@ demo:
 	@printf '\n== Reads on standbys: examples/reads\n'
 	@go run ./examples/reads
 	@printf '\nA page to watch all that on, with metrics beside it: go run ./examples/dashboard\n'
+	@printf 'Six symptoms that one is called for, and what tells the cause: go run ./examples/trouble\n'
 
 test:
 	@.ci/prepare chromium pgbouncer haproxy patroni etcd-server postgresql-18

@@ -1,0 +1,84 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	"time"
+)
+
+// timeouts: a transaction that somebody has left open holds a lock, a migration waits for that, and everybody waits behind the
+// migration. The server is well.
+func timeouts(ctx context.Context, s *scene) error {
+	pg, err := server()
+	if err != nil {
+		return err
+	}
+	defer pg.Close()
+	if err := pg.Exec("CREATE TABLE orders (id int)"); err != nil {
+		return err
+	}
+	db, pool, err := s.open(pg.DSN() + "&pool_name=shop&pool_size=8&leak_threshold=1s")
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	working, stop := context.WithCancel(ctx)
+	defer s.work.Wait()
+	defer stop()
+	locked, release := make(chan error), make(chan bool)
+	s.work.Go(func() { audit(ctx, db, locked, release) })
+	defer close(release)
+	if err := <-locked; err != nil {
+		return err
+	}
+	s.work.Go(func() {
+		if err := pg.Exec("ALTER TABLE orders ADD COLUMN note text"); err != nil && working.Err() == nil {
+			s.fail(err)
+		}
+	})
+	s.workers(working, 6, func(ctx context.Context) error { return listOrders(ctx, db) })
+	if err := s.until(ctx, "all calls time out", func() bool {
+		return s.failures() >= 20 && pool.Stats().LeakedConnections > 0
+	}); err != nil {
+		return err
+	}
+	now, server := pool.Stats(), pool.CheckNow(ctx).Endpoints[0]
+	s.say("\nThe server is %s and answers a probe in %v; %d calls were cancelled, and it confirmed %d: it is at work, or waits.",
+		server.State, brief(server.ResponseTime), now.CancelsSent, now.CancelsConfirmed)
+	var migration, blocking int
+	var query string
+	if err := db.QueryRowContext(ctx, "SELECT pid, (pg_blocking_pids(pid))[1], query FROM pg_stat_activity WHERE wait_event_type = 'Lock' "+
+		"ORDER BY xact_start LIMIT 1").Scan(&migration, &blocking, &query); err != nil {
+		return err
+	}
+	s.say("It waits, says pg_stat_activity: process %d (%s) for process %d.", migration, query, blocking)
+	for _, holder := range pool.Holders(8) {
+		if int(holder.BackendPID) == blocking {
+			s.say("That one is ours: %s", holder)
+		}
+	}
+	s.say("Remedy: end that transaction; migrations with SET lock_timeout = '2s', which fail rather than stop everybody.")
+	s.end(ctx)
+	return nil
+}
+
+// listOrders has a deadline, as all calls have in a service.
+func listOrders(ctx context.Context, db *sql.DB) error {
+	ctx, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
+	defer cancel()
+	var n int
+	return db.QueryRowContext(ctx, "SELECT count(*) FROM orders").Scan(&n)
+}
+
+// audit is wrong: it leaves its transaction open for as long as somebody takes to look at the result.
+func audit(ctx context.Context, db *sql.DB, locked chan<- error, release <-chan bool) {
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		locked <- err
+		return
+	}
+	defer tx.Rollback()
+	var n int
+	locked <- tx.QueryRowContext(ctx, "SELECT count(*) FROM orders").Scan(&n)
+	<-release
+}
