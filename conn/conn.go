@@ -265,6 +265,8 @@ func (c *Conn) end(held bool) {
 		if held {
 			c.pool.takeBack(c.phys, clock.Now())
 			c.closing = c.phys.whyUnsound()
+		} else if c.closing == stats.ClosedIdle {
+			c.pool.closedIdle(c.phys)
 		}
 		c.pool.end(c.phys, c.closing, nil)
 	}

@@ -99,6 +99,7 @@ type Pool struct {
 
 	warnOfLimit sync.Once
 	warnOfReset sync.Once
+	maxIdle     maxIdleClosed
 
 	// What the base connections opened so far lack, for a logical connection that has none yet.
 	cantExec, cantQuery atomic.Bool

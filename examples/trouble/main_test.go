@@ -17,7 +17,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(pgtest.Suite(m)) }
 func TestEachSymptomNamesItsCause(t *testing.T) {
 	wanted := map[string][]string{
 		"exhausted": {"no connection within 1", "(4 open, 4 in use", "exhausted.go", ".bill of the time used lately"},
-		"deploy":    {"version 1", "version 2", "idle"},
+		"deploy":    {"version 1", "version 2", "idle", "call SetMaxIdleConns"},
 		"climb":     {"connection is held too long", "climb.go", ".firstMatch", "too many clients already"},
 		"failover":  {"no endpoint is usable", "managedpg: failover", "duration=", "without an endpoint"},
 		"unknown":   {"outcome unknown", "57P01", "unknown_outcomes", "broken"},
