@@ -154,6 +154,7 @@ import (
 	"net/http"
 	"os"
 	"runtime/pprof"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -182,6 +183,10 @@ var (
 	mux  *http.ServeMux
 	dsn  string
 	err  error
+
+	server       *http.Server
+	passwordFile string
+	handle       func(payload string)
 )
 
 `
