@@ -17,6 +17,7 @@ func TestImports(t *testing.T) {
 		module + "/failover":          {"github.com/jackc", "github.com/lib", module + "/conn", module + "/driver"},
 		module + "/conn":              {module + "/failover", module + "/driver"},
 		module + "/internal/base":     {module + "/stats", module + "/leak", module + "/conn", module + "/failover", module + "/driver"},
+		module + "/internal/resolve":  {module + "/stats", module + "/leak", module + "/conn", module + "/failover", module + "/driver"},
 		module + "/internal/wire":     {"database/sql", "github.com/jackc", "github.com/lib", module + "/internal/base"},
 		module + "/leak":              {"database/sql", module + "/stats", module + "/conn", module + "/failover", module + "/driver"},
 		module + "/stats":             {"database/sql", module + "/leak", module + "/conn", module + "/failover", module + "/driver"},
@@ -42,7 +43,7 @@ func TestImports(t *testing.T) {
 // Which base driver a connection has is known to internal/base alone.
 func TestImportsOfBaseDrivers(t *testing.T) {
 	const module = "github.com/managedpg/managedpg"
-	for _, of := range []string{"/conn", "/driver", "/failover", "/leak", "/stats", "/internal/pool", "/internal/wire"} {
+	for _, of := range []string{"/conn", "/driver", "/failover", "/leak", "/stats", "/internal/pool", "/internal/resolve", "/internal/wire"} {
 		out, err := exec.Command("go", "list", "-f", `{{join .Imports "\n"}}`, module+of).CombinedOutput()
 		if err != nil {
 			t.Fatalf("go list: %v\n%s", err, out)

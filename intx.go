@@ -135,13 +135,13 @@ func inTx(ctx context.Context, db *sql.DB, opts *TxOptions, fn func(context.Cont
 	}
 	fnErr := call(ctx, db, tx, fn)
 	switch s := attempt.State(); {
-	case s.Doubt != nil:
+	case s.Unknown != nil:
 		// It was fn that sent what wasn't answered, whatever it says.
 		_ = tx.Rollback()
-		if fnErr == nil || errors.Is(fnErr, s.Doubt) {
-			return false, s.Doubt
+		if fnErr == nil || errors.Is(fnErr, s.Unknown) {
+			return false, s.Unknown
 		}
-		return false, fmt.Errorf("%w; then: %w", s.Doubt, fnErr)
+		return false, fmt.Errorf("%w; then: %w", s.Unknown, fnErr)
 	case s.Committed && fnErr != nil:
 		return false, fmt.Errorf("managedpg: InTx's function committed by itself, and then failed: %w", fnErr)
 	case s.Committed:

@@ -33,8 +33,8 @@ type AttemptState struct {
 	Ended bool
 	// Departed: a text that may end the transaction was sent in it (COMMIT in an Exec, say).
 	Departed bool
-	// Doubt is the LostError of a COMMIT, or of a text that may have committed, whose outcome is unknown.
-	Doubt error
+	// Unknown is the LostError of a COMMIT, or of a text that may have committed, whose outcome is unknown.
+	Unknown error
 	// Failed is the first error that the server answered to a statement in it. It may have been handled, by a savepoint.
 	Failed error
 }
@@ -92,7 +92,7 @@ func (a *Attempt) ended(what kind, told error) {
 		s.Ended = true
 		s.Committed = what == commit && told == nil
 		if errors.Is(told, ErrOutcomeUnknown) {
-			s.Doubt = told
+			s.Unknown = told
 		}
 	})
 }
@@ -111,7 +111,7 @@ func (a *Attempt) ran(query string, told error) {
 		switch {
 		case told == nil || told == driver.ErrSkip:
 		case errors.Is(told, ErrOutcomeUnknown):
-			s.Doubt = told
+			s.Unknown = told
 		case s.Failed == nil && sqlstate.Of(told) != "":
 			s.Failed = told
 		}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/managedpg/managedpg/internal/clock"
+	"github.com/managedpg/managedpg/internal/resolve"
 	"github.com/managedpg/managedpg/internal/sqltext"
 	"github.com/managedpg/managedpg/internal/wire"
 	"github.com/managedpg/managedpg/stats"
@@ -421,7 +422,7 @@ func (c *Conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, e
 	before := ph.base.Mark()
 	attempt := attemptOf(ctx)
 	if attempt.resolves() && !opts.ReadOnly {
-		if err := ph.know(ctx); err != nil {
+		if ph.session, err = resolve.Identify(ctx, ph.base, ph.session); err != nil {
 			return nil, c.verdict(ctx, ph, before, harmless, "", err)
 		}
 	}

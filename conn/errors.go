@@ -46,7 +46,7 @@ type LostError struct {
 	// Err is what the base driver, the context or the socket said.
 	Err error
 
-	doubt *doubt // what Resolve goes by; nil if the outcome can't be asked for
+	commit *sentCommit // what Resolve goes by; nil if the outcome can't be asked for
 }
 
 func (e *LostError) Error() string {

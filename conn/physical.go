@@ -13,6 +13,7 @@ import (
 	"github.com/managedpg/managedpg/internal/clock"
 	"github.com/managedpg/managedpg/internal/limit"
 	"github.com/managedpg/managedpg/internal/pool"
+	"github.com/managedpg/managedpg/internal/resolve"
 	"github.com/managedpg/managedpg/internal/sqltext"
 	"github.com/managedpg/managedpg/internal/usercode"
 	"github.com/managedpg/managedpg/internal/wire"
@@ -57,7 +58,7 @@ type physical struct {
 	pool       *Pool                   // set when opened
 	txCtx      context.Context         // the transaction's, which ends each of its calls with lib/pq; nil where lib/pq sees to that itself
 	tx         sqltext.Tx              // of a base that can't tell: see inTx
-	self       *self                   // what the server said of itself, if InTx has had it asked
+	session    *resolve.Session        // what the server said of itself, if InTx has had it asked
 	cancelled  bool                    // the server has confirmed the cancel request that is pending
 	gaveRows   bool                    // the last call has returned rows
 	reading    *contextWatch           // with the rows of the last call, which may still be read
@@ -284,11 +285,7 @@ func (p *Pool) prepare(ctx context.Context, ph *physical, moves bool) error {
 	if err := p.router.Admit(ctx, ph.server); err != nil {
 		return err
 	}
-	ph.base.OnNotice(func(routine string) {
-		if routine == syncWait {
-			ph.syncWait.Store(true)
-		}
-	})
+	ph.base.OnSyncWait(func() { ph.syncWait.Store(true) })
 	if p.opts.OnConnect != nil {
 		limit.Stop(ctx)
 		ctx, watch := ph.watch(ctx, 0) // nothing can be lost

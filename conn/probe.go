@@ -7,6 +7,7 @@ import (
 
 	"github.com/managedpg/managedpg/internal/base"
 	"github.com/managedpg/managedpg/internal/clock"
+	"github.com/managedpg/managedpg/internal/resolve"
 )
 
 // Prober asks an endpoint what it is, or one of its addresses. It is for one goroutine at a time; Close may come from another.
@@ -111,3 +112,21 @@ func (p *Prober) Close() {
 }
 
 func (c *probing) end() { c.Close(func() {}) }
+
+// older lends the connection that is kept from one probe to the next, if it was opened before the given time. Busy says that
+// there is one, but that somebody has it. A nil Prober has none.
+func (p *Prober) older(before time.Duration, passed map[any]bool) (c *resolve.Lent, busy bool) {
+	if p == nil {
+		return nil, false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	meant := func(c *probing) bool { return c != nil && c.opened < before && !passed[c] }
+	kept := p.kept
+	if !meant(kept) {
+		return nil, meant(p.out)
+	}
+	p.kept, p.out = nil, kept
+	giveBack := func() { p.giveBack(kept, kept.Socket().Broken() == nil) }
+	return &resolve.Lent{Conn: kept.Conn, PID: kept.pid, Key: kept, GiveBack: giveBack}, true
+}

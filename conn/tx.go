@@ -5,6 +5,7 @@ import (
 	"database/sql/driver"
 
 	"github.com/managedpg/managedpg/internal/base"
+	"github.com/managedpg/managedpg/internal/resolve"
 	"github.com/managedpg/managedpg/internal/sqlstate"
 	"github.com/managedpg/managedpg/internal/sqltext"
 	"github.com/managedpg/managedpg/internal/wire"
@@ -64,14 +65,14 @@ func (t *Tx) finish(ctx context.Context, what kind, f func() error, attempt *Att
 	baseCtx, watch := ph.watch(ctx, wire.CloseLimit)
 	defer watch.stop()
 	t.kept.Context = baseCtx
-	var d *doubt
+	var sending *resolve.Commit
 	if attempt != nil {
 		if ph.departed() {
 			ph.tx = sqltext.TxNone
 			return ErrDeparted
 		}
 		if what == commit && attempt.Resolve && ph.tx != sqltext.TxReadOnly {
-			if d, err = t.ask(ctx, ph, attempt); err != nil {
+			if sending, err = t.ask(ctx, ph, attempt); err != nil {
 				return err
 			}
 		}
@@ -80,8 +81,8 @@ func (t *Tx) finish(ctx context.Context, what kind, f func() error, attempt *Att
 	err = f()
 	if err != nil || ph.syncWait.Load() {
 		err = t.conn.verdict(ctx, ph, before, what, "", err)
-		if d != nil {
-			d.explain(err)
+		if sending != nil {
+			ph.explain(err, sending)
 		}
 	}
 	if err == nil || !ph.base.Counts() || ph.base.Sent(before) {
@@ -91,15 +92,14 @@ func (t *Tx) finish(ctx context.Context, what kind, f func() error, attempt *Att
 }
 
 // ask asks for the transaction's id. If the server refuses to say, it is COMMIT that fails.
-func (t *Tx) ask(ctx context.Context, ph *physical, attempt *Attempt) (*doubt, error) {
+func (t *Tx) ask(ctx context.Context, ph *physical, attempt *Attempt) (*resolve.Commit, error) {
 	if ph.base.TxStatus() == base.TxFailed {
 		return nil, nil // nothing will be committed
 	}
-	d := new(doubt)
 	before := ph.base.Mark()
-	err := d.ask(ctx, t.conn.pool, ph)
+	sending, err := resolve.Prepare(ctx, ph.base, ph.session)
 	if err == nil {
-		return d, nil
+		return sending, nil
 	}
 	if ctx.Err() == nil && ph.answered(err) {
 		if sqlstate.Of(err) != sqlstate.InFailedTransaction {

@@ -37,11 +37,6 @@ func (c *Conn) ran(ctx context.Context, ph *physical, query string) {
 	}
 }
 
-// syncWait is the function in PostgreSQL's syncrep.c whose warning comes with a COMMIT when the wait for a synchronous
-// standby was cut short: committed here, but perhaps nowhere else. The warning has no SQLSTATE of its own, and its text is
-// in the server's language.
-const syncWait = "SyncRepWaitForLSN"
-
 // errSyncWait is what a COMMIT is told whose wait for a synchronous standby was cancelled.
 var errSyncWait = errors.New("committed on this server, but the wait for its synchronous standby was cancelled")
 

@@ -56,8 +56,8 @@ type Conn interface {
 	Prepare(ctx context.Context, query string) (driver.Stmt, error)
 	// ForgetStatements is to be called when the server has forgotten the session's prepared statements.
 	ForgetStatements(ctx context.Context) error
-	// OnNotice has f called with the routine of the server's source from which a notice comes.
-	OnNotice(f func(routine string))
+	// OnSyncWait has f called when the server warns that the wait of a COMMIT for its synchronous standbys was cut short.
+	OnSyncWait(f func())
 	// DeadlineError is the driver's own error of a context whose deadline has passed; nil if it has none.
 	DeadlineError(ctx context.Context) error
 
@@ -69,6 +69,11 @@ type Conn interface {
 	// called once the server has ended the session, at most wire.CloseLimit later.
 	Abandon(then func())
 }
+
+// syncWait is the routine in PostgreSQL's syncrep.c whose warning comes with a COMMIT when the wait for a synchronous
+// standby was cut short: committed here, but perhaps nowhere else. The warning has no SQLSTATE of its own, and its text is
+// in the server's language.
+const syncWait = "SyncRepWaitForLSN"
 
 // TxStatus is the state of a session's transaction, as the protocol's ReadyForQuery has it.
 type TxStatus byte

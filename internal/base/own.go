@@ -51,7 +51,7 @@ func (c *ownConn) Ask(ctx context.Context, query string) ([]string, error) {
 func (c *ownConn) RoundTrip(ctx context.Context) error { return c.features.Run(ctx, ";") }
 
 func (*ownConn) ForgetStatements(context.Context) error { return nil }
-func (*ownConn) OnNotice(func(string))                  {}
+func (*ownConn) OnSyncWait(func())                      {}
 func (*ownConn) DeadlineError(context.Context) error    { return nil }
 
 func (c *ownConn) Close(then func()) {
@@ -69,5 +69,5 @@ type ownPgx struct{ *pgxConn }
 var _ Conn = ownPgx{}
 
 func (ownPgx) Askable() bool                                        { return false }
-func (ownPgx) OnNotice(func(string))                                {}
+func (ownPgx) OnSyncWait(func())                                    {}
 func (ownPgx) Identify(context.Context, bool, bool) (Server, error) { return Server{}, nil }

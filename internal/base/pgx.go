@@ -78,8 +78,8 @@ func readsOfCalls(build pgconn.BuildFrontendFunc) pgconn.BuildFrontendFunc {
 
 func watchNotices(theirs pgconn.NoticeHandler) pgconn.NoticeHandler {
 	return func(c *pgconn.PgConn, n *pgconn.Notice) {
-		if f, ok := c.CustomData()[noticeKey].(func(string)); ok {
-			f(n.Routine)
+		if f, ok := c.CustomData()[noticeKey].(func()); ok && n.Routine == syncWait {
+			f()
 		}
 		if theirs != nil {
 			theirs(c, n)
@@ -186,7 +186,7 @@ func (c *pgxConn) ForgetStatements(ctx context.Context) error {
 	return c.conn.Conn().DeallocateAll(ctx)
 }
 
-func (c *pgxConn) OnNotice(f func(routine string)) { c.pg.CustomData()[noticeKey] = f }
+func (c *pgxConn) OnSyncWait(f func()) { c.pg.CustomData()[noticeKey] = f }
 
 // DeadlineError is what pgx says to a call that begins too late.
 func (c *pgxConn) DeadlineError(ctx context.Context) error {

@@ -126,8 +126,12 @@ func (c *pqConn) RoundTrip(ctx context.Context) error { return c.features.Run(ct
 func (*pqConn) ForgetStatements(context.Context) error { return nil }
 func (*pqConn) DeadlineError(context.Context) error    { return nil }
 
-func (c *pqConn) OnNotice(f func(routine string)) {
-	pq.SetNoticeHandler(c.Raw(), func(n *pq.Error) { f(n.Routine) })
+func (c *pqConn) OnSyncWait(f func()) {
+	pq.SetNoticeHandler(c.Raw(), func(n *pq.Error) {
+		if n.Routine == syncWait {
+			f()
+		}
+	})
 }
 
 func (c *pqConn) Close(then func()) { c.closeSocket(then) }

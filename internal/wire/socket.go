@@ -205,9 +205,13 @@ func (s *Socket) failed(err error) error {
 
 // Broken is the first error that reading or writing met, net.ErrClosed after Close, or nil.
 func (s *Socket) Broken() error {
-	if s == nil || !s.over.Load() {
+	if s == nil || !s.over.Load() { // nothing more, so that it is inlined
 		return nil
 	}
+	return s.firstError()
+}
+
+func (s *Socket) firstError() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.err == nil && s.closed {

@@ -14,8 +14,8 @@ import (
 	"github.com/managedpg/managedpg/internal/clock"
 )
 
-// TestWitnessIsNobodyElses borrows connections while others use the pool, take them up and close them.
-func TestWitnessIsNobodyElses(t *testing.T) {
+// TestOlderConnectionIsNobodyElses borrows connections while others use the pool, take them up and close them.
+func TestOlderConnectionIsNobodyElses(t *testing.T) {
 	for name, opts := range map[string]Options{
 		"database/sql governs": {},
 		"the driver governs":   {Size: 3, MaxOverflow: 1, Timeout: -1},
@@ -46,13 +46,12 @@ func TestWitnessIsNobodyElses(t *testing.T) {
 				})
 			}
 			for borrowed := 0; ctx.Err() == nil; {
-				d := &doubt{pool: p, lost: new(physical), at: clock.Now()}
-				w, _ := p.witness(ctx, d, nil)
-				if w == nil {
+				lent, _ := p.older(0, clock.Now(), nil)
+				if lent == nil {
 					continue
 				}
-				w.Raw().(*soleConn).use()
-				w.giveBack()
+				lent.Raw().(*soleConn).use()
+				lent.GiveBack()
 				if borrowed++; borrowed == 100 {
 					cancel()
 				}
@@ -85,8 +84,8 @@ func TestClosedWhileLent(t *testing.T) {
 	if err := db.PingContext(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	w, _ := p.witness(t.Context(), &doubt{pool: p, lost: new(physical), at: clock.Now()}, nil)
-	if w == nil {
+	lent, _ := p.older(0, clock.Now(), nil)
+	if lent == nil {
 		t.Fatal("nothing was to be had")
 	}
 	if err := db.Close(); err != nil {
@@ -95,7 +94,7 @@ func TestClosedWhileLent(t *testing.T) {
 	if n := server.open.Load(); n != 1 {
 		t.Errorf("%d are open, while one is lent", n)
 	}
-	w.giveBack()
+	lent.GiveBack()
 	if n := server.open.Load(); n != 0 {
 		t.Errorf("%d connections are left", n)
 	}
