@@ -152,6 +152,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	_ "net/http/pprof"
 	"os"
 	"runtime/pprof"
 	"strings"
