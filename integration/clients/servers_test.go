@@ -25,6 +25,7 @@ type servers struct {
 	*testing.T
 	primary, standby *pgtest.Cluster
 	dsn              string // names both
+	base             string // of the test, where it is told
 }
 
 // eachBase runs a test over both base drivers: over pgx with a pool that the driver governs, over lib/pq with database/sql's.
@@ -44,7 +45,7 @@ func start(t *testing.T, keys string) *servers {
 	t.Cleanup(func() { standby.Close() })
 	dsn := "postgres://postgres@" + primary.Addr() + "," + standby.Addr() + "/postgres?sslmode=disable&" + keys +
 		"&pool_name=" + url.QueryEscape(t.Name())
-	return &servers{t, primary, standby, dsn}
+	return &servers{T: t, primary: primary, standby: standby, dsn: dsn}
 }
 
 // pool is the one that the test has opened.

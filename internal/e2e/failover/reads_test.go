@@ -160,6 +160,16 @@ func TestReadsWithoutStandbys(t *testing.T) {
 					if rig.SQLState(err) != "25006" {
 						t.Errorf("%s%s, %s: a write of a read: %v", base, more, where, err)
 					}
+					// lib/pq begins what isn't to be READ ONLY as READ WRITE.
+					tx, err := db.BeginTx(reads, nil)
+					rig.NoError(t, err)
+					if n := rig.Value[int](t, tx, "SELECT 1"); n != 1 {
+						t.Error(n)
+					}
+					if _, err = tx.ExecContext(reads, "INSERT INTO notes VALUES (1)"); rig.SQLState(err) != "25006" {
+						t.Errorf("%s%s, %s: a write in a transaction of reads: %v", base, more, where, err)
+					}
+					rig.NoError(t, tx.Rollback())
 				}
 			}
 			fails("on a standby")
