@@ -417,7 +417,9 @@ func (c *Conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, e
 	if ph.base.Busy() {
 		return nil, errRowsOpen // pgx would close the connection
 	}
-	opts.ReadOnly = opts.ReadOnly || c.pool.opts.ReadOnly // else lib/pq would say READ WRITE, which overrides the session
+	if c.pool.opts.ReadOnly && ph.features.CanBeginReadOnly() {
+		opts.ReadOnly = true // else lib/pq would say READ WRITE, which overrides the session
+	}
 	baseCtx, watch := ph.watch(ctx, wire.CloseLimit)
 	defer watch.stop()
 	before := ph.base.Mark()

@@ -51,6 +51,9 @@ func (f *Features) CanExec() bool { return f.execer != nil || f.legacyExecer != 
 // CanQuery says that a text can be queried without being prepared.
 func (f *Features) CanQuery() bool { return f.queryer != nil || f.legacyQueryer != nil }
 
+// CanBeginReadOnly says that a transaction can be begun as READ ONLY.
+func (f *Features) CanBeginReadOnly() bool { return f.beginner != nil }
+
 // Exec executes a text; driver.ErrSkip: it has to be prepared.
 func (f *Features) Exec(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
 	if f.execer != nil {
