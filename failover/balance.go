@@ -1,6 +1,7 @@
 package failover
 
 import (
+	"context"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -9,6 +10,9 @@ import (
 const (
 	// balanceEvery is how often the members' shares are compared.
 	balanceEvery = 250 * time.Millisecond
+	// awaitEvery is how often, at least, those are looked for that are to get a share: a member that is down is probed, and the names are
+	// looked up for new addresses. So they have it within seconds, whatever health_check_interval is.
+	awaitEvery = 2 * time.Second
 	// A connection more or less than another member has is no matter for balance.
 	tolerance = 2
 	// fewShed, or a fewShedOf-th of the connections if that is more, are shed at most before dials have made up for them: a pool
@@ -115,7 +119,17 @@ func (g *Group) balance() {
 		case <-tick.C:
 			g.mu.Lock()
 			g.shed()
+			g.lookForMoreLocked()
 			g.unlock()
+		}
+	}
+}
+
+// lookForMoreLocked has the names looked up whose last answer is old.
+func (g *Group) lookForMoreLocked() {
+	for _, h := range g.hosts {
+		if h.Lookup != nil && g.opts.HealthCheck && h.looking == nil && time.Since(h.lookedAt) >= awaitEvery {
+			g.beginLookup(context.Background(), h)
 		}
 	}
 }

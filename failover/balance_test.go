@@ -3,6 +3,7 @@ package failover_test
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -146,4 +147,47 @@ func TestThePrimaryStandsIn(t *testing.T) {
 		want(t, "left", r.heard(), "drain 1, drain 0")
 		want(t, "events", r.kinds(), "failover db1->db0, failback db0->db1")
 	})
+}
+
+// A standby that has been away for long has its share again within seconds, however rarely those are probed that are up.
+func TestComingBackIsNoticed(t *testing.T) {
+	scene(t, func(o *failover.Options) {
+		o.TargetSessionAttrs, o.Random, o.HealthCheckInterval = "standby", true, time.Minute
+	}, fleet, func(r *rig) {
+		r.open(24)
+		r.servers[2].die()
+		r.closes(2, 8)
+		if _, err := r.connect(context.Background()); err != nil { // which finds out
+			t.Fatal(err)
+		}
+		r.open(7)
+		want(t, "spread over the others", r.loads(), "[0 12 0 12]")
+		r.pass(10 * time.Minute)
+		r.heard()
+		r.servers[2].back(standby(1))
+		r.pass(3 * time.Second)
+		want(t, "back", r.heard(), "shed 1: 3")
+	})
+}
+
+// So has an address that is new behind a name.
+func TestANewAddressIsNoticed(t *testing.T) {
+	servers := map[string]failover.Observation{"a": standby(1), "b": standby(1), "c": standby(1)}
+	named(t, func(o *failover.Options) {
+		o.TargetSessionAttrs, o.Random, o.HealthCheckInterval = "standby", true, time.Minute
+	}, servers, func(n *names) {
+		for range 12 {
+			if _, err := n.at(context.Background()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		n.pass(10 * time.Second)
+		n.heard()
+		n.now(0, "a", "b", "c")
+		n.pass(3 * time.Second)
+		want(t, "members", n.shown(), "db0:5432/app (a) up, db0:5432/app (b) up, db0:5432/app (c) up")
+		if said := n.heard(); !strings.HasPrefix(said, "shed ") {
+			t.Errorf("said %q", said)
+		}
+	}, []string{"a", "b"})
 }

@@ -384,6 +384,9 @@ func (g *Group) pace(e *endpoint, now time.Time) time.Duration {
 		if e.fails < 16 {
 			retry = min(retry, firstRetry<<max(0, e.fails-1))
 		}
+		if g.rules.balances() {
+			retry = min(retry, awaitEvery)
+		}
 		wait = jittered(retry)
 	}
 	if g.hurried(now) && e.awaited(g.rules.target) {
