@@ -3,19 +3,13 @@ package conn
 import (
 	"context"
 	"database/sql/driver"
-	"errors"
-	"fmt"
-	"net"
 	"sync/atomic"
 	"time"
 
 	"github.com/managedpg/managedpg/internal/base"
 	"github.com/managedpg/managedpg/internal/clock"
-	"github.com/managedpg/managedpg/internal/limit"
-	"github.com/managedpg/managedpg/internal/pool"
 	"github.com/managedpg/managedpg/internal/resolve"
 	"github.com/managedpg/managedpg/internal/sqltext"
-	"github.com/managedpg/managedpg/internal/usercode"
 	"github.com/managedpg/managedpg/internal/wire"
 	"github.com/managedpg/managedpg/leak"
 	"github.com/managedpg/managedpg/stats"
@@ -65,93 +59,6 @@ type physical struct {
 	generation int                     // counts how often the server has forgotten the prepared statements
 	stmts      *stmtCache              // nil until there is a statement to keep
 	syncWait   atomic.Bool             // a COMMIT's wait for a synchronous standby was cancelled; set by the notice handler
-}
-
-// justUsed is for how short a time a connection may have been free for a pre-ping to do without its look at the socket,
-// which is a system call: no longer than the call's own bytes take to the server, during which it can die as well. A
-// connection of the pool that was lost meanwhile ends that trust.
-const justUsed = 20 * time.Microsecond
-
-// idlePing is how long a connection may have been free before a pre-ping asks the server instead of the socket.
-const idlePing = time.Second
-
-// ready makes a free connection fit for its next user: pre-ping, the base's own reset, pool_reset. Any error means that
-// the connection is not to be used; nothing of the user's has been sent on it.
-func (ph *physical) ready(ctx context.Context, p *Pool, at time.Duration) error {
-	if err := ph.settle(ctx); err != nil {
-		return err
-	}
-	if p.opts.PrePing {
-		if err := ph.prePing(ctx, p, at); err != nil {
-			return err
-		}
-	}
-	if ph.features.Resetter != nil {
-		// Only ErrBadConn counts for database/sql too.
-		if err := ph.features.Resetter.ResetSession(ctx); errors.Is(err, driver.ErrBadConn) {
-			return err
-		}
-	}
-	if p.opts.DiscardAll && ph.used {
-		return ph.discardAll(ctx, p)
-	}
-	if ph.stmts.tidy(p.texts.freed.Load()); ph.lost() {
-		return driver.ErrBadConn
-	}
-	return nil
-}
-
-// prePing finds a connection that died while it was free.
-func (ph *physical) prePing(ctx context.Context, p *Pool, at time.Duration) error {
-	hung := ph.hung.Load()
-	if !hung && at-ph.freeSince < justUsed && p.lastLoss.Load() < int64(ph.freeSince) && !ph.lost() {
-		return nil
-	}
-	switch seen := ph.sock.Peek(); {
-	case seen == wire.PeekClosed:
-		return driver.ErrBadConn
-	case seen == wire.PeekUnread, hung, at-ph.freeSince > idlePing:
-		if ph.features.Pinger == nil {
-			return nil
-		}
-		ctx, cancel := context.WithTimeout(ctx, p.opts.PingTimeout)
-		defer cancel()
-		ctx, watch := ph.watch(ctx, 0) // nothing can be lost
-		defer watch.stop()
-		err := ph.features.Pinger.Ping(ctx)
-		if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			err = fmt.Errorf("%w: %w", pool.ErrSilent, err)
-		}
-		return err
-	default:
-		return nil
-	}
-}
-
-// discardAll resets the whole session.
-func (ph *physical) discardAll(ctx context.Context, p *Pool) error {
-	ctx, watch := ph.watch(ctx, wire.CloseLimit)
-	defer watch.stop()
-	if err := ph.features.Run(ctx, "DISCARD ALL"); err != nil {
-		return err
-	}
-	if err := ph.forgotten(ctx); err != nil {
-		return err
-	}
-	if p.opts.OnConnect != nil {
-		if err := p.onConnect(ctx, ph); err != nil {
-			return err
-		}
-	}
-	return p.makeReadOnly(ctx, ph)
-}
-
-// forgotten is to be called when the server has forgotten the session's prepared statements: it makes the base's cache and
-// ours forget them too, and statements in use prepare themselves again.
-func (ph *physical) forgotten(ctx context.Context) error {
-	ph.generation++
-	ph.stmts.clear()
-	return ph.base.ForgetStatements(ctx)
 }
 
 // sound says whether the session may have a next user. It doesn't block.
@@ -218,104 +125,10 @@ func (ph *physical) condemn(reason error) {
 	}
 }
 
-func newPhysical(c base.Conn) *physical {
-	return &physical{
-		base: c, features: c.Features(), sock: c.Socket(), cancels: c.Cancels(),
-		obeys: c.ObeysContext(), tracksTx: c.Known() && c.TxStatus() == base.TxUnknown,
-	}
-}
-
 // prepare prepares a statement on the base connection.
 func (ph *physical) prepare(ctx context.Context, query string) (driver.Stmt, error) {
 	if ph.stmts == nil {
 		return ph.features.Prepare(ctx, query)
 	}
 	return ph.base.Prepare(ctx, query)
-}
-
-// open dials the endpoint and makes a physical connection of what it gets, if the router admits it.
-func (p *Pool) open(ctx context.Context, to Route) (*physical, error) {
-	start := clock.Now()
-	c, err := to.Endpoint.Connect(ctx)
-	if err != nil {
-		return nil, err
-	}
-	ph := newPhysical(c)
-	ph.pool = p
-	ph.endpoint, ph.member, ph.epochNow, ph.hung, ph.load = to.Endpoint, to.Member, to.Epoch, to.Hung, to.Load
-	ph.cancels.Count = p.countCancel
-	if ph.once = p.opts.DiscardAll && c.HasHook(); ph.once {
-		p.warnOfReset.Do(p.warnReset)
-	}
-	ready := false
-	defer func() { // also when OnConnect panics
-		if !ready {
-			if ph.lost() {
-				ph.base.Kill(net.ErrClosed) // pgx may go on in the background, and its place is free from now on
-			}
-			ph.close(func() {})
-		}
-	}()
-	if err := p.prepare(ctx, ph, to.Moves); err != nil {
-		return nil, err
-	}
-	ready = true
-	if !ph.features.CanExec() {
-		p.cantExec.Store(true)
-	}
-	if !ph.features.CanQuery() {
-		p.cantQuery.Store(true)
-	}
-	ph.freeSince = clock.Now()
-	ph.opened = ph.freeSince
-	ph.id = p.lastID.Add(1)
-	if p.opts.Recycle > 0 {
-		ph.expires = ph.freeSince + p.opts.Recycle - p.jitter(p.opts.Recycle/10)
-	}
-	p.Recorder.Created(ph.freeSince - start)
-	return ph, nil
-}
-
-// prepare makes a new connection ready for its first user.
-func (p *Pool) prepare(ctx context.Context, ph *physical, moves bool) error {
-	var err error
-	if ph.server, err = ph.base.Identify(ctx, p.opts.Role, moves); err != nil {
-		return err
-	}
-	if err := p.router.Admit(ctx, ph.server); err != nil {
-		return err
-	}
-	ph.base.OnSyncWait(func() { ph.syncWait.Store(true) })
-	if p.opts.OnConnect != nil {
-		limit.Stop(ctx)
-		ctx, watch := ph.watch(ctx, 0) // nothing can be lost
-		defer watch.stop()
-		if err := p.onConnect(ctx, ph); err != nil {
-			return err
-		}
-	}
-	return p.makeReadOnly(ctx, ph)
-}
-
-// onConnect calls the user's OnConnect, whose error is no evidence about the server.
-func (p *Pool) onConnect(ctx context.Context, ph *physical) error {
-	if err := p.opts.OnConnect(ctx, ph.base.Raw()); err != nil {
-		return &usercode.Error{Err: err}
-	}
-	return nil
-}
-
-// end closes the connection and counts why; then, if not nil, is called once its socket is closed.
-func (p *Pool) end(ph *physical, why stats.Closed, then func()) {
-	if why == stats.ClosedBroken {
-		p.lastLoss.Store(int64(clock.Now()))
-	}
-	p.forget(ph)
-	p.event(context.Background(), "close", ph, "reason", why)
-	ph.close(func() {
-		p.Recorder.Closed(why)
-		if then != nil {
-			then()
-		}
-	})
 }

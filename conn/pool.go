@@ -1,83 +1,18 @@
-// Package conn is a connection's life: the physical connection, the pool it lives in, and the logical connection (Conn,
-// Stmt, Tx) that database/sql holds.
-//
-// It keeps the promise that no statement is sent twice: driver.ErrBadConn, on which database/sql tries again, leaves this
-// package only when not one byte of the call reached the socket.
 package conn
 
 import (
 	"context"
 	"database/sql/driver"
 	"errors"
-	"log/slog"
-	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/managedpg/managedpg/internal/base"
 	"github.com/managedpg/managedpg/internal/clock"
 	"github.com/managedpg/managedpg/internal/closed"
 	"github.com/managedpg/managedpg/internal/pool"
-	"github.com/managedpg/managedpg/internal/usercode"
-	"github.com/managedpg/managedpg/leak"
 	"github.com/managedpg/managedpg/stats"
 )
-
-// Options are what a pool needs to know of its configuration. The keys are explained in driver.Config.
-type Options struct {
-	Name           string
-	Size           int // pool_size; 0: database/sql governs
-	MaxOverflow    int // -1: no limit
-	Timeout        time.Duration
-	Recycle        time.Duration
-	IdleTimeout    time.Duration
-	MinIdle        int
-	PrePing        bool
-	PingTimeout    time.Duration
-	CancelTimeout  time.Duration
-	StatementCache int
-	DiscardAll     bool
-	Echo           bool
-	ReadOnly       bool // nothing can be written in its sessions
-	Role           bool // the role of each connection's server must be known
-	OnConnect      func(context.Context, driver.Conn) error
-	Logger         func() *slog.Logger
-	Leaks          *leak.Tracker // nil: no leak detection
-	ReclaimAfter   time.Duration // what Leaks has
-	// Prober is an endpoint's, whose connection a LostError's Resolve may ask; it may be nil, or return nil.
-	Prober func(member int) *Prober
-}
-
-// Router says where a new connection leads to, and hears what calls tell of the servers.
-type Router interface {
-	// Connect calls open with the one to dial, and with others when that fails, until one succeeds or there is no use in
-	// going on.
-	// It shares the time until then out among the ones it tries; zero: there is no such limit.
-	Connect(ctx context.Context, until time.Time, open func(ctx context.Context, to Route) error) error
-	// Unreached is what a caller is told whose context ended with err before there was a connection; nil: just that.
-	Unreached(err error, waited time.Duration) error
-	// Admit is asked, with open's context, whether the connection that was opened may be used.
-	Admit(ctx context.Context, s base.Server) error
-	// CallFailed is evidence about the one of that number.
-	CallFailed(member int, err error)
-}
-
-// Route is where a connection is to lead.
-type Route struct {
-	// Endpoint is to be dialled.
-	Endpoint *base.Endpoint
-	// Member is its number with the Router.
-	Member int
-	// Epoch changes when connections made before are no longer to be used. It is looked at in every checkout and check-in.
-	Epoch *atomic.Uint64
-	// Hung is true while the server seems to answer nobody: a connection is asked before it is used again.
-	Hung *atomic.Bool
-	// Load, if not nil, counts the connections that lead there: the Router each that is opened, and whoever closes it takes it off.
-	Load *atomic.Int64
-	// Moves says that Admit needs to know the timeline of the server that the connection leads to.
-	Moves bool
-}
 
 // Pool lends physical connections.
 //
@@ -269,43 +204,6 @@ func (p *Pool) timeout(err error, waited time.Duration) error {
 // longestHolders is how many checkouts, and users of the pool's time, a timeout names.
 const longestHolders = 3
 
-// warn tells of the one setting of sql.DB's that works against a governed pool.
-func (p *Pool) warn() {
-	p.opts.Logger().Warn("managedpg: SetMaxOpenConns is in force beside pool_size: calls wait in two queues, and only one "+
-		"of them knows pool_timeout and shows in the figures; leave the limit to pool_size and max_overflow", "pool", p.opts.Name)
-}
-
-func (p *Pool) warnReset() {
-	p.opts.Logger().Warn("managedpg: pool_reset=discard_all with AfterConnect of pgx: each connection is closed when it is given back",
-		"pool", p.opts.Name)
-}
-
-// Fill writes what the queue and the dials are doing into a snapshot of a governed pool.
-func (p *Pool) Fill(s *stats.Snapshot) {
-	if !p.governed {
-		return
-	}
-	f, since := p.lending.Figures(), p.reset.Load()
-	s.Waiting, s.Dialling = int64(f.Waiting), int64(f.Dialling)
-	s.QueueStanding, s.Paused = f.Standing, f.Paused
-	s.NewestFirst, s.OrphanedDials = f.NewestFirst-since.NewestFirst, f.Orphaned-since.Orphaned
-}
-
-// FillTotals is Fill without regard to ResetStats.
-func (p *Pool) FillTotals(s *stats.Snapshot) {
-	p.Fill(s)
-	since := p.reset.Load()
-	s.NewestFirst += since.NewestFirst
-	s.OrphanedDials += since.Orphaned
-}
-
-// ResetStats makes the counts start anew.
-func (p *Pool) ResetStats() {
-	p.Recorder.Reset()
-	f := p.lending.Figures()
-	p.reset.Store(&f)
-}
-
 // Limits are pool_size and max_overflow as they are now.
 func (p *Pool) Limits() (size, maxOverflow int) { return p.lending.Limits() }
 
@@ -411,180 +309,4 @@ func (p *Pool) discard(ph *physical) {
 	}
 	p.lending.Taken()
 	p.end(ph, why, p.lending.Gone)
-}
-
-// dial opens a connection to the endpoint that the router chooses. Until is when whoever it is for gives up.
-func (p *Pool) dial(ctx context.Context, until time.Time) (*physical, error) {
-	var ph *physical
-	drains := p.drains.Load()
-	err := p.router.Connect(ctx, until, func(ctx context.Context, to Route) error {
-		epoch := to.Epoch.Load()
-		opened, err := p.open(ctx, to)
-		if err != nil {
-			return err
-		}
-		opened.epoch, opened.drains = epoch, drains
-		ph = opened
-		return nil
-	})
-	if theirs, ok := err.(*usercode.Error); ok {
-		return nil, theirs.Err // as the bare driver has it
-	}
-	if err != nil {
-		return nil, err
-	}
-	if p.opts.Leaks != nil {
-		ph.slot = p.opts.Leaks.Slot(ph.id, ph.endpoint.Name, ph.server.PID, ph)
-	}
-	p.mu.Lock()
-	p.all[ph] = struct{}{}
-	p.mu.Unlock()
-	p.event(ctx, "dial", ph)
-	if ph.epoch != ph.epochNow.Load() {
-		// What closes an endpoint's connections may have passed before this one was on the books.
-		p.end(ph, stats.ClosedEndpoint, nil)
-		return p.dial(ctx, until)
-	}
-	return ph, nil
-}
-
-// forget takes a connection that is about to be closed off the books.
-func (p *Pool) forget(ph *physical) {
-	if ph.slot != nil {
-		ph.slot.Remove()
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if _, listed := p.all[ph]; listed && ph.load != nil {
-		ph.load.Add(-1)
-	}
-	delete(p.all, ph)
-}
-
-// Drain closes all free connections now, and each of the others when it is given back.
-func (p *Pool) Drain() {
-	p.drains.Add(1)
-	p.Sweep()
-}
-
-// Sweep closes the free connections that aren't to be used again.
-func (p *Pool) Sweep() {
-	p.lending.Sweep()
-	if !p.governed {
-		p.sweepParked(clock.Now())
-	}
-}
-
-// sweepParked closes those that lie in database/sql's free list. It finds out when it wants to use them.
-func (p *Pool) sweepParked(at time.Duration) {
-	p.mu.Lock()
-	var unfit []*physical
-	for ph := range p.all {
-		if _, bad := p.unfit(ph, at); bad {
-			unfit = append(unfit, ph)
-		}
-	}
-	p.mu.Unlock()
-	for _, ph := range unfit {
-		if c := ph.user.Load(); c != nil && c.life.sweep() {
-			why, _ := p.unfit(ph, at)
-			p.end(ph, why, nil)
-		}
-	}
-}
-
-// Close closes the free connections, wakes those who wait with ErrClosed, and leaves what is borrowed to be closed when
-// it is given back. It doesn't wait for borrowers.
-func (p *Pool) Close() error {
-	p.stop()
-	p.drains.Add(1)
-	p.lending.Close()
-	return nil
-}
-
-// Kill lets nothing more be sent to a fenced server on the connections there are: those that lead to a server which could write, on
-// a timeline below the given one or on one that wasn't asked for when nobody knew of another. What was sent may still be answered, for up
-// to wire.CloseLimit: to close the socket under it would not undo it, only leave its sender in the dark. Whatever comes next on
-// such a connection gets the reason.
-func (p *Pool) Kill(member int, below int64, reason error) {
-	fenced := func(ph *physical) bool {
-		return ph.member == member && ph.server.Standby != base.Yes && ph.server.Timeline < below
-	}
-	p.onThose(fenced, func(ph *physical) { ph.condemn(reason) })
-}
-
-// KillStuck closes the sockets to a server on which somebody waits for the server, that has said nothing since then.
-func (p *Pool) KillStuck(member int, since time.Time, reason error) {
-	p.onThose(func(ph *physical) bool { return ph.member == member && ph.stuck(since) }, func(ph *physical) { ph.base.Kill(reason) })
-}
-
-func (p *Pool) onThose(meant func(*physical) bool, how func(*physical)) {
-	p.mu.Lock()
-	var victims []*physical
-	for ph := range p.all {
-		if meant(ph) {
-			victims = append(victims, ph)
-		}
-	}
-	p.mu.Unlock()
-	for _, ph := range victims {
-		how(ph)
-	}
-	p.Sweep()
-}
-
-// Shed has n of the member's connections closed as they are checked in, those that are free at once. Those that are to go already count.
-func (p *Pool) Shed(member, n int) {
-	p.mu.Lock()
-	var stay []*physical
-	for ph := range p.all {
-		switch {
-		case ph.member != member:
-		case ph.surplus.Load():
-			n--
-		default:
-			stay = append(stay, ph)
-		}
-	}
-	p.mu.Unlock()
-	for _, ph := range stay[:max(0, min(n, len(stay)))] {
-		ph.surplus.Store(true)
-	}
-	p.Sweep()
-}
-
-// InUse says that there are connections to the member, free or not.
-func (p *Pool) InUse(member int) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for ph := range p.all {
-		if ph.member == member {
-			return true
-		}
-	}
-	return false
-}
-
-// jitter is a random part of at most d.
-func (p *Pool) jitter(d time.Duration) time.Duration {
-	if d <= 0 {
-		return 0
-	}
-	return rand.N(d)
-}
-
-// event logs what happened to a connection, if echo_pool asks for it.
-func (p *Pool) event(ctx context.Context, what string, ph *physical, more ...any) {
-	if p.opts.Echo { // nothing more, so that it is inlined
-		p.log(ctx, what, ph, more...)
-	}
-}
-
-func (p *Pool) log(ctx context.Context, what string, ph *physical, more ...any) {
-	log := p.opts.Logger()
-	if !log.Enabled(ctx, slog.LevelDebug) {
-		return
-	}
-	attrs := append([]any{"pool", p.opts.Name, "connection_id", ph.id, "endpoint", ph.endpoint.Name}, more...)
-	log.DebugContext(ctx, "managedpg: "+what, attrs...)
 }

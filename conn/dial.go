@@ -1,0 +1,136 @@
+package conn
+
+import (
+	"context"
+	"math/rand/v2"
+	"net"
+	"time"
+
+	"github.com/managedpg/managedpg/internal/base"
+	"github.com/managedpg/managedpg/internal/clock"
+	"github.com/managedpg/managedpg/internal/limit"
+	"github.com/managedpg/managedpg/internal/usercode"
+	"github.com/managedpg/managedpg/stats"
+)
+
+// dial opens a connection to the endpoint that the router chooses. Until is when whoever it is for gives up.
+func (p *Pool) dial(ctx context.Context, until time.Time) (*physical, error) {
+	var ph *physical
+	drains := p.drains.Load()
+	err := p.router.Connect(ctx, until, func(ctx context.Context, to Route) error {
+		epoch := to.Epoch.Load()
+		opened, err := p.open(ctx, to)
+		if err != nil {
+			return err
+		}
+		opened.epoch, opened.drains = epoch, drains
+		ph = opened
+		return nil
+	})
+	if theirs, ok := err.(*usercode.Error); ok {
+		return nil, theirs.Err // as the bare driver has it
+	}
+	if err != nil {
+		return nil, err
+	}
+	if p.opts.Leaks != nil {
+		ph.slot = p.opts.Leaks.Slot(ph.id, ph.endpoint.Name, ph.server.PID, ph)
+	}
+	p.mu.Lock()
+	p.all[ph] = struct{}{}
+	p.mu.Unlock()
+	p.event(ctx, "dial", ph)
+	if ph.epoch != ph.epochNow.Load() {
+		// What closes an endpoint's connections may have passed before this one was on the books.
+		p.end(ph, stats.ClosedEndpoint, nil)
+		return p.dial(ctx, until)
+	}
+	return ph, nil
+}
+
+func newPhysical(c base.Conn) *physical {
+	return &physical{
+		base: c, features: c.Features(), sock: c.Socket(), cancels: c.Cancels(),
+		obeys: c.ObeysContext(), tracksTx: c.Known() && c.TxStatus() == base.TxUnknown,
+	}
+}
+
+// open dials the endpoint and makes a physical connection of what it gets, if the router admits it.
+func (p *Pool) open(ctx context.Context, to Route) (*physical, error) {
+	start := clock.Now()
+	c, err := to.Endpoint.Connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ph := newPhysical(c)
+	ph.pool = p
+	ph.endpoint, ph.member, ph.epochNow, ph.hung, ph.load = to.Endpoint, to.Member, to.Epoch, to.Hung, to.Load
+	ph.cancels.Count = p.countCancel
+	if ph.once = p.opts.DiscardAll && c.HasHook(); ph.once {
+		p.warnOfReset.Do(p.warnReset)
+	}
+	ready := false
+	defer func() { // also when OnConnect panics
+		if !ready {
+			if ph.lost() {
+				ph.base.Kill(net.ErrClosed) // pgx may go on in the background, and its place is free from now on
+			}
+			ph.close(func() {})
+		}
+	}()
+	if err := p.prepare(ctx, ph, to.Moves); err != nil {
+		return nil, err
+	}
+	ready = true
+	if !ph.features.CanExec() {
+		p.cantExec.Store(true)
+	}
+	if !ph.features.CanQuery() {
+		p.cantQuery.Store(true)
+	}
+	ph.freeSince = clock.Now()
+	ph.opened = ph.freeSince
+	ph.id = p.lastID.Add(1)
+	if p.opts.Recycle > 0 {
+		ph.expires = ph.freeSince + p.opts.Recycle - p.jitter(p.opts.Recycle/10)
+	}
+	p.Recorder.Created(ph.freeSince - start)
+	return ph, nil
+}
+
+// prepare makes a new connection ready for its first user.
+func (p *Pool) prepare(ctx context.Context, ph *physical, moves bool) error {
+	var err error
+	if ph.server, err = ph.base.Identify(ctx, p.opts.Role, moves); err != nil {
+		return err
+	}
+	if err := p.router.Admit(ctx, ph.server); err != nil {
+		return err
+	}
+	ph.base.OnSyncWait(func() { ph.syncWait.Store(true) })
+	if p.opts.OnConnect != nil {
+		limit.Stop(ctx)
+		ctx, watch := ph.watch(ctx, 0) // nothing can be lost
+		defer watch.stop()
+		if err := p.onConnect(ctx, ph); err != nil {
+			return err
+		}
+	}
+	return p.makeReadOnly(ctx, ph)
+}
+
+// onConnect calls the user's OnConnect, whose error is no evidence about the server.
+func (p *Pool) onConnect(ctx context.Context, ph *physical) error {
+	if err := p.opts.OnConnect(ctx, ph.base.Raw()); err != nil {
+		return &usercode.Error{Err: err}
+	}
+	return nil
+}
+
+// jitter is a random part of at most d.
+func (p *Pool) jitter(d time.Duration) time.Duration {
+	if d <= 0 {
+		return 0
+	}
+	return rand.N(d)
+}

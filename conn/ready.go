@@ -1,0 +1,99 @@
+package conn
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/managedpg/managedpg/internal/pool"
+	"github.com/managedpg/managedpg/internal/wire"
+)
+
+// justUsed is for how short a time a connection may have been free for a pre-ping to do without its look at the socket,
+// which is a system call: no longer than the call's own bytes take to the server, during which it can die as well. A
+// connection of the pool that was lost meanwhile ends that trust.
+const justUsed = 20 * time.Microsecond
+
+// idlePing is how long a connection may have been free before a pre-ping asks the server instead of the socket.
+const idlePing = time.Second
+
+// ready makes a free connection fit for its next user: pre-ping, the base's own reset, pool_reset. Any error means that
+// the connection is not to be used; nothing of the user's has been sent on it.
+func (ph *physical) ready(ctx context.Context, p *Pool, at time.Duration) error {
+	if err := ph.settle(ctx); err != nil {
+		return err
+	}
+	if p.opts.PrePing {
+		if err := ph.prePing(ctx, p, at); err != nil {
+			return err
+		}
+	}
+	if ph.features.Resetter != nil {
+		// Only ErrBadConn counts for database/sql too.
+		if err := ph.features.Resetter.ResetSession(ctx); errors.Is(err, driver.ErrBadConn) {
+			return err
+		}
+	}
+	if p.opts.DiscardAll && ph.used {
+		return ph.discardAll(ctx, p)
+	}
+	if ph.stmts.tidy(p.texts.freed.Load()); ph.lost() {
+		return driver.ErrBadConn
+	}
+	return nil
+}
+
+// prePing finds a connection that died while it was free.
+func (ph *physical) prePing(ctx context.Context, p *Pool, at time.Duration) error {
+	hung := ph.hung.Load()
+	if !hung && at-ph.freeSince < justUsed && p.lastLoss.Load() < int64(ph.freeSince) && !ph.lost() {
+		return nil
+	}
+	switch seen := ph.sock.Peek(); {
+	case seen == wire.PeekClosed:
+		return driver.ErrBadConn
+	case seen == wire.PeekUnread, hung, at-ph.freeSince > idlePing:
+		if ph.features.Pinger == nil {
+			return nil
+		}
+		ctx, cancel := context.WithTimeout(ctx, p.opts.PingTimeout)
+		defer cancel()
+		ctx, watch := ph.watch(ctx, 0) // nothing can be lost
+		defer watch.stop()
+		err := ph.features.Pinger.Ping(ctx)
+		if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			err = fmt.Errorf("%w: %w", pool.ErrSilent, err)
+		}
+		return err
+	default:
+		return nil
+	}
+}
+
+// discardAll resets the whole session.
+func (ph *physical) discardAll(ctx context.Context, p *Pool) error {
+	ctx, watch := ph.watch(ctx, wire.CloseLimit)
+	defer watch.stop()
+	if err := ph.features.Run(ctx, "DISCARD ALL"); err != nil {
+		return err
+	}
+	if err := ph.forgotten(ctx); err != nil {
+		return err
+	}
+	if p.opts.OnConnect != nil {
+		if err := p.onConnect(ctx, ph); err != nil {
+			return err
+		}
+	}
+	return p.makeReadOnly(ctx, ph)
+}
+
+// forgotten is to be called when the server has forgotten the session's prepared statements: it makes the base's cache and
+// ours forget them too, and statements in use prepare themselves again.
+func (ph *physical) forgotten(ctx context.Context) error {
+	ph.generation++
+	ph.stmts.clear()
+	return ph.base.ForgetStatements(ctx)
+}

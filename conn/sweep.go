@@ -1,0 +1,142 @@
+package conn
+
+import (
+	"context"
+	"time"
+
+	"github.com/managedpg/managedpg/internal/base"
+	"github.com/managedpg/managedpg/internal/clock"
+	"github.com/managedpg/managedpg/stats"
+)
+
+// Drain closes all free connections now, and each of the others when it is given back.
+func (p *Pool) Drain() {
+	p.drains.Add(1)
+	p.Sweep()
+}
+
+// Sweep closes the free connections that aren't to be used again.
+func (p *Pool) Sweep() {
+	p.lending.Sweep()
+	if !p.governed {
+		p.sweepParked(clock.Now())
+	}
+}
+
+// sweepParked closes those that lie in database/sql's free list. It finds out when it wants to use them.
+func (p *Pool) sweepParked(at time.Duration) {
+	p.mu.Lock()
+	var unfit []*physical
+	for ph := range p.all {
+		if _, bad := p.unfit(ph, at); bad {
+			unfit = append(unfit, ph)
+		}
+	}
+	p.mu.Unlock()
+	for _, ph := range unfit {
+		if c := ph.user.Load(); c != nil && c.life.sweep() {
+			why, _ := p.unfit(ph, at)
+			p.end(ph, why, nil)
+		}
+	}
+}
+
+// Close closes the free connections, wakes those who wait with ErrClosed, and leaves what is borrowed to be closed when
+// it is given back. It doesn't wait for borrowers.
+func (p *Pool) Close() error {
+	p.stop()
+	p.drains.Add(1)
+	p.lending.Close()
+	return nil
+}
+
+// Kill lets nothing more be sent to a fenced server on the connections there are: those that lead to a server which could write, on
+// a timeline below the given one or on one that wasn't asked for when nobody knew of another. What was sent may still be answered, for up
+// to wire.CloseLimit: to close the socket under it would not undo it, only leave its sender in the dark. Whatever comes next on
+// such a connection gets the reason.
+func (p *Pool) Kill(member int, below int64, reason error) {
+	fenced := func(ph *physical) bool {
+		return ph.member == member && ph.server.Standby != base.Yes && ph.server.Timeline < below
+	}
+	p.onThose(fenced, func(ph *physical) { ph.condemn(reason) })
+}
+
+// KillStuck closes the sockets to a server on which somebody waits for the server, that has said nothing since then.
+func (p *Pool) KillStuck(member int, since time.Time, reason error) {
+	p.onThose(func(ph *physical) bool { return ph.member == member && ph.stuck(since) }, func(ph *physical) { ph.base.Kill(reason) })
+}
+
+func (p *Pool) onThose(meant func(*physical) bool, how func(*physical)) {
+	p.mu.Lock()
+	var victims []*physical
+	for ph := range p.all {
+		if meant(ph) {
+			victims = append(victims, ph)
+		}
+	}
+	p.mu.Unlock()
+	for _, ph := range victims {
+		how(ph)
+	}
+	p.Sweep()
+}
+
+// Shed has n of the member's connections closed as they are checked in, those that are free at once. Those that are to go already count.
+func (p *Pool) Shed(member, n int) {
+	p.mu.Lock()
+	var stay []*physical
+	for ph := range p.all {
+		switch {
+		case ph.member != member:
+		case ph.surplus.Load():
+			n--
+		default:
+			stay = append(stay, ph)
+		}
+	}
+	p.mu.Unlock()
+	for _, ph := range stay[:max(0, min(n, len(stay)))] {
+		ph.surplus.Store(true)
+	}
+	p.Sweep()
+}
+
+// InUse says that there are connections to the member, free or not.
+func (p *Pool) InUse(member int) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for ph := range p.all {
+		if ph.member == member {
+			return true
+		}
+	}
+	return false
+}
+
+// end closes the connection and counts why; then, if not nil, is called once its socket is closed.
+func (p *Pool) end(ph *physical, why stats.Closed, then func()) {
+	if why == stats.ClosedBroken {
+		p.lastLoss.Store(int64(clock.Now()))
+	}
+	p.forget(ph)
+	p.event(context.Background(), "close", ph, "reason", why)
+	ph.close(func() {
+		p.Recorder.Closed(why)
+		if then != nil {
+			then()
+		}
+	})
+}
+
+// forget takes a connection that is about to be closed off the books.
+func (p *Pool) forget(ph *physical) {
+	if ph.slot != nil {
+		ph.slot.Remove()
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if _, listed := p.all[ph]; listed && ph.load != nil {
+		ph.load.Add(-1)
+	}
+	delete(p.all, ph)
+}
