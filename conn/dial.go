@@ -64,7 +64,8 @@ func (p *Pool) open(ctx context.Context, to Route) (*physical, error) {
 	}
 	ph := newPhysical(c)
 	ph.pool = p
-	ph.endpoint, ph.member, ph.epochNow, ph.hung, ph.load = to.Endpoint, to.Member, to.Epoch, to.Hung, to.Load
+	ph.endpoint, ph.member, ph.epochNow, ph.hung = to.Endpoint, to.Member, to.Epoch, to.Hung
+	ph.load, ph.toGo = to.Load, to.Surplus
 	ph.cancels.Count = p.countCancel
 	if ph.once = p.opts.DiscardAll && c.HasHook(); ph.once {
 		p.warnOfReset.Do(p.warnReset)

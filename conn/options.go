@@ -62,6 +62,9 @@ type Route struct {
 	Hung *atomic.Bool
 	// Load, if not nil, counts the connections that lead there: the Router each that is opened, and whoever closes it takes it off.
 	Load *atomic.Int64
+	// Surplus, if not nil, is how many connections that lead there are to go, because others have too few: whoever finds one that nobody
+	// uses takes one off and closes it.
+	Surplus *atomic.Int64
 	// Moves says that Admit needs to know the timeline of the server that the connection leads to.
 	Moves bool
 }

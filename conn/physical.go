@@ -30,7 +30,8 @@ type physical struct {
 	epoch    uint64         // the endpoint's epoch then; set when opened
 	epochNow *atomic.Uint64 // what it is now; set when opened
 	load     *atomic.Int64  // see Route
-	surplus  atomic.Bool    // others have too few: it goes when it is given back
+	toGo     *atomic.Int64  // see Route.Surplus; set when opened
+	surplus  atomic.Bool    // it is one of those that go
 	hung     *atomic.Bool   // see Route; set when opened
 	drains   uint64         // the pool's count of drains then; set when opened
 	id       uint64         // set when opened

@@ -249,7 +249,7 @@ func (p *Pool) failed(ctx context.Context, err error, waited time.Duration) erro
 	return err
 }
 
-// unfit says why a connection is not to be used again, whatever the state of its session.
+// unfit says why a connection that nobody uses is not to be used again, whatever the state of its session.
 func (p *Pool) unfit(ph *physical, at time.Duration) (why stats.Closed, unfit bool) {
 	switch {
 	case ph.drains != p.drains.Load():
@@ -257,10 +257,12 @@ func (p *Pool) unfit(ph *physical, at time.Duration) (why stats.Closed, unfit bo
 			return stats.ClosedShutdown, true
 		}
 		return stats.ClosedDrain, true
-	case ph.epoch != ph.epochNow.Load(), ph.surplus.Load():
+	case ph.epoch != ph.epochNow.Load():
 		return stats.ClosedEndpoint, true
 	case p.opts.Recycle > 0 && at >= ph.expires:
 		return stats.ClosedRecycle, true
+	case ph.goesForOthers():
+		return stats.ClosedEndpoint, true
 	default:
 		return 0, false
 	}

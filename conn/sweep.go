@@ -26,19 +26,29 @@ func (p *Pool) Sweep() {
 // sweepParked closes those that lie in database/sql's free list. It finds out when it wants to use them.
 func (p *Pool) sweepParked(at time.Duration) {
 	p.mu.Lock()
-	var unfit []*physical
+	var parked []*physical
 	for ph := range p.all {
-		if _, bad := p.unfit(ph, at); bad {
-			unfit = append(unfit, ph)
+		if c := ph.user.Load(); c != nil && c.life.is(lifeParked) {
+			parked = append(parked, ph)
 		}
 	}
 	p.mu.Unlock()
-	for _, ph := range unfit {
-		if c := ph.user.Load(); c != nil && c.life.sweep() {
-			why, _ := p.unfit(ph, at)
+	for _, ph := range parked {
+		if why, unfit := p.unfit(ph, at); unfit && ph.user.Load().life.sweep() {
 			p.end(ph, why, nil)
 		}
 	}
+}
+
+// goesForOthers says that a connection which nobody uses is to be closed because other members have too few, and counts it as one.
+func (ph *physical) goesForOthers() bool {
+	if ph.toGo == nil {
+		return false
+	}
+	for n := ph.toGo.Load(); n > 0 && !ph.surplus.Load(); n = ph.toGo.Load() {
+		ph.surplus.Store(ph.toGo.CompareAndSwap(n, n-1))
+	}
+	return ph.surplus.Load()
 }
 
 // Close closes the free connections, wakes those who wait with ErrClosed, and leaves what is borrowed to be closed when
@@ -77,26 +87,6 @@ func (p *Pool) onThose(meant func(*physical) bool, how func(*physical)) {
 	p.mu.Unlock()
 	for _, ph := range victims {
 		how(ph)
-	}
-	p.Sweep()
-}
-
-// Shed has n of the member's connections closed as they are checked in, those that are free at once. Those that are to go already count.
-func (p *Pool) Shed(member, n int) {
-	p.mu.Lock()
-	var stay []*physical
-	for ph := range p.all {
-		switch {
-		case ph.member != member:
-		case ph.surplus.Load():
-			n--
-		default:
-			stay = append(stay, ph)
-		}
-	}
-	p.mu.Unlock()
-	for _, ph := range stay[:max(0, min(n, len(stay)))] {
-		ph.surplus.Store(true)
 	}
 	p.Sweep()
 }

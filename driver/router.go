@@ -45,7 +45,7 @@ func newRouter(o Options, pool func() *conn.Pool) *router {
 	group := o.Failover
 	group.DialLimit = dialLimit(o.Pool.Size, several)
 	group.Drop = func(member int, below int64, reason error) { pool().Kill(member, below, reason) }
-	group.Shed = func(member, n int) { pool().Shed(member, n) }
+	group.Shed = func(int, int) { pool().Sweep() }
 	group.Drain = func(int) { pool().Sweep() }
 	group.InUse = func(member int) bool { return pool().InUse(member) }
 	group.Gone = r.gone
@@ -66,7 +66,7 @@ func dialLimit(size int, several bool) int {
 // Connect is conn.Router's.
 func (r *router) Connect(ctx context.Context, until time.Time, open func(context.Context, conn.Route) error) error {
 	return r.Group.Connect(ctx, until, func(ctx context.Context, to failover.Route) error {
-		return open(ctx, conn.Route{Endpoint: r.at(to), Member: to.Member, Epoch: to.Epoch, Hung: to.Hung, Load: to.Load, Moves: to.Moves})
+		return open(ctx, conn.Route{Endpoint: r.at(to), Member: to.Member, Epoch: to.Epoch, Hung: to.Hung, Load: to.Load, Surplus: to.Surplus, Moves: to.Moves})
 	})
 }
 

@@ -134,9 +134,12 @@ func (g *Group) lookForMoreLocked() {
 	}
 }
 
-// shed has a few connections closed, as they are checked in, of members that have more than their share while another one has less. It
-// needs the lock.
+// shed has a few connections closed, as they are checked in, of members that have more than their share while another one has less. Those
+// that nobody has checked in since the last time are chosen anew, as some members' may all be held for long. It needs the lock.
 func (g *Group) shed() {
+	for _, e := range g.endpoints {
+		g.owed = max(0, g.owed-int(e.surplus.Swap(0)))
+	}
 	var members []*endpoint
 	total, least := 0, 0
 	for _, e := range g.endpoints {
@@ -154,6 +157,7 @@ func (g *Group) shed() {
 	}
 	fair := (total + len(members) - 1) / len(members)
 	few := max(fewShed, total/fewShedOf) - g.owed
+	rand.Shuffle(len(members), func(i, j int) { members[i], members[j] = members[j], members[i] })
 	for _, e := range members {
 		n := e.connections()
 		surplus := min(n-fair, few)
@@ -162,6 +166,7 @@ func (g *Group) shed() {
 		}
 		few -= surplus
 		g.owed += surplus
+		e.surplus.Store(int64(surplus))
 		g.call(func() { g.opts.Shed(e.number, surplus) })
 	}
 }

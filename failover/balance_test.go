@@ -109,7 +109,7 @@ func TestComingBackGetsItsShare(t *testing.T) {
 
 		r.servers[2].back(standby(1))
 		r.pass(6 * time.Second)
-		want(t, "back, and nobody dials", r.heard(), "shed 1: 3")
+		r.shedsThree("back, and nobody dials")
 		for round := 0; r.loads() != "[0 8 8 8]"; round++ {
 			if round > 20 {
 				t.Fatalf("not even: %s", r.loads())
@@ -131,6 +131,33 @@ func TestComingBackGetsItsShare(t *testing.T) {
 		r.heard()
 		r.pass(5 * time.Second)
 		want(t, "even again", r.heard(), "")
+	})
+}
+
+// shedsThree wants three of one of the two others' connections shed, and no more.
+func (r *rig) shedsThree(when string) {
+	r.t.Helper()
+	if said := r.heard(); said != "shed 1: 3" && said != "shed 3: 3" {
+		r.t.Errorf("%s: said %q", when, said)
+	}
+}
+
+// Where all of a member's connections are held for long, those of the others go in their place.
+func TestHeldConnectionsHoldNothingUp(t *testing.T) {
+	spread(t, "prefer-standby", fleet, func(r *rig) {
+		r.open(24)
+		r.pass(10 * time.Millisecond)
+		r.servers[2].die()
+		r.pass(6 * time.Second)
+		r.closes(2, 8)
+		want(t, "spread over the others", r.open(8), "[0 12 0 12]")
+		r.heard()
+		r.note(func() { r.held = map[int]bool{1: true} })
+		r.servers[2].back(standby(1))
+		r.pass(6 * time.Second)
+		if said := r.heard(); !strings.HasSuffix(said, "shed 3: 3") {
+			t.Errorf("said %q", said)
+		}
 	})
 }
 
@@ -166,7 +193,7 @@ func TestComingBackIsNoticed(t *testing.T) {
 		r.heard()
 		r.servers[2].back(standby(1))
 		r.pass(3 * time.Second)
-		want(t, "back", r.heard(), "shed 1: 3")
+		r.shedsThree("back")
 	})
 }
 

@@ -84,7 +84,8 @@ type Options struct {
 	// Drain: the member's free connections must go now, the others when they are checked in: another endpoint is used, or
 	// the server has changed its role. Calls on it are left alone.
 	Drain func(member int)
-	// Shed: so many of the member's connections must be closed when they are checked in, because others have too few.
+	// Shed: others have too few connections. So many of the member's free ones must be closed now, and those that are missing when
+	// they are checked in; see Route.Surplus.
 	Shed func(member, n int)
 	// InUse says that there are connections to the member. It is asked of one whose address its name doesn't have any more:
 	// once there are none it is forgotten, of which Gone tells.
@@ -129,7 +130,7 @@ type Group struct {
 	waiting   int       // checkouts that wait for a usable endpoint
 	waitedAt  time.Time // when one last began or ended to wait
 	hurrying  time.Time // since when probes hurry for them; zero: they don't
-	owed      int       // connections that were shed, and that no dial has made up for yet
+	owed      int       // connections that are to be closed or were, by shed, and that no dial has made up for yet
 
 	calls      []func() // Drop, Drain, Stuck and cancellations that are due
 	delivering bool     // a goroutine is at it
@@ -153,6 +154,7 @@ type endpoint struct {
 	epoch   atomic.Uint64
 	hung    atomic.Bool   // see Route
 	load    atomic.Int64  // see Route
+	surplus atomic.Int64  // see Route
 	slots   chan struct{} // one for each dial under way
 	probing chan struct{} // holds one while a probe is under way
 	poked   chan struct{} // tells the monitor that due has changed
@@ -265,6 +267,9 @@ type Route struct {
 	Hung *atomic.Bool
 	// Load is how many connections lead there. Connect adds one that it has made; whoever closes it takes it off.
 	Load *atomic.Int64
+	// Surplus is how many of the connections that lead there are to be closed, because others have too few. Whoever checks one in,
+	// or finds it free, takes one off and closes it.
+	Surplus *atomic.Int64
 	// Moves says that the address may lead to a server that is to be fenced, so that each connection must tell Admit which
 	// it leads to, for one round trip at its dial: the address has shown servers of one system on different timelines, or it
 	// is a writer that is wanted and its server was promoted once, so that there may be an old primary.
@@ -275,7 +280,7 @@ type Route struct {
 func (e *endpoint) route() Route {
 	return Route{
 		Member: e.number, Endpoint: e.host.number, Name: e.name, Address: e.address, LookupErr: e.host.err,
-		Epoch: &e.epoch, Hung: &e.hung, Load: &e.load, Moves: e.moves,
+		Epoch: &e.epoch, Hung: &e.hung, Load: &e.load, Surplus: &e.surplus, Moves: e.moves,
 	}
 }
 

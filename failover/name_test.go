@@ -90,6 +90,7 @@ func (n *names) at(ctx context.Context) (address string, err error) {
 			return err
 		}
 		n.note(func() { n.used[to.Member] = true })
+		n.routed(to)
 		return nil
 	})
 	return address, err

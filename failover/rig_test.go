@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -165,6 +166,19 @@ type rig struct {
 	stucks []time.Time
 	events []failover.Event
 	logged strings.Builder
+
+	surplus map[int]*atomic.Int64 // of the members that are connected to: see Route
+	held    map[int]bool          // whose connections are all in use, and stay so
+}
+
+// routed notes where a connection leads.
+func (r *rig) routed(to failover.Route) {
+	r.note(func() {
+		if r.surplus == nil {
+			r.surplus = make(map[int]*atomic.Int64)
+		}
+		r.surplus[to.Member] = to.Surplus
+	})
 }
 
 // scene runs a test in a bubble of fake time. Each server begins as it is first seen.
@@ -200,7 +214,14 @@ func (r *rig) options() failover.Options {
 		OnFailover: func(e failover.Event) { r.note(func() { r.events = append(r.events, e) }) },
 		Drop:       func(i int, _ int64, why error) { r.say("drop %d: %s", i, why.(*failover.DropError).Kind) },
 		Drain:      func(i int) { r.say("drain %d", i) },
-		Shed:       func(i, n int) { r.say("shed %d: %d", i, n) },
+		Shed: func(i, n int) {
+			r.say("shed %d: %d", i, n)
+			r.note(func() {
+				if !r.held[i] {
+					r.surplus[i].Add(int64(-n))
+				}
+			})
+		},
 		Stuck: func(i int, since time.Time, _ error) {
 			r.say("stuck %d", i)
 			r.note(func() { r.stucks = append(r.stucks, since) })
@@ -252,6 +273,7 @@ func (r *rig) connect(ctx context.Context) (int, error) {
 	at := -1
 	err := r.Connect(ctx, time.Time{}, func(ctx context.Context, to failover.Route) error {
 		at = to.Member
+		r.routed(to)
 		return r.servers[at].dial(ctx)
 	})
 	return at, err
