@@ -31,7 +31,7 @@ import (
 //
 // A Config holds passwords. However it is printed or logged, it shows none; DSN and FailoverURLs do. Each field's
 // DSN key is its name in snake_case.
-type Config struct {
+type Config struct { // More than 15 fields: one for each DSN key.
 	// BaseDriver is the driver underneath: "pgx" (default) or "pq".
 	BaseDriver string
 	// PoolName is the pool's name in stats, logs and metrics. Default: host:port/dbname of the first endpoint. Two

@@ -161,7 +161,7 @@ func (c *Conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, e
 	before := ph.base.Mark()
 	attempt := attemptOf(ctx)
 	if attempt.resolves() && !opts.ReadOnly {
-		if ph.session, err = resolve.Identify(ctx, ph.base, ph.session); err != nil {
+		if ph.identity, err = resolve.Identify(ctx, ph.base, ph.identity); err != nil {
 			return nil, c.verdict(ctx, ph, before, harmless, "", err)
 		}
 	}

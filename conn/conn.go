@@ -28,7 +28,7 @@ type Conn struct {
 	tx    Tx   // the transaction in progress: there is one at most
 	stmt0 Stmt // the first statement: most connections have one at most
 
-	self itself // see shaped
+	shape shape // see withShape
 }
 
 var errBusy = errors.New("managedpg: connection used by two goroutines at once")
@@ -48,7 +48,7 @@ func (c *Conn) enter(ctx context.Context) (*physical, error) {
 		}
 	}
 	c.phys.gaveRows = false
-	if reason := c.phys.condemned.Load(); reason != nil {
+	if reason := c.phys.fenced.Load(); reason != nil {
 		c.phys.base.Kill(*reason)
 	}
 	if c.phys.syncWait.Load() {
@@ -65,9 +65,9 @@ func (c *Conn) enter(ctx context.Context) (*physical, error) {
 func (c *Conn) wake(ctx context.Context) error {
 	switch c.life.state.Load() {
 	case lifeParked:
-		return c.bind(ctx)
+		return c.checkOut(ctx)
 	case lifeLent:
-		return c.life.returned(ctx)
+		return c.life.awaitBack(ctx)
 	case lifeBusy:
 		return errBusy
 	case lifeFailed:
@@ -86,19 +86,19 @@ func (c *Conn) wake(ctx context.Context) error {
 
 // leave ends a call.
 func (c *Conn) leave() {
-	if c.pool.reclaims {
+	if c.life.shared {
 		c.phys.use.paused(c.phys.sock)
 	}
 	c.life.end()
 }
 
-// bind makes the checkout that a connection lacks that sql.DB's opener has opened, that nobody has used yet, or that was lent
+// checkOut makes the checkout that a connection lacks that sql.DB's opener has opened, that nobody has used yet, or that was lent
 // when database/sql handed it out.
-func (c *Conn) bind(ctx context.Context) error {
+func (c *Conn) checkOut(ctx context.Context) error {
 	ph, at := c.phys, time.Duration(0)
 	if c.pool.governed {
 		var err error
-		c.pool = c.home.meant(ctx)
+		c.pool = c.home.poolFor(ctx)
 		if ph, at, err = c.pool.checkout(ctx); err != nil {
 			return err
 		}
@@ -112,7 +112,7 @@ func (c *Conn) bind(ctx context.Context) error {
 		}
 		c.pool.Recorder.CheckedOut()
 	}
-	c.pool.lend(ctx, c, ph, at)
+	c.pool.assign(ctx, c, ph, at)
 	ph.track(ctx)
 	c.life.hold()
 	return nil
@@ -125,7 +125,7 @@ func (c *Conn) ResetSession(ctx context.Context) error {
 	switch {
 	case c.pool.governed:
 		var err error
-		if ph, at, err = c.refill(ctx); ph == nil {
+		if ph, at, err = c.acquire(ctx); ph == nil {
 			return err
 		}
 	case c.life.unpark(ctx):
@@ -139,26 +139,26 @@ func (c *Conn) ResetSession(ctx context.Context) error {
 	default:
 		return nil // the first call makes the checkout
 	}
-	c.pool.lend(ctx, c, ph, at)
+	c.pool.assign(ctx, c, ph, at)
 	ph.track(ctx)
-	if c.pool.reclaims {
+	if c.life.shared {
 		ph.use.paused(ph.sock)
 	}
 	c.life.hold()
 	return nil
 }
 
-// refill gets another physical connection for one that was kept without; nil without an error: calls are told why there is none. A
+// acquire gets another physical connection for one that was kept without; nil without an error: calls are told why there is none. A
 // sql.Conn may go to the program without a call, so where one would have to wait database/sql is sent on to Connect, whose error
 // it tells; but not with SetMaxOpenConns in force, where it may not come there.
-func (c *Conn) refill(ctx context.Context) (*physical, time.Duration, error) {
+func (c *Conn) acquire(ctx context.Context) (*physical, time.Duration, error) {
 	if !c.life.is(lifeEmpty) {
 		if c.life.is(lifeGone) {
 			return nil, 0, driver.ErrBadConn
 		}
 		return nil, 0, nil // the first call makes the checkout
 	}
-	c.pool = c.home.meant(ctx)
+	c.pool = c.home.poolFor(ctx)
 	ph, at, ok := c.pool.tryCheckout(ctx)
 	if ok {
 		return ph, at, nil
@@ -200,7 +200,7 @@ func (c *Conn) IsValid() bool {
 	at := clock.Now()
 	ph := c.phys
 	if c.life.begin() {
-		c.pool.takeBack(ph, at)
+		c.pool.checkIn(ph, at)
 	} else {
 		for !c.life.move(lifeParked, lifeBusy) {
 			if !c.life.is(lifeParked) {
@@ -236,7 +236,7 @@ func (c *Conn) release() (kept bool) {
 	}
 	c.phys, c.raw = nil, false
 	c.life.empty()
-	c.pool.giveBack(ph, at)
+	c.pool.release(ph, at)
 	return true
 }
 
@@ -260,7 +260,7 @@ func (c *Conn) end(held bool) {
 		c.pool.discard(c.phys)
 	default:
 		if held {
-			c.pool.takeBack(c.phys, clock.Now())
+			c.pool.checkIn(c.phys, clock.Now())
 			c.closing = c.phys.whyUnsound()
 		} else if c.closing == stats.ClosedIdle {
 			c.pool.closedIdle(c.phys)

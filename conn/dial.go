@@ -16,10 +16,10 @@ import (
 // dial opens a connection to the endpoint that the router chooses. Until is when whoever it is for gives up.
 func (p *Pool) dial(ctx context.Context, until time.Time) (*physical, error) {
 	var ph *physical
-	drains := p.drains.Load()
+	drains := p.life.drains.Load()
 	err := p.router.Connect(ctx, until, func(ctx context.Context, to Route) error {
 		epoch := to.Epoch.Load()
-		opened, err := p.open(ctx, to)
+		opened, err := p.openPhysical(ctx, to)
 		if err != nil {
 			return err
 		}
@@ -36,9 +36,9 @@ func (p *Pool) dial(ctx context.Context, until time.Time) (*physical, error) {
 	if p.opts.Leaks != nil {
 		ph.slot = p.opts.Leaks.Slot(ph.id, ph.endpoint.Name, ph.server.PID, ph)
 	}
-	p.mu.Lock()
-	p.all[ph] = struct{}{}
-	p.mu.Unlock()
+	p.open.mu.Lock()
+	p.open.all[ph] = struct{}{}
+	p.open.mu.Unlock()
 	p.event(ctx, "dial", ph)
 	if ph.epoch != ph.epochNow.Load() {
 		// What closes an endpoint's connections may have passed before this one was on the books.
@@ -49,14 +49,14 @@ func (p *Pool) dial(ctx context.Context, until time.Time) (*physical, error) {
 }
 
 func newPhysical(c base.Conn) *physical {
-	return &physical{
+	return &physical{link: link{
 		base: c, features: c.Features(), sock: c.Socket(), cancels: c.Cancels(),
 		obeys: c.ObeysContext(), tracksTx: c.Known() && c.TxStatus() == base.TxUnknown,
-	}
+	}}
 }
 
-// open dials the endpoint and makes a physical connection of what it gets, if the router admits it.
-func (p *Pool) open(ctx context.Context, to Route) (*physical, error) {
+// openPhysical dials the endpoint and makes a physical connection of what it gets, if the router admits it.
+func (p *Pool) openPhysical(ctx context.Context, to Route) (*physical, error) {
 	start := clock.Now()
 	c, err := to.Endpoint.Connect(ctx)
 	if err != nil {
@@ -68,7 +68,7 @@ func (p *Pool) open(ctx context.Context, to Route) (*physical, error) {
 	ph.load, ph.toGo = to.Load, to.Surplus
 	ph.cancels.Count = p.countCancel
 	if ph.once = p.opts.DiscardAll && c.HasHook(); ph.once {
-		p.warnOfReset.Do(p.warnReset)
+		p.warned.reset.Do(p.warnReset)
 	}
 	ready := false
 	defer func() { // also when OnConnect panics
@@ -79,15 +79,15 @@ func (p *Pool) open(ctx context.Context, to Route) (*physical, error) {
 			ph.close(func() {})
 		}
 	}()
-	if err := p.prepare(ctx, ph, to.Moves); err != nil {
+	if err := p.setUp(ctx, ph, to.Moves); err != nil {
 		return nil, err
 	}
 	ready = true
 	if !ph.features.CanExec() {
-		p.cantExec.Store(true)
+		p.lacks.exec.Store(true)
 	}
 	if !ph.features.CanQuery() {
-		p.cantQuery.Store(true)
+		p.lacks.query.Store(true)
 	}
 	ph.freeSince = clock.Now()
 	ph.opened = ph.freeSince
@@ -99,8 +99,8 @@ func (p *Pool) open(ctx context.Context, to Route) (*physical, error) {
 	return ph, nil
 }
 
-// prepare makes a new connection ready for its first user.
-func (p *Pool) prepare(ctx context.Context, ph *physical, moves bool) error {
+// setUp makes a new connection ready for its first user.
+func (p *Pool) setUp(ctx context.Context, ph *physical, moves bool) error {
 	var err error
 	if ph.server, err = ph.base.Identify(ctx, p.opts.Role, moves); err != nil {
 		return err

@@ -66,7 +66,7 @@ func (l *life) unpark(ctx context.Context) bool {
 		switch l.state.Load() {
 		case lifeParked:
 		case lifeLent:
-			if l.returned(ctx) != nil {
+			if l.awaitBack(ctx) != nil {
 				return false
 			}
 		default:
@@ -134,8 +134,8 @@ func (l *life) lend() bool {
 	return false
 }
 
-// giveBack ends what lend began. False: it was closed meanwhile, and is the borrower's to end.
-func (l *life) giveBack() bool {
+// takeBack ends what lend began. False: it was closed meanwhile, and is the borrower's to end.
+func (l *life) takeBack() bool {
 	back := l.back.Load()
 	parked := l.state.CompareAndSwap(lifeLent, lifeParked)
 	l.back.Store(nil)
@@ -143,8 +143,8 @@ func (l *life) giveBack() bool {
 	return parked
 }
 
-// returned waits until a connection that was lent is back.
-func (l *life) returned(ctx context.Context) error {
+// awaitBack waits until a connection that was lent is back.
+func (l *life) awaitBack(ctx context.Context) error {
 	back := l.back.Load()
 	if back == nil {
 		return nil

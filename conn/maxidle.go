@@ -43,7 +43,7 @@ func (m *maxIdleClosed) closed(freeSince time.Duration) (took time.Duration, tel
 
 // closedIdle is called for a free connection that sql.DB closes where it governs the pool.
 func (p *Pool) closedIdle(ph *physical) {
-	if took, tell := p.maxIdle.closed(ph.freeSince); tell {
+	if took, tell := p.warned.maxIdle.closed(ph.freeSince); tell {
 		p.opts.Logger().Warn("managedpg: database/sql closes connections as they are given back, so that calls open new ones: "+
 			"call SetMaxIdleConns, which is 2 otherwise, or give pool_size", "pool", p.opts.Name, "closed", maxIdleMany, "within", took)
 	}

@@ -11,8 +11,8 @@ import (
 	"github.com/managedpg/managedpg/leak"
 )
 
-// Options are what a pool needs to know of its configuration. The keys are explained in driver.Config.
-type Options struct {
+// Options are what a pool needs to know of its configuration. The keys are explained in managedpg.Config.
+type Options struct { // More than 15 fields: one for each setting.
 	Name           string
 	Size           int // pool_size; 0: database/sql governs
 	MaxOverflow    int // -1: no limit

@@ -51,7 +51,7 @@ func (e *LostError) Resolve(ctx context.Context) (Outcome, error) {
 	case e.commit.Why != "":
 		return OutcomeUnknown, fmt.Errorf("managedpg: not asked: %s", e.commit.Why)
 	}
-	found, err := e.commit.Outcome(ctx, e.commit.over.pool.ctx, e.commit, e.Endpoint)
+	found, err := e.commit.Outcome(ctx, e.commit.over.pool.life.ctx, e.commit, e.Endpoint)
 	switch found {
 	case resolve.Committed:
 		return Committed, nil
@@ -96,13 +96,13 @@ func (p *Pool) older(member int, before time.Duration, passed map[any]bool) (len
 		return ph.member == member && ph.opened < before && !passed[ph] && ph.sock.Broken() == nil
 	}
 	var older []*physical
-	p.mu.Lock()
-	for ph := range p.all {
+	p.open.mu.Lock()
+	for ph := range p.open.all {
 		if meant(ph) {
 			older = append(older, ph)
 		}
 	}
-	p.mu.Unlock()
+	p.open.mu.Unlock()
 	if p.opts.Prober != nil {
 		// The monitor's own does as well, and nobody waits for it.
 		if lent, busy = p.opts.Prober(member).older(before, passed); lent != nil {
@@ -131,7 +131,7 @@ func (p *Pool) borrowFree(meant func(*physical) bool) (ph *physical, giveBack fu
 	if !ok {
 		return nil, nil
 	}
-	return ph, func() { p.store(ph, clock.Now()) }
+	return ph, func() { p.putBack(ph, clock.Now()) }
 }
 
 // borrowParked takes a connection that lies in database/sql's free list. If database/sql wants to use it meanwhile, it
@@ -143,7 +143,7 @@ func (p *Pool) borrowParked(older []*physical) (ph *physical, giveBack func()) {
 			continue
 		}
 		return ph, func() {
-			if !c.life.giveBack() {
+			if !c.life.takeBack() {
 				p.end(ph, c.closing, nil) // database/sql has closed it meanwhile
 			} else if _, unfit := p.unfit(ph, clock.Now()); unfit {
 				p.Sweep() // the last one has passed it over

@@ -16,50 +16,71 @@ import (
 )
 
 // physical is a connection of the base driver and what the pool knows of it. Between checkout and check-in it belongs to
-// one logical connection, whose calls database/sql serialises; its fields without a comment are only touched by it, or
-// by the pool while it is free.
+// one logical connection, whose calls database/sql serialises.
 type physical struct {
-	base     base.Conn // set when opened, as are those that follow, which it has too
-	features *base.Features
+	link
+	origin
+	checkouts
+	session
+
+	fenced  atomic.Pointer[error] // why nothing more may be sent on it; set from outside
+	surplus atomic.Bool           // it is one of those that go, see Route.Surplus
+}
+
+// link is the connection itself. It is set when the connection is opened.
+type link struct {
+	base     base.Conn
+	features *base.Features // base's, as are those that follow
 	sock     *wire.Socket
 	cancels  *base.Cancels
-	obeys    bool           // base.ObeysContext
-	tracksTx bool           // tx says what its transaction is, as the base can't tell
-	endpoint *base.Endpoint // set when opened
-	member   int            // the endpoint's number with the Router; set when opened
-	epoch    uint64         // the endpoint's epoch then; set when opened
-	epochNow *atomic.Uint64 // what it is now; set when opened
-	load     *atomic.Int64  // see Route
-	toGo     *atomic.Int64  // see Route.Surplus; set when opened
-	surplus  atomic.Bool    // it is one of those that go
-	hung     *atomic.Bool   // see Route; set when opened
-	drains   uint64         // the pool's count of drains then; set when opened
-	id       uint64         // set when opened
-	server   base.Server    // as it was when opened
-	opened   time.Duration  // when it was opened, by clock.Now(); set then
-	slot     *leak.Slot     // nil without leak detection; set when opened
+	obeys    bool // its context
+	tracksTx bool // session.tx says what its transaction is, as the base can't tell
+}
 
-	expires    time.Duration        // when pool_recycle ends it, if at all, by clock.Now(); set when opened
+// origin is where a connection leads and what it was opened for. It is set when the connection is opened.
+type origin struct {
+	pool     *Pool
+	endpoint *base.Endpoint
+	member   int            // the endpoint's number with the Router
+	epoch    uint64         // the endpoint's epoch then
+	epochNow *atomic.Uint64 // what it is now
+	load     *atomic.Int64  // see Route
+	toGo     *atomic.Int64  // see Route.Surplus
+	hung     *atomic.Bool   // see Route
+	drains   uint64         // the pool's count of drains then
+	id       uint64
+	server   base.Server   // as it was then
+	opened   time.Duration // by clock.Now()
+	expires  time.Duration // when pool_recycle ends it, if at all
+	once     bool          // it is for one user: DISCARD ALL would undo what pgx's AfterConnect has set, which can't be run again
+	slot     *leak.Slot    // nil without leak detection
+}
+
+// checkouts are who uses a connection, and who did. Fields without a comment are only touched by that one, or by the pool while the
+// connection is free.
+type checkouts struct {
 	checkedOut time.Duration        // when it was checked out, by clock.Now()
 	checkout   uint64               // the number of the checkout, with leak detection
 	user       atomic.Pointer[Conn] // who has it or had it last; for Reclaim, and for sweepParked
 	use        use                  // by its holder, for Reclaim
 	freeSince  time.Duration        // when it was checked in, or opened
 	used       bool                 // has been checked out before: its session may need a reset
-	once       bool                 // is for one user: DISCARD ALL would undo what pgx's AfterConnect has set, which can't be run again. Set when opened
+}
 
-	cancelRows context.CancelCauseFunc // ends the rows of the last call, if Reclaim may want to; see cancellable
-	condemned  atomic.Pointer[error]   // why nothing more may be sent on it; set from outside
-	pool       *Pool                   // set when opened
-	txCtx      context.Context         // the transaction's, which ends each of its calls with lib/pq; nil where lib/pq sees to that itself
-	tx         sqltext.Tx              // of a base that can't tell: see inTx
-	session    *resolve.Session        // what the server said of itself, if InTx has had it asked
-	cancelled  bool                    // the server has confirmed the cancel request that is pending
+// session is the server's session, as far as it is known. It is only touched by who has the connection checked out, or by the pool while
+// it is free.
+type session struct {
+	tx         sqltext.Tx       // of a base that can't tell: see inTx
+	txCtx      context.Context  // the transaction's, which ends each of its calls with lib/pq; nil where lib/pq sees to that itself
+	identity   *resolve.Session // what the server said of itself, if InTx has had it asked
+	stmts      *stmtCache       // nil until there is a statement to keep
+	generation int              // counts how often the server has forgotten the prepared statements
+	cancelled  bool             // the server has confirmed the cancel request that is pending
+	syncWait   atomic.Bool      // a COMMIT's wait for a synchronous standby was cancelled; set by the notice handler
+
 	gaveRows   bool                    // the last call has returned rows
 	reading    *contextWatch           // with the rows of the last call, which may still be read
-	generation int                     // counts how often the server has forgotten the prepared statements
-	stmts      *stmtCache              // nil until there is a statement to keep
-	syncWait   atomic.Bool             // a COMMIT's wait for a synchronous standby was cancelled; set by the notice handler
+	cancelRows context.CancelCauseFunc // ends the rows of the last call, if Reclaim may want to; see cancellable
 }
 
 // sound says whether the session may have a next user. It doesn't block.
@@ -119,9 +140,9 @@ func (ph *physical) close(then func()) {
 	ph.base.Close(then)
 }
 
-// condemn lets no further call be made on the connection, and gives one in progress wire.CloseLimit to end.
-func (ph *physical) condemn(reason error) {
-	if ph.condemned.CompareAndSwap(nil, &reason) {
+// fence lets no further call be made on the connection, and gives one in progress wire.CloseLimit to end.
+func (ph *physical) fence(reason error) {
+	if ph.fenced.CompareAndSwap(nil, &reason) {
 		time.AfterFunc(wire.CloseLimit, func() { ph.base.Kill(reason) })
 	}
 }

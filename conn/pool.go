@@ -25,32 +25,41 @@ type Pool struct {
 
 	opts     Options
 	governed bool
-	reclaims bool // checkouts may be taken back
 	router   Router
-	opener   openerDetector
+	lending  *pool.Pool[*physical]
+	reset    atomic.Pointer[pool.Figures] // lending's at the last ResetStats
+	life     lifetime
+	open     openConns
 
 	texts *texts // shared with reads
 	reads *Pool  // for checkouts that only read; nil: there is no such pool
 
-	warnOfLimit sync.Once
-	warnOfReset sync.Once
-	maxIdle     maxIdleClosed
-
-	// What the base connections opened so far lack, for a logical connection that has none yet.
-	cantExec, cantQuery atomic.Bool
+	opener openerDetector
+	lacks  lacking
+	warned struct { // of what the log is told once
+		limit, reset sync.Once
+		maxIdle      maxIdleClosed
+	}
 
 	lastID   atomic.Uint64
-	lastLoss atomic.Int64  // when a connection was last found broken, by clock.Now(), wherever it led
-	drains   atomic.Uint64 // counts Drain and Close: connections opened before the last one aren't used again
-
-	ctx     context.Context // ends with Close
-	stop    context.CancelFunc
-	lending *pool.Pool[*physical]
-	reset   atomic.Pointer[pool.Figures] // lending's at the last ResetStats
-
-	mu  sync.Mutex             // guards all. Nothing that could block is done while it is held
-	all map[*physical]struct{} // every open connection, free or not
+	lastLoss atomic.Int64 // when a connection was last found broken, by clock.Now(), wherever it led
 }
+
+// lifetime is a pool's.
+type lifetime struct {
+	ctx    context.Context // ends with Close
+	end    context.CancelFunc
+	drains atomic.Uint64 // counts Drain and Close: connections opened before the last one aren't used again
+}
+
+// openConns are a pool's open connections, free or not.
+type openConns struct {
+	mu  sync.Mutex // guards all. Nothing that could block is done while it is held
+	all map[*physical]struct{}
+}
+
+// lacking is what the base connections opened so far lack, for a logical connection that has none yet.
+type lacking struct{ exec, query atomic.Bool }
 
 // orphanLimit is how long a connection waits for the next caller when database/sql governs, and whoever it was dialled for has gone.
 const orphanLimit = 5 * time.Second
@@ -60,12 +69,11 @@ func New(opts Options, router Router) *Pool {
 	p := &Pool{
 		opts:     opts,
 		governed: opts.Size > 0,
-		reclaims: opts.ReclaimAfter > 0 && opts.Leaks != nil,
 		router:   router,
-		all:      make(map[*physical]struct{}),
 		texts:    new(texts),
 	}
-	p.ctx, p.stop = context.WithCancel(context.Background())
+	p.open.all = make(map[*physical]struct{})
+	p.life.ctx, p.life.end = context.WithCancel(context.Background())
 	limits := pool.Options{Timeout: -1, MaxOverflow: -1, OrphanTimeout: orphanLimit, Now: clock.Now}
 	if p.governed {
 		limits = pool.Options{
@@ -85,21 +93,21 @@ var ErrClosed = closed.Err
 func (p *Pool) Connect(ctx context.Context) (driver.Conn, error) {
 	fromOpener := p.opener.is(ctx)
 	c := &Conn{home: p, pool: p, closing: stats.ClosedIdle}
-	c.life.shared = p.reclaims
+	c.life.shared = p.opts.ReclaimAfter > 0 && p.opts.Leaks != nil
 	if p.governed {
 		if fromOpener {
-			p.warnOfLimit.Do(p.warn)
-			return c.shaped(!p.cantExec.Load(), !p.cantQuery.Load()), nil
+			p.warned.limit.Do(p.warn)
+			return c.withShape(!p.lacks.exec.Load(), !p.lacks.query.Load()), nil
 		}
-		c.pool = p.meant(ctx)
+		c.pool = p.poolFor(ctx)
 		ph, at, err := c.pool.checkout(ctx)
 		if err != nil {
 			return nil, err
 		}
-		c.pool.lend(ctx, c, ph, at)
+		c.pool.assign(ctx, c, ph, at)
 		ph.track(ctx)
 		c.life.hold()
-		return c.shaped(ph.features.CanExec(), ph.features.CanQuery()), nil
+		return c.withShape(ph.features.CanExec(), ph.features.CanQuery()), nil
 	}
 	ph, _, _, err := p.lending.Acquire(ctx)
 	if err != nil {
@@ -109,11 +117,11 @@ func (p *Pool) Connect(ctx context.Context) (driver.Conn, error) {
 	c.phys = ph
 	ph.user.Store(c)
 	if !fromOpener {
-		if err := c.bind(ctx); err != nil {
+		if err := c.checkOut(ctx); err != nil {
 			return nil, err
 		}
 	}
-	return c.shaped(ph.features.CanExec(), ph.features.CanQuery()), nil
+	return c.withShape(ph.features.CanExec(), ph.features.CanQuery()), nil
 }
 
 // checkout is the governed pool's, and since when it counts.
@@ -140,8 +148,8 @@ func (p *Pool) tryCheckout(ctx context.Context) (ph *physical, at time.Duration,
 	return ph, ph.checkedOut, true
 }
 
-// lend gives a connection to c, whose checkout began at the given time. A call of track follows.
-func (p *Pool) lend(ctx context.Context, c *Conn, ph *physical, at time.Duration) {
+// assign gives a connection to c, whose checkout began at the given time. A call of track follows.
+func (p *Pool) assign(ctx context.Context, c *Conn, ph *physical, at time.Duration) {
 	c.phys = ph
 	if p.governed {
 		c.checkout++
@@ -172,8 +180,8 @@ func (ph *physical) track(ctx context.Context) {
 	}
 }
 
-// takeBack counts a check-in.
-func (p *Pool) takeBack(ph *physical, at time.Duration) {
+// checkIn counts a check-in.
+func (p *Pool) checkIn(ph *physical, at time.Duration) {
 	ph.doneReading()
 	ph.doneWithRows()
 	ph.stmts.next()
@@ -252,8 +260,8 @@ func (p *Pool) failed(ctx context.Context, err error, waited time.Duration) erro
 // unfit says why a connection that nobody uses is not to be used again, whatever the state of its session.
 func (p *Pool) unfit(ph *physical, at time.Duration) (why stats.Closed, unfit bool) {
 	switch {
-	case ph.drains != p.drains.Load():
-		if p.ctx.Err() != nil {
+	case ph.drains != p.life.drains.Load():
+		if p.life.ctx.Err() != nil {
 			return stats.ClosedShutdown, true
 		}
 		return stats.ClosedDrain, true
@@ -268,10 +276,10 @@ func (p *Pool) unfit(ph *physical, at time.Duration) (why stats.Closed, unfit bo
 	}
 }
 
-// giveBack is the governed pool's check-in of a session that is sound and fit. One for which a cancel request was sent is made fit for
+// release is the governed pool's check-in of a session that is sound and fit. One for which a cancel request was sent is made fit for
 // its next statement first, in the background. It doesn't wait for one to be closed.
-func (p *Pool) giveBack(ph *physical, at time.Duration) {
-	p.takeBack(ph, at)
+func (p *Pool) release(ph *physical, at time.Duration) {
+	p.checkIn(ph, at)
 	if ph.cancels.Pending() == nil {
 		if !p.lending.Release(ph, at) {
 			go p.end(ph, stats.ClosedOverflow, p.lending.Gone)
@@ -280,12 +288,12 @@ func (p *Pool) giveBack(ph *physical, at time.Duration) {
 	}
 	go func() {
 		_ = ph.settle(context.Background())
-		p.store(ph, clock.Now())
+		p.putBack(ph, clock.Now())
 	}()
 }
 
-// store puts a connection that was lent out of turn, or is fit for its next statement now, where it goes.
-func (p *Pool) store(ph *physical, at time.Duration) {
+// putBack puts a connection that was lent out of turn, or is fit for its next statement now, where it goes.
+func (p *Pool) putBack(ph *physical, at time.Duration) {
 	why, unfit := p.unfit(ph, at)
 	if !unfit && ph.lost() {
 		why, unfit = stats.ClosedBroken, true
@@ -304,7 +312,7 @@ func (p *Pool) store(ph *physical, at time.Duration) {
 // whether it is.
 func (p *Pool) discard(ph *physical) {
 	at := clock.Now()
-	p.takeBack(ph, at)
+	p.checkIn(ph, at)
 	why, unfit := p.unfit(ph, at)
 	if !unfit {
 		why = ph.whyUnsound()

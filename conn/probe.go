@@ -38,10 +38,10 @@ const hookLimit = time.Minute
 // Probe is one round trip on a connection that it kept, or that it opens. A kept connection that fails is no evidence
 // against the server: a new one is opened and asked then. Anew asks for that from the start.
 func (p *Prober) Probe(ctx context.Context, e *base.Endpoint, anew bool) (base.Server, error) {
-	if kept := p.take(); kept != nil && anew {
+	if kept := p.takeKept(); kept != nil && anew {
 		kept.end()
 	} else if kept != nil {
-		s, err := p.ask(ctx, kept)
+		s, err := p.probe(ctx, kept)
 		if err == nil || ctx.Err() != nil {
 			return s, err
 		}
@@ -52,19 +52,19 @@ func (p *Prober) Probe(ctx context.Context, e *base.Endpoint, anew bool) (base.S
 	if err != nil {
 		return base.Server{}, err
 	}
-	return p.ask(ctx, &probing{Conn: c, opened: clock.Now()})
+	return p.probe(ctx, &probing{Conn: c, opened: clock.Now()})
 }
 
-func (p *Prober) ask(ctx context.Context, c *probing) (base.Server, error) {
-	s, err := p.answer(ctx, c)
+func (p *Prober) probe(ctx context.Context, c *probing) (base.Server, error) {
+	s, err := p.ask(ctx, c)
 	if c.pid == 0 {
 		c.pid = s.PID
 	}
-	p.giveBack(c, err == nil && p.keep)
+	p.putBack(c, err == nil && p.keep)
 	return s, err
 }
 
-func (p *Prober) answer(ctx context.Context, c base.Conn) (base.Server, error) {
+func (p *Prober) ask(ctx context.Context, c base.Conn) (base.Server, error) {
 	if c.Askable() {
 		return base.Question(ctx, c, &p.from)
 	}
@@ -75,7 +75,7 @@ func (p *Prober) answer(ctx context.Context, c base.Conn) (base.Server, error) {
 	return base.Server{Note: "not a base driver of managedpg's: that it answers a ping is all that is known"}, pinger.Ping(ctx)
 }
 
-func (p *Prober) take() *probing {
+func (p *Prober) takeKept() *probing {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	c := p.kept
@@ -86,8 +86,8 @@ func (p *Prober) take() *probing {
 	return c
 }
 
-// giveBack keeps a connection if it is fit for that; of two it keeps the older, which can tell more, and closes the other.
-func (p *Prober) giveBack(c *probing, fit bool) {
+// putBack keeps a connection if it is fit for that; of two it keeps the older, which can tell more, and closes the other.
+func (p *Prober) putBack(c *probing, fit bool) {
 	p.mu.Lock()
 	if p.out == c {
 		p.out = nil
@@ -106,7 +106,7 @@ func (p *Prober) Close() {
 	p.mu.Lock()
 	p.closed = true
 	p.mu.Unlock()
-	if c := p.take(); c != nil {
+	if c := p.takeKept(); c != nil {
 		c.end()
 	}
 }
@@ -127,6 +127,6 @@ func (p *Prober) older(before time.Duration, passed map[any]bool) (c *resolve.Le
 		return nil, meant(p.out)
 	}
 	p.kept, p.out = nil, kept
-	giveBack := func() { p.giveBack(kept, kept.Socket().Broken() == nil) }
+	giveBack := func() { p.putBack(kept, kept.Socket().Broken() == nil) }
 	return &resolve.Lent{Conn: kept.Conn, PID: kept.pid, Key: kept, GiveBack: giveBack}, true
 }

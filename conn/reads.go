@@ -22,8 +22,8 @@ func ReadOnly(ctx context.Context) context.Context { return context.WithValue(ct
 // ReadBy has reads go to the other pool. It is called before the pool is used.
 func (p *Pool) ReadBy(reads *Pool) { p.reads, reads.texts = reads, p.texts }
 
-// meant is the pool for a checkout.
-func (p *Pool) meant(ctx context.Context) *Pool {
+// poolFor is the pool for a checkout.
+func (p *Pool) poolFor(ctx context.Context) *Pool {
 	if p.reads != nil && ctx.Value(readsKey{}) != nil {
 		return p.reads
 	}
@@ -49,7 +49,7 @@ func (c *Conn) readsElsewhere(ph *physical, opts driver.TxOptions) bool {
 // goReading exchanges the physical connection for one of the pool for reads. The call that asks for it has ended. An error leaves the
 // checkout without a connection.
 func (c *Conn) goReading(ctx context.Context) error {
-	c.putBack()
+	c.releaseEarly()
 	c.pool = c.pool.reads
 	ph, at, err := c.pool.checkout(ctx)
 	if err != nil {
@@ -57,9 +57,9 @@ func (c *Conn) goReading(ctx context.Context) error {
 		return err
 	}
 	c.away = true
-	c.pool.lend(ctx, c, ph, at)
+	c.pool.assign(ctx, c, ph, at)
 	ph.track(ctx)
-	if c.pool.reclaims {
+	if c.life.shared {
 		ph.use.paused(ph.sock)
 	}
 	c.life.hold()
@@ -69,13 +69,13 @@ func (c *Conn) goReading(ctx context.Context) error {
 // comeBack gives the connection for reads back after its transaction. What follows in the same checkout makes another one.
 func (c *Conn) comeBack() {
 	c.away = false
-	if c.putBack() {
+	if c.releaseEarly() {
 		c.life.park()
 	}
 }
 
-// putBack gives the physical connection to its pool, unless Reclaim has it.
-func (c *Conn) putBack() bool {
+// releaseEarly gives the physical connection to its pool before the checkout ends, unless Reclaim has it.
+func (c *Conn) releaseEarly() bool {
 	if !c.life.begin() {
 		return false
 	}
@@ -86,7 +86,7 @@ func (c *Conn) putBack() bool {
 	if unfit || !ph.sound() {
 		c.pool.discard(ph)
 	} else {
-		c.pool.giveBack(ph, at)
+		c.pool.release(ph, at)
 	}
 	return true
 }

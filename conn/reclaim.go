@@ -32,7 +32,7 @@ func Reclaim(holder any, checkout uint64, r leak.Report) bool {
 		ph.cancelRows(reason)
 	}
 	c.life.reclaimed(reason)
-	c.pool.takeBack(ph, clock.Now())
+	c.pool.checkIn(ph, clock.Now())
 	c.pool.forget(ph)
 	if c.pool.governed {
 		c.pool.lending.Taken()

@@ -5,28 +5,28 @@ import (
 	"database/sql/driver"
 )
 
-// shaped gives the connection just those optional interfaces whose absence database/sql acts upon. It answers with a pointer
+// withShape gives the connection just those optional interfaces whose absence database/sql acts upon. It answers with a pointer
 // into c, so that it allocates nothing and what is promoted through it takes no frame of the stack, which leak detection
 // pays for.
-func (c *Conn) shaped(canExec, canQuery bool) driver.Conn {
-	c.self.Conn = c
+func (c *Conn) withShape(canExec, canQuery bool) driver.Conn {
+	c.shape.Conn = c
 	switch {
 	case canExec && canQuery:
-		return (*fullConn)(&c.self)
+		return (*fullConn)(&c.shape)
 	case canExec:
-		return (*execConn)(&c.self)
+		return (*execConn)(&c.shape)
 	case canQuery:
-		return (*queryConn)(&c.self)
+		return (*queryConn)(&c.shape)
 	default:
 		return c
 	}
 }
 
 type (
-	itself    struct{ *Conn }
-	fullConn  itself
-	execConn  itself
-	queryConn itself
+	shape     struct{ *Conn }
+	fullConn  shape
+	execConn  shape
+	queryConn shape
 )
 
 func (c *fullConn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {

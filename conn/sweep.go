@@ -11,7 +11,7 @@ import (
 
 // Drain closes all free connections now, and each of the others when it is given back.
 func (p *Pool) Drain() {
-	p.drains.Add(1)
+	p.life.drains.Add(1)
 	p.Sweep()
 }
 
@@ -25,14 +25,14 @@ func (p *Pool) Sweep() {
 
 // sweepParked closes those that lie in database/sql's free list. It finds out when it wants to use them.
 func (p *Pool) sweepParked(at time.Duration) {
-	p.mu.Lock()
+	p.open.mu.Lock()
 	var parked []*physical
-	for ph := range p.all {
+	for ph := range p.open.all {
 		if c := ph.user.Load(); c != nil && c.life.is(lifeParked) {
 			parked = append(parked, ph)
 		}
 	}
-	p.mu.Unlock()
+	p.open.mu.Unlock()
 	for _, ph := range parked {
 		if why, unfit := p.unfit(ph, at); unfit && ph.user.Load().life.sweep() {
 			p.end(ph, why, nil)
@@ -54,8 +54,8 @@ func (ph *physical) goesForOthers() bool {
 // Close closes the free connections, wakes those who wait with ErrClosed, and leaves what is borrowed to be closed when
 // it is given back. It doesn't wait for borrowers.
 func (p *Pool) Close() error {
-	p.stop()
-	p.drains.Add(1)
+	p.life.end()
+	p.life.drains.Add(1)
 	p.lending.Close()
 	return nil
 }
@@ -68,23 +68,23 @@ func (p *Pool) Kill(member int, below int64, reason error) {
 	fenced := func(ph *physical) bool {
 		return ph.member == member && ph.server.Standby != base.Yes && ph.server.Timeline < below
 	}
-	p.onThose(fenced, func(ph *physical) { ph.condemn(reason) })
+	p.applyTo(fenced, func(ph *physical) { ph.fence(reason) })
 }
 
 // KillStuck closes the sockets to a server on which somebody waits for the server, that has said nothing since then.
 func (p *Pool) KillStuck(member int, since time.Time, reason error) {
-	p.onThose(func(ph *physical) bool { return ph.member == member && ph.stuck(since) }, func(ph *physical) { ph.base.Kill(reason) })
+	p.applyTo(func(ph *physical) bool { return ph.member == member && ph.stuck(since) }, func(ph *physical) { ph.base.Kill(reason) })
 }
 
-func (p *Pool) onThose(meant func(*physical) bool, how func(*physical)) {
-	p.mu.Lock()
+func (p *Pool) applyTo(meant func(*physical) bool, how func(*physical)) {
+	p.open.mu.Lock()
 	var victims []*physical
-	for ph := range p.all {
+	for ph := range p.open.all {
 		if meant(ph) {
 			victims = append(victims, ph)
 		}
 	}
-	p.mu.Unlock()
+	p.open.mu.Unlock()
 	for _, ph := range victims {
 		how(ph)
 	}
@@ -93,9 +93,9 @@ func (p *Pool) onThose(meant func(*physical) bool, how func(*physical)) {
 
 // InUse says that there are connections to the member, free or not.
 func (p *Pool) InUse(member int) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for ph := range p.all {
+	p.open.mu.Lock()
+	defer p.open.mu.Unlock()
+	for ph := range p.open.all {
 		if ph.member == member {
 			return true
 		}
@@ -123,10 +123,10 @@ func (p *Pool) forget(ph *physical) {
 	if ph.slot != nil {
 		ph.slot.Remove()
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if _, listed := p.all[ph]; listed && ph.load != nil {
+	p.open.mu.Lock()
+	defer p.open.mu.Unlock()
+	if _, listed := p.open.all[ph]; listed && ph.load != nil {
 		ph.load.Add(-1)
 	}
-	delete(p.all, ph)
+	delete(p.open.all, ph)
 }

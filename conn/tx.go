@@ -72,7 +72,7 @@ func (t *Tx) finish(ctx context.Context, what kind, f func() error, attempt *Att
 			return ErrDeparted
 		}
 		if what == commit && attempt.Resolve && ph.tx != sqltext.TxReadOnly {
-			if sending, err = t.ask(ctx, ph, attempt); err != nil {
+			if sending, err = t.prepareCommit(ctx, ph, attempt); err != nil {
 				return err
 			}
 		}
@@ -91,13 +91,13 @@ func (t *Tx) finish(ctx context.Context, what kind, f func() error, attempt *Att
 	return err
 }
 
-// ask asks for the transaction's id. If the server refuses to say, it is COMMIT that fails.
-func (t *Tx) ask(ctx context.Context, ph *physical, attempt *Attempt) (*resolve.Commit, error) {
+// prepareCommit asks for the transaction's id. If the server refuses to say, it is COMMIT that fails.
+func (t *Tx) prepareCommit(ctx context.Context, ph *physical, attempt *Attempt) (*resolve.Commit, error) {
 	if ph.base.TxStatus() == base.TxFailed {
 		return nil, nil // nothing will be committed
 	}
 	before := ph.base.Mark()
-	sending, err := resolve.Prepare(ctx, ph.base, ph.session)
+	sending, err := resolve.Prepare(ctx, ph.base, ph.identity)
 	if err == nil {
 		return sending, nil
 	}

@@ -26,7 +26,7 @@ const (
 // What a driver can't know when database/sql governs (Size, MaxOverflow, MinIdle, Overflow, Waiting, Utilization, the queue and the dials,
 // CheckoutTimeouts, AvgCheckoutTime, CheckoutTime) is 0 here then and left out of the JSON; db.Stats() has it. When the
 // driver governs it is the other way round: db.Stats() counts waiters as InUse and never sees an idle connection.
-type Snapshot struct {
+type Snapshot struct { // More than 15 fields: one for each figure.
 	Name       string
 	GovernedBy string
 

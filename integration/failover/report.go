@@ -18,7 +18,7 @@ const legend = `- errors/in flight: errors that the application saw, and workers
   those that were not a worker's first on the other server, which has a connection to open`
 
 // outcome is what one repetition found.
-type outcome struct {
+type outcome struct { // More than 15 fields: one for each column of the report.
 	part                   string // of the scenario, if it has several
 	errors, inFlight       int
 	perWorker              int

@@ -64,7 +64,7 @@ type Options struct {
 }
 
 // Pool lends things.
-type Pool[T any] struct {
+type Pool[T any] struct { // More than 15 fields: what the lock guards stands in one place.
 	things Things[T]
 	opts   Options
 	ctx    context.Context // ends with Close

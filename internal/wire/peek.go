@@ -19,13 +19,13 @@ func (s *Socket) Peek() Peek {
 	if s.Broken() != nil {
 		return PeekClosed
 	}
-	s.peekNow = PeekUnknown
+	s.look.found = PeekUnknown
 	if s.raw == nil {
 		return PeekUnknown
 	}
 	// Control, not Read: a peek must not wait for a reader's turn.
-	if err := s.raw.Control(s.peekFd); err != nil {
+	if err := s.raw.Control(s.look.at); err != nil {
 		return PeekClosed
 	}
-	return s.peekNow
+	return s.look.found
 }

@@ -3,4 +3,4 @@
 package wire
 
 // peekAt can't tell here: a pre-ping is a real ping then.
-func (s *Socket) peekAt(uintptr) { s.peekNow = PeekUnknown }
+func (s *Socket) peekAt(uintptr) { s.look.found = PeekUnknown }

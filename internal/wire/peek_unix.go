@@ -15,11 +15,11 @@ func (s *Socket) peekAt(fd uintptr) {
 		case errors.Is(err, syscall.EINTR):
 			continue
 		case errors.Is(err, syscall.EAGAIN):
-			s.peekNow = PeekQuiet
+			s.look.found = PeekQuiet
 		case err != nil || n == 0:
-			s.peekNow = PeekClosed
+			s.look.found = PeekClosed
 		default:
-			s.peekNow = PeekUnread
+			s.look.found = PeekUnread
 		}
 		return
 	}

@@ -42,8 +42,10 @@ type Socket struct {
 	reason  error // why CloseFor closed it
 	onClose func()
 
-	peekFd  func(fd uintptr) // s.peekAt, bound once so that a Peek allocates nothing
-	peekNow Peek             // what the last peekAt found; only touched inside Peek
+	look struct { // for Peek
+		at    func(fd uintptr) // peekAt, bound once so that a Peek allocates nothing
+		found Peek             // what the last one found; only touched inside Peek
+	}
 }
 
 // traffic is what goes on at a socket. It is one word, as each read and each write has to keep it up to date.
@@ -84,7 +86,7 @@ func (s *Socket) Idled() bool { return s != nil && s.idled.Load() }
 func NewSocket(c net.Conn) *Socket {
 	s := &Socket{Conn: c}
 	s.raw = rawConn(c)
-	s.peekFd = s.peekAt
+	s.look.at = s.peekAt
 	return s
 }
 

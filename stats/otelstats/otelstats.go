@@ -55,7 +55,7 @@ func Register(provider metric.MeterProvider) (metric.Registration, error) {
 	return meter.RegisterCallback(in.observe, all...)
 }
 
-type instruments struct {
+type instruments struct { // More than 15 fields: one for each instrument.
 	count    dbconv.ClientConnectionCountObservable
 	idleMax  dbconv.ClientConnectionIdleMaxObservable
 	idleMin  dbconv.ClientConnectionIdleMinObservable

@@ -99,7 +99,7 @@ func overview(s *stats.Snapshot, h *failover.Health, elsewhere bool) row {
 	return r
 }
 
-type poolView struct {
+type poolView struct { // More than 15 fields: one for each thing that the page shows of a pool.
 	ID, Name, Governor string
 	Stats              stats.Snapshot
 	Governed           bool
