@@ -408,7 +408,10 @@ func (g *Group) settle() {
 	case next < 0:
 		if g.lostAt.IsZero() {
 			g.lostAt, g.lostWhy = time.Now(), g.whyNot(g.current)
-			g.log(slog.LevelWarn, "managedpg: no endpoint is usable", "last", g.current.name, "reason", g.lostWhy)
+			// Of misconfigured ones that was said, one by one.
+			if slices.ContainsFunc(g.endpoints, func(e *endpoint) bool { return e.state != Misconfigured }) {
+				g.log(slog.LevelWarn, "managedpg: no endpoint is usable", "last", g.current.name, "reason", g.lostWhy)
+			}
 			woken = true
 		}
 		if g.waiting > 0 {
