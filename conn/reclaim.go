@@ -11,13 +11,13 @@ import (
 	"github.com/managedpg/managedpg/stats"
 )
 
-// Reclaim takes a checkout back from who holds it: for leak.Options.Reclaim, whose holder is what lend left with the
-// tracker. It returns false if the checkout has ended meanwhile or its holder is at work: slow isn't abandoned.
+var _ leak.Holder = (*physical)(nil)
+
+// Reclaim takes a checkout back from who holds it. It returns false if the checkout has ended meanwhile or its holder is at work: slow isn't abandoned.
 //
 // The holder keeps a logical connection that owns nothing; its next call gets the ReclaimedError, as do Rows that are
 // read further. The permit is free once the socket is closed, which happens from here, not when the holder returns.
-func Reclaim(holder any, checkout uint64, r leak.Report) bool {
-	ph := holder.(*physical)
+func (ph *physical) Reclaim(checkout uint64, r leak.Report) bool {
 	c := ph.user.Load()
 	if c == nil || !c.life.reclaim() {
 		return false

@@ -101,7 +101,7 @@ func New(o Options) *Connector {
 	o.Failover.Pool, o.Failover.Logger = c.name, o.Logger
 	if o.Leaks != nil {
 		of := *o.Leaks
-		of.Pool, of.Logger, of.Base, of.Reclaim = c.name, o.Logger, clock.Time(0), conn.Reclaim
+		of.Pool, of.Logger, of.Base = c.name, o.Logger, clock.Time(0)
 		c.leaks = leak.New(of)
 		o.Pool.Leaks, o.Pool.ReclaimAfter = c.leaks, of.ReclaimAfter
 	}

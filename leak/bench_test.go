@@ -125,7 +125,7 @@ type idleConnector struct{ tracker *leak.Tracker }
 func (c *idleConnector) Connect(ctx context.Context) (driver.Conn, error) {
 	conn := &idleConn{}
 	if c.tracker != nil {
-		conn.slot = c.tracker.Slot(1, "localhost:5432/app", 1, conn)
+		conn.slot = c.tracker.Slot(1, "localhost:5432/app", 1, nil)
 		conn.slot.CheckOut(ctx, 1)
 	}
 	return conn, nil

@@ -13,17 +13,15 @@ func TestReclaim(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		slots := make(map[uint64]*leak.Slot)
 		var asked []uint64
-		f := newFixture(t, leak.Options{
-			Threshold: time.Second, ReclaimAfter: 2 * time.Second,
-			Reclaim: func(holder any, checkout uint64, r leak.Report) bool {
-				asked = append(asked, checkout)
-				if !r.Reclaimed || r.ConnectionID != holder.(uint64) || r.Duration != 2*time.Second || r.Caller == "" {
-					t.Errorf("report of connection %v: %+v", holder, r)
-				}
-				slots[r.ConnectionID].Remove()
-				return true
-			},
-		})
+		f := newFixture(t, leak.Options{Threshold: time.Second, ReclaimAfter: 2 * time.Second})
+		f.reclaim = func(checkout uint64, r leak.Report) bool {
+			asked = append(asked, checkout)
+			if !r.Reclaimed || slots[r.ConnectionID] == nil || r.Duration != 2*time.Second || r.Caller == "" {
+				t.Errorf("report: %+v", r)
+			}
+			slots[r.ConnectionID].Remove()
+			return true
+		}
 		slots[1] = f.slot(1)
 		f.checkOut(slots[1])
 		slots[1].CheckIn(f.Now())
@@ -52,10 +50,8 @@ func TestReclaimIsRefusedWhileBusy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		busyUntil := time.Now().Add(10 * time.Second)
 		var asked atomic.Int64
-		f := newFixture(t, leak.Options{
-			Threshold: threshold, ReclaimAfter: 2 * time.Second,
-			Reclaim: func(any, uint64, leak.Report) bool { asked.Add(1); return time.Now().After(busyUntil) },
-		})
+		f := newFixture(t, leak.Options{Threshold: threshold, ReclaimAfter: 2 * time.Second})
+		f.reclaim = func(uint64, leak.Report) bool { asked.Add(1); return time.Now().After(busyUntil) }
 		s := f.slot(1)
 		f.checkOut(s)
 		time.Sleep(10*time.Second - time.Millisecond)
@@ -85,7 +81,8 @@ func TestReclaimIsRefusedWhileBusy(t *testing.T) {
 
 func TestReclaimWithoutThreshold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFixture(t, leak.Options{ReclaimAfter: 2 * time.Second, Reclaim: func(any, uint64, leak.Report) bool { return true }})
+		f := newFixture(t, leak.Options{ReclaimAfter: 2 * time.Second})
+		f.reclaim = func(uint64, leak.Report) bool { return true }
 		for id := range uint64(3) {
 			f.checkOut(f.slot(id))
 		}
@@ -103,11 +100,8 @@ func TestReclaimWithoutThreshold(t *testing.T) {
 func TestCheckInWinsOverTheScan(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var s *leak.Slot
-		var f *fixture
-		f = newFixture(t, leak.Options{
-			Threshold: threshold, ReclaimAfter: threshold,
-			Reclaim: func(any, uint64, leak.Report) bool { s.CheckIn(f.Now()); return false },
-		})
+		f := newFixture(t, leak.Options{Threshold: threshold, ReclaimAfter: threshold})
+		f.reclaim = func(uint64, leak.Report) bool { s.CheckIn(f.Now()); return false }
 		s = f.slot(1)
 		f.checkOut(s)
 		time.Sleep(2 * threshold)

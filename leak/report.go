@@ -5,7 +5,7 @@
 // long: in the log, to a callback, in [Tracker.Leaks], and in the pprof profile managedpg.checkouts.
 //
 // The package never touches a connection, and never stops a checkout: a connection is taken back by the pool, when
-// [Options.Reclaim] asks for it.
+// [Holder.Reclaim] asks for it.
 package leak
 
 import (

@@ -89,7 +89,7 @@ func (t *Tracker) due(s *Slot, st state) (report, reclaim time.Duration) {
 	if t.options.Threshold > 0 && st&reported == 0 {
 		report = st.since() + t.options.Threshold
 	}
-	if t.options.ReclaimAfter > 0 && !s.reclaimed.same(st) {
+	if t.options.ReclaimAfter > 0 && s.holder != nil && !s.reclaimed.same(st) {
 		reclaim = st.since() + t.options.ReclaimAfter
 	}
 	return report, reclaim
@@ -120,7 +120,7 @@ func (t *Tracker) settle(snap *snapshot, now time.Duration) (done bool) {
 	r := t.report(snap, now)
 	if reclaim <= now {
 		r.Reclaimed = true
-		r.Reclaimed = t.options.Reclaim(s.holder, snap.number, r)
+		r.Reclaimed = s.holder.Reclaim(snap.number, r)
 	}
 	if r.Reclaimed {
 		t.taken.Add(1)

@@ -30,7 +30,7 @@ type Slot struct {
 	id       uint64
 	endpoint string
 	pid      uint32
-	holder   any
+	holder   Holder
 
 	index     int           // in tracker.slots, guarded by tracker.mu; -1: removed
 	named     *named        // of the checkout last reported, guarded by tracker.mu
@@ -69,7 +69,7 @@ const deepStack = 64
 
 // CheckOut says that the calling goroutine takes the connection now (see [Tracker.Now]). It captures the goroutine's
 // stack and takes from ctx its pprof labels and whether it is a [LongCheckout]; ctx isn't kept. It returns the number of
-// this checkout, by which [Options.Reclaim] names it.
+// this checkout, by which [Holder.Reclaim] is told of it.
 func (s *Slot) CheckOut(ctx context.Context, now time.Duration) uint64 {
 	st := stateOf(now)
 	if isLong(ctx) {

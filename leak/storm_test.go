@@ -48,17 +48,17 @@ func TestStorm(t *testing.T) {
 				t.Errorf("connection %d reported twice", r.ConnectionID)
 			}
 		},
-		Reclaim: func(_ any, number uint64, r leak.Report) bool {
-			check(r)
-			if number%2 == 0 {
-				refusals.Add(1)
-				return false
-			}
-			if _, twice := once.LoadOrStore(key{r.ConnectionID, number}, true); twice {
-				t.Errorf("checkout %d of connection %d reclaimed twice", number, r.ConnectionID)
-			}
-			return true
-		},
+	})
+	reclaim := reclaimFunc(func(number uint64, r leak.Report) bool {
+		check(r)
+		if number%2 == 0 {
+			refusals.Add(1)
+			return false
+		}
+		if _, twice := once.LoadOrStore(key{r.ConnectionID, number}, true); twice {
+			t.Errorf("checkout %d of connection %d reclaimed twice", number, r.ConnectionID)
+		}
+		return true
 	})
 	a := pprof.WithLabels(t.Context(), pprof.Labels("site", "A"))
 	b := pprof.WithLabels(t.Context(), pprof.Labels("site", "B"))
@@ -90,7 +90,7 @@ func TestStorm(t *testing.T) {
 		holders.Go(func() {
 			for i := range 50 {
 				id := uint64(g*1000 + i)
-				s := tracker.Slot(id, "db:5432/app", 0, nil)
+				s := tracker.Slot(id, "db:5432/app", 0, reclaim)
 				for j := range 40 {
 					number := pprof.Labels("number", strconv.Itoa(j))
 					if j%2 == 0 {

@@ -18,7 +18,7 @@ type Options struct {
 	Base time.Time
 	// Threshold is how long a connection may be held; longer is reported. 0: nothing is.
 	Threshold time.Duration
-	// ReclaimAfter is how long a connection may be held before Reclaim is asked to take it back. 0: never.
+	// ReclaimAfter is how long a connection may be held before its [Holder] is asked to take it back. 0: never.
 	ReclaimAfter time.Duration
 	// StackDepth is the number of frames walked at each checkout, database/sql's included; 0: none. A stack that is still
 	// inside an ORM then is walked further, so that an ORM's depth doesn't hide its caller.
@@ -31,10 +31,14 @@ type Options struct {
 	// OnLeak is told of each checkout held past Threshold, once, and of one that was taken back before that. A panic in it
 	// is logged.
 	OnLeak func(Report)
-	// Reclaim takes back the checkout with the given number of the connection whose Slot was made with holder, and returns
-	// whether it did. It must not when that checkout has ended meanwhile, or when a call is in progress on it: it is asked
-	// again then. It may call Remove on the slot. The report is for the error that the late holder will get.
-	Reclaim func(holder any, checkout uint64, r Report) bool
+}
+
+// Holder is a connection whose checkouts can be taken back.
+type Holder interface {
+	// Reclaim takes back the checkout with the given number, and returns whether it did. It must not when that checkout has ended meanwhile,
+	// or when a call is in progress on it: it is asked again then. It may call Remove on the slot. The report is for the error that the
+	// late user will get.
+	Reclaim(checkout uint64, r Report) bool
 }
 
 // Tracker follows the checkouts of one pool. It has a goroutine while it has slots, which sleeps until a checkout in
@@ -70,9 +74,6 @@ func New(o Options) *Tracker {
 	if o.Base.IsZero() {
 		o.Base = time.Now()
 	}
-	if o.Reclaim == nil {
-		o.ReclaimAfter = 0
-	}
 	if o.Logger == nil {
 		o.Logger = slog.Default
 	}
@@ -88,9 +89,9 @@ func New(o Options) *Tracker {
 // Now is the time since Options.Base, for CheckOut and CheckIn.
 func (t *Tracker) Now() time.Duration { return time.Since(t.base) }
 
-// Slot makes the place of a physical connection that was just opened; Remove ends it. Holder is handed to
-// Options.Reclaim.
-func (t *Tracker) Slot(id uint64, endpoint string, backendPID uint32, holder any) *Slot {
+// Slot makes the place of a physical connection that was just opened; Remove ends it. The holder is the connection; nil: nothing is taken
+// back.
+func (t *Tracker) Slot(id uint64, endpoint string, backendPID uint32, holder Holder) *Slot {
 	s := &Slot{tracker: t, id: id, endpoint: endpoint, pid: backendPID, holder: holder, untilSample: nextSample()}
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -23,10 +23,17 @@ type fixture struct {
 	*leak.Tracker
 	t *testing.T
 
+	reclaim reclaimFunc // nil: nothing is taken back
+
 	mu    sync.Mutex
 	log   bytes.Buffer
 	leaks []leak.Report
 }
+
+// reclaimFunc is a leak.Holder.
+type reclaimFunc func(checkout uint64, r leak.Report) bool
+
+func (f reclaimFunc) Reclaim(checkout uint64, r leak.Report) bool { return f(checkout, r) }
 
 func newFixture(t *testing.T, o leak.Options) *fixture {
 	f := &fixture{t: t}
@@ -51,7 +58,11 @@ func (f *fixture) Write(p []byte) (int, error) {
 }
 
 func (f *fixture) slot(id uint64) *leak.Slot {
-	s := f.Slot(id, "db:5432/app", 4000+uint32(id), id)
+	var holder leak.Holder
+	if f.reclaim != nil {
+		holder = f.reclaim
+	}
+	s := f.Slot(id, "db:5432/app", 4000+uint32(id), holder)
 	f.t.Cleanup(s.Remove)
 	return s
 }
@@ -299,10 +310,8 @@ func TestCountsAreLoggedWhenThePoolEnds(t *testing.T) {
 
 func TestLongCheckoutIsNeverReported(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFixture(t, leak.Options{
-			Threshold: threshold, ReclaimAfter: threshold,
-			Reclaim: func(any, uint64, leak.Report) bool { t.Error("asked to reclaim"); return true },
-		})
+		f := newFixture(t, leak.Options{Threshold: threshold, ReclaimAfter: threshold})
+		f.reclaim = func(uint64, leak.Report) bool { t.Error("asked to reclaim"); return true }
 		s := f.slot(1)
 		s.CheckOut(context.WithoutCancel(leak.LongCheckout(t.Context())), f.Now())
 		time.Sleep(24 * time.Hour)
