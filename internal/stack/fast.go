@@ -3,36 +3,39 @@
 package stack
 
 import (
-	"math/bits"
 	"runtime"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"unsafe"
 )
 
-// returnAddresses writes the calling goroutine's return addresses to buf, n at most, innermost first, and returns how many
-// there are, or -1 if the chain of frame pointers leaves the goroutine's stack, as that of a callback from C does.
+// returnAddresses writes the calling goroutine's return addresses to buf, n at most, innermost first. It returns how many there are, or
+// -1 if the chain of frame pointers leaves the goroutine's stack, as that of a callback from C does, and a hash of them, which takes
+// no time beside the walk from frame to frame.
 //
 // It is sound because the compiler keeps frame pointers on these systems, by which the runtime itself unwinds goroutines, its
 // execution tracer since Go 1.21 and its block and mutex profiles since 1.23; because assembly is not preempted, so that the
 // stack isn't moved meanwhile; and because it reads nothing outside of that stack, whatever a frame pointer says.
 //
 //go:noescape
-func returnAddresses(buf *uintptr, n int) int
+func returnAddresses(buf *uintptr, n int) (found int, hash uint64)
 
 const (
 	// spare is how many frames of the key may be wrappers that runtime.Callers leaves out; with more a stack isn't kept.
 	spare = 8
-	// maxKey is enough for the deepest walk that the leak tracker makes of its own, 64 frames.
-	maxKey = 64 + spare
+	// usualKey is enough for the leak tracker's default, 16 frames, and maxKey for the deepest walk that it makes of its own, 64.
+	usualKey = 16 + spare
+	maxKey   = 64 + spare
 	// maxStacks bounds the memory of the stacks kept, at most some 2 MB at the usual depth; a program has a few hundred.
-	maxStacks = 4096
-	buckets   = 1024
+	maxStacks  = 4096
+	bucketBits = 10
 )
 
 // known is what runtime.Callers has said of the stack with these return addresses. It isn't changed once it is in a table.
 type known struct {
+	hash  uint64
 	depth int
 	key   []uintptr
 	stack []uintptr // nil: the key doesn't tell it
@@ -41,7 +44,7 @@ type known struct {
 
 // table has the stacks that were taken before. To look one up takes no lock.
 type table struct {
-	buckets [buckets]atomic.Pointer[known]
+	buckets [1 << bucketBits]atomic.Pointer[known]
 	mu      sync.Mutex // serialises additions
 	count   atomic.Int32
 }
@@ -53,43 +56,55 @@ var stacks table
 //
 //go:noinline
 func Callers(depth int, buffer *[]uintptr) []uintptr {
-	var pcs [maxKey]uintptr
-	n := returnAddresses(&pcs[0], min(depth+spare, maxKey))
-	if n < 0 {
-		return take(depth, buffer)
+	if depth > usualKey-spare {
+		var key [maxKey]uintptr
+		n, hash := returnAddresses(&key[0], min(depth+spare, maxKey))
+		return stacks.get(key[:], n, hash, depth, buffer)
 	}
-	key := pcs[:n]
-	b := &stacks.buckets[bucketOf(key)]
+	var key [usualKey]uintptr // no larger than needed: it is cleared each time
+	n, hash := returnAddresses(&key[0], depth+spare)
+	return stacks.get(key[:], n, hash, depth, buffer)
+}
+
+// get is Callers with its n return addresses at hand.
+//
+//go:noinline
+func (t *table) get(key []uintptr, n int, hash uint64, depth int, buffer *[]uintptr) []uintptr {
+	const itself = 1
+	if n < 0 {
+		return take(itself, depth, buffer)
+	}
+	key = key[:n]
+	b := &t.buckets[hash*0x9e3779b97f4a7c15>>(64-bucketBits)] // Fibonacci hashing
 	for k := b.Load(); k != nil; k = k.next {
-		if k.depth == depth && slices.Equal(k.key, key) {
+		if k.hash == hash && k.depth == depth && same(k.key, key) {
 			if k.stack == nil {
-				return take(depth, buffer)
+				return take(itself, depth, buffer)
 			}
 			return k.stack
 		}
 	}
-	if stacks.count.Load() >= maxStacks {
-		return take(depth, buffer)
+	if t.count.Load() >= maxStacks {
+		return take(itself, depth, buffer)
 	}
-	return stacks.learn(b, slices.Clone(key), depth)
+	return t.learn(b, slices.Clone(key), hash, depth)
 }
 
-func bucketOf(key []uintptr) uint64 {
-	h := uint64(len(key))
-	for _, pc := range key {
-		h = bits.RotateLeft64(h, 7) ^ uint64(pc)
-	}
-	return h * 0x9e3779b97f4a7c15 >> (64 - 10) // Fibonacci hashing to 1024 buckets
+// same is slices.Equal by the runtime's comparison of memory, which takes a third of the time.
+func same(a, b []uintptr) bool { return memory(a) == memory(b) }
+
+func memory(pcs []uintptr) string {
+	return unsafe.String((*byte)(unsafe.Pointer(unsafe.SliceData(pcs))), len(pcs)*int(unsafe.Sizeof(uintptr(0))))
 }
 
 // learn takes the stack of the key, and keeps it if the key tells it.
 //
 //go:noinline
-func (t *table) learn(b *atomic.Pointer[known], key []uintptr, depth int) []uintptr {
+func (t *table) learn(b *atomic.Pointer[known], key []uintptr, hash uint64, depth int) []uintptr {
 	pcs := make([]uintptr, depth+1)
-	pcs = pcs[:runtime.Callers(3, pcs)] // from the caller of Callers on
+	pcs = pcs[:runtime.Callers(4, pcs)] // from the caller of Callers on
 	stack := pcs[min(1, len(pcs)):]
-	k := &known{depth: depth, key: key}
+	k := &known{hash: hash, depth: depth, key: key}
 	from := key
 	if len(from) > 0 && len(pcs) > 0 && from[0] != pcs[0] {
 		from = from[1:] // Callers itself, if the way into the assembly has a frame
@@ -100,7 +115,7 @@ func (t *table) learn(b *atomic.Pointer[known], key []uintptr, depth int) []uint
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for other := b.Load(); other != nil; other = other.next {
-		if other.depth == depth && slices.Equal(other.key, key) {
+		if other.depth == depth && same(other.key, key) {
 			return stack
 		}
 	}

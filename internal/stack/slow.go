@@ -6,4 +6,4 @@ package stack
 // has it. It may be in *buffer, which is made as needed, and must not be changed.
 //
 //go:noinline
-func Callers(depth int, buffer *[]uintptr) []uintptr { return take(depth, buffer) }
+func Callers(depth int, buffer *[]uintptr) []uintptr { return take(0, depth, buffer) }

@@ -2,8 +2,8 @@
 
 #include "textflag.h"
 
-// func returnAddresses(buf *uintptr, n int) int
-TEXT ·returnAddresses(SB), NOSPLIT|NOFRAME, $0-24
+// func returnAddresses(buf *uintptr, n int) (found int, hash uint64)
+TEXT ·returnAddresses(SB), NOSPLIT|NOFRAME, $0-32
 	MOVQ buf+0(FP), DI
 	MOVQ n+8(FP), SI
 	MOVQ (TLS), DX
@@ -12,6 +12,7 @@ TEXT ·returnAddresses(SB), NOSPLIT|NOFRAME, $0-24
 	MOVQ SP, R8     // below every frame
 	MOVQ BP, CX
 	XORQ AX, AX
+	XORQ BX, BX
 
 next:
 	CMPQ  AX, SI
@@ -24,6 +25,8 @@ next:
 	JHI   lost
 	MOVQ  8(CX), R9
 	MOVQ  R9, (DI)(AX*8)
+	ROLQ  $7, BX
+	XORQ  R9, BX
 	INCQ  AX
 	MOVQ  CX, R8
 	MOVQ  (CX), CX
@@ -33,5 +36,6 @@ lost:
 	MOVQ $-1, AX
 
 done:
-	MOVQ AX, ret+16(FP)
+	MOVQ AX, found+16(FP)
+	MOVQ BX, hash+24(FP)
 	RET

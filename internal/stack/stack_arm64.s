@@ -2,8 +2,8 @@
 
 #include "textflag.h"
 
-// func returnAddresses(buf *uintptr, n int) int
-TEXT ·returnAddresses(SB), NOSPLIT|NOFRAME, $0-24
+// func returnAddresses(buf *uintptr, n int) (found int, hash uint64)
+TEXT ·returnAddresses(SB), NOSPLIT|NOFRAME, $0-32
 	MOVD buf+0(FP), R0
 	MOVD n+8(FP), R1
 	MOVD 8(g), R2    // g.stack.hi
@@ -12,6 +12,7 @@ TEXT ·returnAddresses(SB), NOSPLIT|NOFRAME, $0-24
 	SUB  $16, R4     // below every frame: the caller's frame pointer is at RSP-8
 	MOVD R29, R5
 	MOVD $0, R3
+	MOVD $0, R7
 
 next:
 	CMP  R1, R3
@@ -23,6 +24,7 @@ next:
 	BHI  lost
 	MOVD 8(R5), R6
 	MOVD R6, (R0)(R3<<3)
+	EOR  R7@>57, R6, R7 // rotates by 7 to the left
 	ADD  $1, R3
 	MOVD R5, R4
 	MOVD (R5), R5
@@ -32,5 +34,6 @@ lost:
 	MOVD $-1, R3
 
 done:
-	MOVD R3, ret+16(FP)
+	MOVD R3, found+16(FP)
+	MOVD R7, hash+24(FP)
 	RET
