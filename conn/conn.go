@@ -31,7 +31,7 @@ type Conn struct {
 	shape shape // see withShape
 }
 
-var errBusy = errors.New("managedpg: connection used by two goroutines at once")
+var errTwoCalls = errors.New("managedpg: connection used by two goroutines at once")
 
 // enter begins a call, and makes the checkout that a parked connection still lacks. The context is the call's.
 func (c *Conn) enter(ctx context.Context) (*physical, error) {
@@ -68,8 +68,8 @@ func (c *Conn) wake(ctx context.Context) error {
 		return c.checkOut(ctx)
 	case lifeLent:
 		return c.life.awaitBack(ctx)
-	case lifeBusy:
-		return errBusy
+	case lifeInCall:
+		return errTwoCalls
 	case lifeFailed:
 		return c.life.why
 	case lifeGone:
@@ -103,7 +103,7 @@ func (c *Conn) checkOut(ctx context.Context) error {
 			return err
 		}
 	} else {
-		if !c.life.move(lifeParked, lifeBusy) {
+		if !c.life.move(lifeParked, lifeInCall) {
 			return nil
 		}
 		at = clock.Now()
@@ -202,7 +202,7 @@ func (c *Conn) IsValid() bool {
 	if c.life.begin() {
 		c.pool.checkIn(ph, at)
 	} else {
-		for !c.life.move(lifeParked, lifeBusy) {
+		for !c.life.move(lifeParked, lifeInCall) {
 			if !c.life.is(lifeParked) {
 				return c.life.is(lifeLent) // nobody has used it
 			}

@@ -20,7 +20,7 @@ const (
 	lifeParked     int32 = iota // nobody's: not used yet, or in sql.DB's free list. Its next checkout or call, lend or a sweep
 	lifeEmpty                   // in sql.DB's free list, without a physical connection. Its next checkout
 	lifeHeld                    // checked out. A call, its check-in, or Reclaim
-	lifeBusy                    // checked out, a call is in progress. The call's end
+	lifeInCall                  // checked out, a call is in progress. The call's end
 	lifeReclaiming              // Reclaim is looking at it. Reclaim's verdict
 	lifeLent                    // parked, and lent to a LostError's Resolve. Its return
 	lifeFailed                  // the checkout has failed, as each call is told. Its check-in
@@ -33,7 +33,7 @@ func (l *life) is(state int32) bool { return l.state.Load() == state }
 // care, so where it can't come nothing is marked.
 func (l *life) begin() bool {
 	if l.shared {
-		return l.move(lifeHeld, lifeBusy)
+		return l.move(lifeHeld, lifeInCall)
 	}
 	return l.is(lifeHeld)
 }
@@ -78,7 +78,7 @@ func (l *life) unpark(ctx context.Context) bool {
 
 func (l *life) working() int32 {
 	if l.shared {
-		return lifeBusy
+		return lifeInCall
 	}
 	return lifeHeld
 }
@@ -164,7 +164,7 @@ func (l *life) close() (was int32) {
 		switch was := l.state.Load(); was {
 		case lifeGone:
 			return was
-		case lifeBusy, lifeReclaiming:
+		case lifeInCall, lifeReclaiming:
 			runtime.Gosched()
 		default:
 			if l.state.CompareAndSwap(was, lifeGone) {
