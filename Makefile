@@ -1,5 +1,6 @@
 # make demo   the main job, shown on throwaway PostgreSQL servers
 # make test   vet, staticcheck, every test of every module with the race detector, and fuzz
+# make quick  the tests that need no PostgreSQL, but for the slowest one: some seconds
 # make bench  what it costs beside bare drivers, wrappers and pools, into bench/RESULTS.md; takes a quarter of an hour, FLAGS=-quick two minutes
 # make check  known vulnerabilities, which are asked of vuln.go.dev
 # make race   what it does beside them when a server dies, into bench/RACE.md; takes an hour, FLAGS=-quick some minutes
@@ -14,7 +15,7 @@
 STATICCHECK := go run honnef.co/go/tools/cmd/staticcheck@v0.7.0
 MODULES := $(sort $(dir $(wildcard go.mod */go.mod */*/go.mod)))
 
-.PHONY: harm overload suites sim demo test check bench race fuzz failover ledger
+.PHONY: quick harm overload suites sim demo test check bench race fuzz failover ledger
 
 # What fails isn't hidden by the tee after it.
 SHELL := bash
@@ -42,6 +43,11 @@ test:
 		(cd $$module && go vet ./... && $(STATICCHECK) ./... && go test -race -timeout 20m ./...); \
 	done
 	@$(MAKE) --no-print-directory fuzz
+
+quick:
+	@go test -skip TestMillionStacks $$(go list -f '{{.ImportPath}} {{join .TestImports " "}} {{join .XTestImports " "}}' ./... | \
+		grep ' [a-z]' | grep -v /internal/pgtest | cut -d' ' -f1)
+	@go test -run 'Imports|Grown|Links|Readme|EveryMessage|Contributing|PageShows' .
 
 bench:
 	@.ci/prepare
