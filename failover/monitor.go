@@ -237,7 +237,8 @@ type probing struct {
 
 type anewKey struct{}
 
-// Anew says, of a probe's context, that it must open a connection of its own: whether there is room is the question.
+// Anew says, of a probe's context, that it must open a connection of its own: whether there is room is the question, or where the address
+// leads to now.
 func Anew(ctx context.Context) bool { return ctx.Value(anewKey{}) != nil }
 
 // launch runs the probe in a goroutine of its own, in case that it ignores its context. The permit to probe is given
@@ -253,7 +254,7 @@ func (g *Group) launch(ctx context.Context, e *endpoint, p *probing) <-chan stru
 	}
 	e.began = p.began
 	e.again = false
-	if e.full {
+	if e.full || g.twinnedLocked(e) {
 		ctx = context.WithValue(ctx, anewKey{}, true)
 	}
 	to := e.route()
@@ -269,6 +270,14 @@ func (g *Group) launch(ctx context.Context, e *endpoint, p *probing) <-chan stru
 		close(returned)
 	})
 	return returned
+}
+
+// twinnedLocked says that another endpoint seems to be the same writer. Of two names for one server one may lead elsewhere by now, as
+// Kubernetes' services do after a promotion, and the connection that a probe has kept never would.
+func (g *Group) twinnedLocked(e *endpoint) bool {
+	return slices.ContainsFunc(g.endpoints, func(o *endpoint) bool {
+		return o != e && sameWriter(candidate{Observation: o.Observation}, candidate{Observation: e.Observation})
+	})
 }
 
 // logPanic tells of a panic in code of the user's that a probe ran: a dialer, a TLS callback, OptionBeforeConnect.
