@@ -10,8 +10,10 @@
 // # The pool
 //
 // With pool_size the driver governs: at most pool_size + max_overflow connections, the most recently used free one first,
-// those who wait served first come first served, for at most pool_timeout. Leave sql.DB's own limits at their defaults
-// then. Without pool_size database/sql governs, and its limits mean what they mean with any driver.
+// those who wait served first come first served, for at most pool_timeout. max_overflow is 10 unless it is given. Leave
+// SetMaxOpenConns alone then, and call SetMaxIdleConns with pool_size + max_overflow, as [OpenDB] does: database/sql keeps
+// two connections unless it is told otherwise. Here they are empty handles that are made anew; without pool_size, when
+// database/sql governs and its limits mean what they mean with any driver, they are real ones, and calls dial.
 //
 // # Failover
 //
