@@ -25,7 +25,7 @@ func (c *Conn) exec(ctx context.Context, query string, args []driver.NamedValue)
 	defer watch.stop()
 	before := ph.base.Mark()
 	res, err := ph.features.Exec(baseCtx, query, args)
-	for n := 0; n < conflictRetries && c.conflicted(ctx, ph, err); n++ {
+	for n := 0; c.runAgain(ctx, ph, n, err); n++ {
 		res, err = ph.features.Exec(baseCtx, query, args)
 	}
 	if err != nil || ph.syncWait.Load() {
@@ -53,7 +53,7 @@ func (c *Conn) query(ctx context.Context, query string, args []driver.NamedValue
 	baseCtx, watch := ph.watch(ctx, wire.CloseLimit)
 	rowsCtx, cancel := ph.cancellable(baseCtx, c.pool)
 	rows, err := ph.features.Query(rowsCtx, query, args)
-	for n := 0; n < conflictRetries && c.conflicted(ctx, ph, err); n++ {
+	for n := 0; c.runAgain(ctx, ph, n, err); n++ {
 		rows, err = ph.features.Query(rowsCtx, query, args)
 	}
 	if err != nil || ph.syncWait.Load() {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql/driver"
 	"strings"
+	"time"
 
 	"github.com/managedpg/managedpg/internal/base"
 	"github.com/managedpg/managedpg/internal/clock"
@@ -91,17 +92,38 @@ func (c *Conn) releaseEarly() bool {
 	return true
 }
 
-// conflictRetries is how often a read is run again that a standby ended because its replay needed what the read was at.
-const conflictRetries = 3
+const (
+	// conflictRetries is how often a read is run again that a standby ended because its replay needed what the read was at.
+	conflictRetries = 3
+	// conflictPause is the wait before the first time; it doubles. The server signals such a session every 5 ms (pg_usleep in its
+	// standby.c) until the conflict is over, and what the session runs next meanwhile is hit as well.
+	conflictPause = 10 * time.Millisecond
+)
 
-// conflicted says that a read met a recovery conflict, outside a transaction and before it returned anything, so that it may be run again. A
-// standby raises 40001 for nothing else there, as it has no serializable transactions; 57014 it says of other things too.
+// runAgain says that a read, which has been run again so many times, met a recovery conflict and is to be run once more. It has waited for
+// the conflict to be over then.
+func (c *Conn) runAgain(ctx context.Context, ph *physical, times int, err error) bool {
+	if err == nil || times == conflictRetries || !c.conflicted(ctx, ph, err) {
+		return false
+	}
+	pause := time.NewTimer(conflictPause << times)
+	defer pause.Stop()
+	select {
+	case <-pause.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// conflicted says that a read met a recovery conflict, outside a transaction and before it returned anything. A standby raises 40001 for
+// nothing else there, as it has no serializable transactions, and 40P01 hardly; 57014 it says of other things too.
 func (c *Conn) conflicted(ctx context.Context, ph *physical, err error) bool {
-	if err == nil || !c.pool.opts.ReadOnly || ctx.Err() != nil || ph.inTx() != sqltext.TxNone || base.Severity(err) != "ERROR" || ph.server.Standby != base.Yes {
+	if !c.pool.opts.ReadOnly || ctx.Err() != nil || ph.inTx() != sqltext.TxNone || base.Severity(err) != "ERROR" || ph.server.Standby != base.Yes {
 		return false
 	}
 	switch sqlstate.Of(err) {
-	case sqlstate.SerializationFailure:
+	case sqlstate.SerializationFailure, sqlstate.DeadlockDetected:
 		return true
 	case sqlstate.QueryCanceled:
 		return strings.Contains(err.Error(), "conflict with recovery")

@@ -61,7 +61,7 @@ func (s *Stmt) ExecContext(ctx context.Context, args []driver.NamedValue) (drive
 	defer watch.stop()
 	before := ph.base.Mark()
 	res, err := base.StmtExec(baseCtx, s.cached.base, args)
-	for n := 0; n < conflictRetries && s.conn.conflicted(ctx, ph, err); n++ {
+	for n := 0; s.conn.runAgain(ctx, ph, n, err); n++ {
 		res, err = base.StmtExec(baseCtx, s.cached.base, args)
 	}
 	if err != nil || ph.syncWait.Load() {
@@ -84,7 +84,7 @@ func (s *Stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driv
 	baseCtx, watch := ph.watch(ctx, wire.CloseLimit)
 	rowsCtx, cancel := ph.cancellable(baseCtx, s.conn.pool)
 	rows, err := base.StmtQuery(rowsCtx, s.cached.base, args)
-	for n := 0; n < conflictRetries && s.conn.conflicted(ctx, ph, err); n++ {
+	for n := 0; s.conn.runAgain(ctx, ph, n, err); n++ {
 		rows, err = base.StmtQuery(rowsCtx, s.cached.base, args)
 	}
 	if err != nil || ph.syncWait.Load() {
