@@ -28,8 +28,8 @@ type Lent struct {
 	GiveBack func()
 }
 
-// asked is a connection that is asked.
-type asked struct {
+// conn is a connection that is asked.
+type conn struct {
 	Lent
 	older  bool        // than the COMMIT, and lent; else it is our own
 	unsure atomic.Bool // a wait for synchronous standbys was cancelled
@@ -39,11 +39,11 @@ type asked struct {
 
 // ask asks one question. An older connection may be the last evidence that there is: so when ctx ends before it answers, it
 // is given the time to, and is used by nobody until then.
-func (s *search) ask(ctx context.Context, c *asked, query string) ([]string, error) {
+func (s *search) ask(ctx context.Context, c *conn, query string) ([]string, error) {
 	if !c.older {
 		ctx, cancel := context.WithTimeout(ctx, askLimit)
 		defer cancel()
-		return c.ask(ctx, query)
+		return c.query(ctx, query)
 	}
 	c.answered = make(chan struct{})
 	var row []string
@@ -52,7 +52,7 @@ func (s *search) ask(ctx context.Context, c *asked, query string) ([]string, err
 		defer close(c.answered)
 		ctx, cancel := context.WithTimeout(s.life, olderLimit)
 		defer cancel()
-		row, err = c.ask(ctx, query)
+		row, err = c.query(ctx, query)
 	}()
 	select {
 	case <-c.answered:
@@ -63,7 +63,7 @@ func (s *search) ask(ctx context.Context, c *asked, query string) ([]string, err
 }
 
 // giveBack gives back a connection that was lent, once it has answered.
-func (c *asked) giveBack() {
+func (c *conn) giveBack() {
 	select {
 	case <-c.answered:
 		c.GiveBack()
@@ -75,8 +75,8 @@ func (c *asked) giveBack() {
 	}
 }
 
-// ask asks one question. A base that doesn't obey its context loses its socket when that ends.
-func (c *asked) ask(ctx context.Context, query string) ([]string, error) {
+// query asks one question. A base that doesn't obey its context loses its socket when that ends.
+func (c *conn) query(ctx context.Context, query string) ([]string, error) {
 	stop := context.AfterFunc(ctx, func() { c.Socket().CloseFor(ctx.Err()) })
 	defer func() {
 		if !stop() {
@@ -102,7 +102,7 @@ func (s *search) open(ctx context.Context) error {
 		c.Close(func() {})
 		return err
 	}
-	fresh := &asked{Lent: Lent{Conn: c, PID: server.PID}}
+	fresh := &conn{Lent: Lent{Conn: c, PID: server.PID}}
 	c.OnSyncWait(func() { fresh.unsure.Store(true) })
 	s.fresh = fresh
 	return nil

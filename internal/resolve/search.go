@@ -39,7 +39,7 @@ type search struct {
 	life     context.Context // the pool's
 	endpoint string
 	passed   map[any]bool // keys of connections that can't tell
-	fresh    *asked       // of our own, opened when no older one was to be had
+	fresh    *conn        // of our own, opened when no older one was to be had
 	why      string       // what stood in the way last
 	began    time.Duration
 
@@ -121,7 +121,7 @@ func (s *search) round(ctx context.Context) (found finding, anybody bool) {
 			}
 			return found, anybody || answered
 		}
-		c := &asked{Lent: *lent, older: true}
+		c := &conn{Lent: *lent, older: true}
 		found, err := s.question(ctx, c)
 		if err == nil {
 			anybody = true
@@ -160,7 +160,7 @@ func (s *search) askFresh(ctx context.Context) (found finding, answered bool) {
 }
 
 // question asks a connection once. An error means that it didn't answer.
-func (s *search) question(ctx context.Context, c *asked) (finding, error) {
+func (s *search) question(ctx context.Context, c *conn) (finding, error) {
 	status := fmt.Sprintf(s.session.asksStatus, s.XID)
 	row, err := s.ask(ctx, c, "SELECT "+status+asksIdentity+asksStart)
 	future := sqlstate.Of(err) == sqlstate.InvalidParameter
@@ -230,7 +230,7 @@ func (s *search) confirm(ctx context.Context) error {
 
 // terminate ends the session that the COMMIT never reached, once it has been waiting for a while: a server may not learn for
 // hours that a connection is gone, and keeps its locks until then. One that has begun to commit is left alone.
-func (s *search) terminate(ctx context.Context, c *asked) error {
+func (s *search) terminate(ctx context.Context, c *conn) error {
 	if clock.Now()-s.began < terminateAfter || s.terminated {
 		return nil
 	}
