@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"sync/atomic"
 
 	"github.com/managedpg/managedpg/conn"
@@ -101,8 +102,19 @@ func (c *Config) connector(servers []dsn.Endpoint) (*driver.Connector, error) {
 			OnLeak:       c.OnLeak,
 		}
 	}
+	for _, k := range keys {
+		if c.PoolSize == 0 && k.needsPool || slices.Contains(unshown, k.name) {
+			continue
+		}
+		if value := k.get(c); value != "" {
+			o.Settings = append(o.Settings, driver.Setting{Key: k.name, Value: value})
+		}
+	}
 	return driver.New(o), nil
 }
+
+// unshown are the keys that the page leaves out: the pool's name stands there anyway, and the servers' DSNs hold passwords.
+var unshown = []string{"pool_name", "failover_urls"}
 
 // connect makes the endpoints of the servers, or of the user's own connectors.
 func (c *Config) connect(servers []dsn.Endpoint) ([]*base.Endpoint, error) {

@@ -56,8 +56,13 @@ func newPhysical(c base.Conn) *physical {
 }
 
 // openPhysical dials the endpoint and makes a physical connection of what it gets, if the router admits it.
-func (p *Pool) openPhysical(ctx context.Context, to Route) (*physical, error) {
+func (p *Pool) openPhysical(ctx context.Context, to Route) (_ *physical, err error) {
 	start := clock.Now()
+	defer func() {
+		if err != nil && p.life.ctx.Err() == nil {
+			p.Recorder.CountError(stats.ErrorDial, errorCode(err))
+		}
+	}()
 	c, err := to.Endpoint.Connect(ctx)
 	if err != nil {
 		return nil, err

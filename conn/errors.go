@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/managedpg/managedpg/leak"
-	"github.com/managedpg/managedpg/stats"
 )
 
 // For errors.Is; each comes wrapped in a typed error with detail.
@@ -23,15 +22,6 @@ var (
 	// or it did not. See [LostError].
 	ErrOutcomeUnknown = errors.New("managedpg: outcome unknown")
 )
-
-// countLost counts a call that was told of its connection's loss.
-func (p *Pool) countLost(e *LostError) {
-	kind := stats.LostTx
-	if e.Kind == ErrOutcomeUnknown {
-		kind = stats.LostOutcome
-	}
-	p.Recorder.CountLost(kind)
-}
 
 // LostError is a connection lost while it had work of ours: errors.Is finds ErrTxLost or ErrOutcomeUnknown in it, and
 // what the base driver said. It never holds driver.ErrBadConn, so database/sql doesn't run the statement again.

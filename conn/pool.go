@@ -80,6 +80,9 @@ func New(opts Options, router Router) *Pool {
 			Size: opts.Size, MaxOverflow: opts.MaxOverflow, Timeout: opts.Timeout, MinIdle: opts.MinIdle,
 			IdleTimeout: opts.IdleTimeout, Period: opts.Recycle / 10, Now: clock.Now,
 		}
+		if opts.Leaks != nil {
+			limits.Who = func(ctx context.Context) any { return opts.Leaks.Wait(ctx) }
+		}
 	}
 	p.lending = pool.New[*physical](lent{p}, limits)
 	p.reset.Store(new(pool.Figures))
@@ -250,7 +253,10 @@ func (p *Pool) failed(ctx context.Context, err error, waited time.Duration) erro
 			err = unreached
 		}
 	}
-	p.Recorder.CheckoutFailed(errors.Is(err, ErrPoolTimeout))
+	p.countFailed(err)
+	if p.opts.Leaks != nil && waited > 0 {
+		p.opts.Leaks.GaveUp(ctx, waited)
+	}
 	if p.opts.Echo {
 		p.opts.Logger().DebugContext(ctx, "managedpg: checkout failed", "pool", p.opts.Name, "error", err)
 	}

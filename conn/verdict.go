@@ -44,8 +44,8 @@ var errSyncWait = errors.New("committed on this server, but the wait for its syn
 // database/sql gets driver.ErrBadConn, and so tries again, only for what never left.
 func (c *Conn) verdict(ctx context.Context, ph *physical, mark int64, what kind, query string, err error) error {
 	err = c.judge(ctx, ph, mark, what, query, err)
-	if lost, ok := err.(*LostError); ok {
-		c.pool.countLost(lost)
+	if err != nil {
+		c.pool.countError(err)
 	}
 	if what == statement {
 		c.tx.attempt.ran(query, err)

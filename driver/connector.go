@@ -77,6 +77,7 @@ type Options struct {
 	Failover  failover.Options
 	Leaks     *leak.Options // nil: no leak detection
 	Logger    func() *slog.Logger
+	Settings  []Setting                            // to be shown
 	Reads     bool                                 // a second pool for reads stands beside it
 	FromDSN   func(dsn string) (*Connector, error) // for the Driver of the pool
 }
@@ -91,11 +92,22 @@ type Connector struct {
 	router *router
 	leaks  *leak.Tracker // nil without leak detection
 	reads  *Connector    // the pool for reads beside it; nil: there is none
+
+	settings []Setting
 }
+
+// Setting is a DSN key and its value, which holds no secret.
+type Setting struct{ Key, Value string }
+
+// Settings are what the pool was made with, but for its servers. Resize has changed what [Connector.Stats] says.
+func Settings(c *Connector) []Setting { return c.settings }
+
+// Waiting says at which lines of code checkouts wait for a connection now, those first at which most do.
+func Waiting(c *Connector) []leak.Waiting { return c.pool.Waiting() }
 
 // New makes a pool, without connecting.
 func New(o Options) *Connector {
-	c := &Connector{opened: time.Now(), name: reserve(o.Name)}
+	c := &Connector{opened: time.Now(), name: reserve(o.Name), settings: o.Settings}
 	c.driver.FromDSN, c.driver.pool = o.FromDSN, c
 	o.Pool.Name, o.Pool.Logger = c.name, o.Logger
 	o.Failover.Pool, o.Failover.Logger = c.name, o.Logger

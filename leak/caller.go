@@ -35,6 +35,7 @@ var own = func() []string {
 	module := strings.TrimSuffix(reflect.TypeFor[Tracker]().PkgPath(), "/leak")
 	return []string{
 		module, module + "/driver", module + "/conn", module + "/failover", module + "/leak", module + "/stats",
+		module + "/internal/pool",
 	}
 }()
 

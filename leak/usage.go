@@ -41,7 +41,12 @@ type Usage struct {
 	Held time.Duration `json:"held"`
 	// Waited is how long its checkouts waited for one, all together; in JSON in seconds. It is 0 when database/sql governs the
 	// pool, as a driver can't see that.
+	// Waits in vain count too.
 	Waited time.Duration `json:"waited"`
+	// Longest is the longest that one checkout of it had a connection without a break; in JSON in seconds.
+	Longest time.Duration `json:"longest"`
+	// Now is how many connections it has now.
+	Now int64 `json:"now"`
 	// Share is Held's part of the time held by all, 0..1.
 	Share float64 `json:"share"`
 	// Labels are the pprof labels of its contexts, those first that most of Held went to.
@@ -65,18 +70,23 @@ func (u Usage) MarshalJSON() ([]byte, error) {
 	type plain Usage
 	return json.Marshal(struct {
 		plain
-		Held   float64 `json:"held"`
-		Waited float64 `json:"waited"`
-	}{plain(u), u.Held.Seconds(), u.Waited.Seconds()})
+		Held    float64 `json:"held"`
+		Waited  float64 `json:"waited"`
+		Longest float64 `json:"longest"`
+	}{plain(u), u.Held.Seconds(), u.Waited.Seconds(), u.Longest.Seconds()})
 }
 
 // tally is a sum over checkouts. Samples stand for more than one, or for less.
-type tally struct{ checkouts, held, waited float64 }
+type tally struct {
+	checkouts, held, waited float64
+	longest                 time.Duration // that one was held
+}
 
 func (t *tally) add(o tally) {
 	t.checkouts += o.checkouts
 	t.held += o.held
 	t.waited += o.waited
+	t.longest = max(t.longest, o.longest)
 }
 
 // window keeps the tallies of the last periods.
@@ -183,7 +193,7 @@ func (s *Slot) used(since, now time.Duration) {
 	} else {
 		s.untilSample = nextSample()
 	}
-	s.tracker.usage.add(&s.checkout, since, now, tally{weight, weight * float64(held), weight * float64(waited)})
+	s.tracker.usage.add(&s.checkout, since, now, tally{weight, weight * float64(held), weight * float64(waited), held})
 }
 
 // nextSample is the time until the next sample: exponentially distributed, as runtime's profiles have it, so that no rhythm of a
@@ -268,6 +278,7 @@ func (t *Tracker) usageAt(now time.Duration) []Usage {
 	type lineUse struct {
 		tally
 		labels map[[2]string]float64
+		now    int64
 	}
 	byCaller := make(map[string]*lineUse)
 	use := func(caller string) *lineUse {
@@ -280,8 +291,10 @@ func (t *Tracker) usageAt(now time.Duration) []Usage {
 	}
 	for _, snap := range t.snapshots(now, func(state, time.Duration) bool { return true }, -1) {
 		u := use(t.name(&snap).caller)
-		held := float64(min(now-snap.state.since(), UsageWindow))
-		u.add(tally{checkouts: 1, held: held})
+		since := now - snap.state.since()
+		held := float64(min(since, UsageWindow))
+		u.add(tally{checkouts: 1, held: held, longest: since})
+		u.now++
 		for key, value := range labelMap(snap.labels) {
 			u.labels[[2]string{key, value}] += held
 		}
@@ -307,7 +320,8 @@ func (t *Tracker) usageAt(now time.Duration) []Usage {
 	}
 	all := make([]Usage, 0, len(byCaller))
 	for caller, u := range byCaller {
-		one := Usage{Caller: caller, Checkouts: int64(u.checkouts + 0.5), Held: time.Duration(u.held), Waited: time.Duration(u.waited)}
+		one := Usage{Caller: caller, Checkouts: int64(u.checkouts + 0.5), Held: time.Duration(u.held), Waited: time.Duration(u.waited),
+			Longest: u.longest, Now: u.now}
 		if total > 0 {
 			one.Share = u.held / total
 		}
@@ -330,11 +344,7 @@ func (t *Tracker) usageAt(now time.Duration) []Usage {
 // callerLocked is the line of code, found once.
 func (t *Tracker) callerLocked(l *line) string {
 	if !l.named {
-		l.named = true
-		frames := framesOf(l.stack)
-		if _, caller := t.callers.find(frames); len(frames) > 0 && caller >= 0 {
-			l.caller = frameString(frames[caller])
-		}
+		l.named, l.caller = true, t.callerOf(l.stack)
 	}
 	return l.caller
 }

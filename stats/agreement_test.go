@@ -291,14 +291,15 @@ func ofPage(t *testing.T) map[string]float64 {
 	w = httptest.NewRecorder()
 	web.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", nil))
 	for _, seen := range []string{
-		fmt.Sprintf("<dt>In use</dt><dd>%.0f<span> / %.0f</span></dd>", all["used"], all["limit"]),
+		fmt.Sprintf("<dt>In use</dt><dd>%.0f<span>of %.0f</span></dd>", all["used"], all["limit"]),
 		fmt.Sprintf("<dt>Free</dt><dd>%.0f</dd>", all["free"]),
 		fmt.Sprintf("<dt>Waiting</dt><dd>%.0f</dd>", all["waiting"]),
-		fmt.Sprintf("<dt>Timed out</dt><dd>%.0f</dd>", all["timeouts"]),
-		fmt.Sprintf("<dt>Held too long</dt><dd>%.0f<span> of %.0f ever</span></dd>", all["leaked"], all["leaks"]),
-		fmt.Sprintf("<dt>Checkouts</dt><dd>%.0f<span> + %.0f failed</span></dd>", all["checkouts"], all["failed"]),
+		fmt.Sprintf("<dt>Timed out</dt><dd>%.0f<span>in 5m; %[1]v in all, last at ", all["timeouts"]),
+		fmt.Sprintf("<dt>Failed otherwise</dt><dd>%.0f<span>in 5m; %[1]v in all, last at ", all["failed"]-all["timeouts"]),
+		fmt.Sprintf("<dt>Held too long</dt><dd>%.0f<span>now; %.0f ever</span></dd>", all["leaked"], all["leaks"]),
+		fmt.Sprintf("<span>a second; %.0f in all</span></dd>", all["checkouts"]),
 		fmt.Sprintf("<dt>Failovers</dt><dd>%.0f</dd>", all["failovers"]),
-		fmt.Sprintf("%.0f connections opened, %.0f closed", all["created"], all["closed"]),
+		fmt.Sprintf("%.0f opened, %.0f closed", all["created"], all["closed"]),
 		fmt.Sprintf("<span>%.0f ×</span>", all["waits"]),
 	} {
 		if !strings.Contains(w.Body.String(), seen) {

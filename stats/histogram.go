@@ -110,6 +110,26 @@ type Latency struct {
 	counts [numBuckets]int64
 }
 
+// Since is what was added after an earlier reading of the same figure, without a ResetStats between. Max is known no better than the
+// quantiles then.
+func (l Latency) Since(earlier Latency) (added Latency) {
+	top := -1
+	for i := range l.counts {
+		added.counts[i] = max(0, l.counts[i]-earlier.counts[i])
+		if added.Count += added.counts[i]; added.counts[i] > 0 {
+			top = i
+		}
+	}
+	if added.Count == 0 {
+		return Latency{}
+	}
+	added.Max = min(upperBound(top), l.Max)
+	added.Sum = max(0, l.Sum-earlier.Sum)
+	added.Mean = added.Sum / time.Duration(added.Count)
+	added.P50, added.P90, added.P99 = added.quantile(0.50), added.quantile(0.90), added.quantile(0.99)
+	return added
+}
+
 // quantile is the middle of the bucket in which the q-th duration lies, but never more than the largest one seen.
 func (l *Latency) quantile(q float64) time.Duration {
 	rank := int64(q*float64(l.Count-1)) + 1

@@ -118,6 +118,7 @@ type Recorder struct {
 	cancels [numCancels]atomic.Int64
 	lost    [numLost]atomic.Int64
 	closed  [numClosed]atomic.Int64
+	errors  errorLog
 
 	checkoutTime Histogram // when the driver governs
 	useTime      Histogram
@@ -210,6 +211,7 @@ func (r *Recorder) Reset() {
 		r.reset.lost[i] = r.lost[i].Load()
 	}
 	r.reset.failed, r.reset.timeouts = r.failed.Load(), r.timeout.Load()
+	r.errors.reset()
 }
 
 // Fill writes the pool's part of a snapshot: everything that this Recorder has counted since the last Reset.
@@ -217,6 +219,7 @@ func (r *Recorder) Fill(s *Snapshot) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.fill(s, &r.reset)
+	s.Errors = r.errors.counts(false)
 	s.UseTime = r.useTime.latency(&r.reset.useTime)
 	s.CreateTime = r.createTime.latency(&r.reset.createTime)
 	if s.GovernedBy == GovernedByDriver {
@@ -228,6 +231,7 @@ func (r *Recorder) Fill(s *Snapshot) {
 // FillTotals is Fill without regard to Reset.
 func (r *Recorder) FillTotals(s *Snapshot) {
 	r.fill(s, &resetPoint{})
+	s.Errors = r.errors.counts(true)
 	s.UseTime, s.CreateTime = r.useTime.ever(), r.createTime.ever()
 	if s.GovernedBy == GovernedByDriver {
 		s.CheckoutTime = r.checkoutTime.ever()

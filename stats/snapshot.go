@@ -69,6 +69,8 @@ type Snapshot struct { // More than 15 fields: one for each figure.
 	UnknownOutcomes  int64 // calls that ended in ErrOutcomeUnknown
 	LostTransactions int64 // calls that ended in ErrTxLost; the Rollback after one is a call too
 
+	Errors []ErrorCount // by kind and code, the latest first
+
 	LeakedConnections    int64 // held for longer than leak_threshold now
 	TotalLeaks           int64
 	ReclaimedConnections int64
@@ -134,6 +136,7 @@ func (s Snapshot) fields() []field {
 		field{"cancels_sent", s.CancelsSent}, field{"cancels_confirmed", s.CancelsConfirmed},
 		field{"cancels_too_late", s.CancelsTooLate}, field{"cancels_unanswered", s.CancelsUnanswered},
 		field{"unknown_outcomes", s.UnknownOutcomes}, field{"lost_transactions", s.LostTransactions},
+		field{"errors", errorCounts(s.Errors)},
 		field{"leaked_connections", s.LeakedConnections}, field{"total_leaks", s.TotalLeaks},
 		field{"reclaimed_connections", s.ReclaimedConnections},
 		field{"longest_holders", append([]Holder{}, s.LongestHolders...)}, // never null
@@ -171,7 +174,9 @@ func (s Snapshot) String() string {
 		case float64:
 			fmt.Fprintf(&b, "%-26s %.0f %%\n", f.name, 100*v)
 		case []Holder:
-			fmt.Fprintf(&b, "%-26s %s\n", f.name, holders(v))
+			fmt.Fprintf(&b, "%-26s %s\n", f.name, inLines(v))
+		case errorCounts:
+			fmt.Fprintf(&b, "%-26s %s\n", f.name, inLines(v))
 		default:
 			fmt.Fprintf(&b, "%-26s %v\n", f.name, v)
 		}
@@ -179,14 +184,14 @@ func (s Snapshot) String() string {
 	return b.String()
 }
 
-// holders writes one a line, in the column of the values.
-func holders(all []Holder) string {
+// inLines writes one a line, in the column of the values.
+func inLines[T fmt.Stringer](all []T) string {
 	if len(all) == 0 {
 		return "-"
 	}
 	var lines []string
-	for _, h := range all {
-		lines = append(lines, h.String())
+	for _, one := range all {
+		lines = append(lines, one.String())
 	}
 	return strings.Join(lines, fmt.Sprintf("\n%-26s ", ""))
 }

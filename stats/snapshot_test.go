@@ -18,7 +18,7 @@ var (
 		queue_standing newest_first dialling orphaned_dials paused
 		total_checkouts total_checkins failed_checkouts checkout_timeouts total_connections_created total_connections_closed
 		closed_by avg_checkout_time checkout_time use_time create_time
-		cancels_sent cancels_confirmed cancels_too_late cancels_unanswered unknown_outcomes lost_transactions leaked_connections total_leaks reclaimed_connections
+		cancels_sent cancels_confirmed cancels_too_late cancels_unanswered unknown_outcomes lost_transactions errors leaked_connections total_leaks reclaimed_connections
 		longest_holders endpoint is_primary failover_count failback_count`)
 	// What a driver can't know when database/sql governs.
 	leftOut = strings.Fields(`size max_overflow min_idle overflow waiting utilization queue_standing newest_first dialling orphaned_dials paused checkout_timeouts avg_checkout_time checkout_time`)

@@ -61,6 +61,9 @@ type Options struct {
 	Period time.Duration
 	// Now is the clock.
 	Now func() time.Duration
+	// Who says who is about to wait, for Waiters. It is called on the goroutine of Acquire, with its context and without a lock held;
+	// nil: Waiters doesn't know.
+	Who func(ctx context.Context) any
 }
 
 // Pool lends things.

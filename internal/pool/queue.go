@@ -2,6 +2,7 @@ package pool
 
 import (
 	"context"
+	"sync/atomic"
 	"time"
 )
 
@@ -20,8 +21,9 @@ type queue[T any] struct {
 type waiter[T any] struct {
 	ctx     context.Context
 	since   time.Time
-	until   time.Time // when it gives up; zero: never
-	timeout time.Time // when the pool's Timeout has passed; zero: never
+	until   time.Time           // when it gives up; zero: never
+	timeout time.Time           // when the pool's Timeout has passed; zero: never
+	who     atomic.Pointer[any] // what Options.Who said; nil before
 
 	over  chan struct{}
 	thing T
@@ -132,6 +134,10 @@ func (p *Pool[T]) waitLocked(ctx context.Context, again bool) (thing T, waited t
 	p.watchLocked(p.opts.Timeout)
 	p.mu.Unlock()
 
+	if p.opts.Who != nil {
+		who := p.opts.Who(ctx)
+		w.who.Store(&who)
+	}
 	select {
 	case <-w.over:
 	case <-ctx.Done():
@@ -144,6 +150,28 @@ func (p *Pool[T]) waitLocked(ctx context.Context, again bool) (thing T, waited t
 		return thing, time.Since(now), false, ctx.Err()
 	}
 	return w.thing, time.Since(now), w.fresh, w.err
+}
+
+// Waiter is a call of Acquire that waits.
+type Waiter struct {
+	Who    any // what Options.Who said; nil if it hasn't yet
+	Waited time.Duration
+}
+
+// Waiters are those who have waited for longest, at most so many.
+func (p *Pool[T]) Waiters(most int) []Waiter {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var all []Waiter
+	now := time.Now()
+	for w := p.queue.oldest; w != nil && len(all) < most; w = w.newer {
+		one := Waiter{Waited: now.Sub(w.since)}
+		if who := w.who.Load(); who != nil {
+			one.Who = *who
+		}
+		all = append(all, one)
+	}
+	return all
 }
 
 // leave takes a waiter out of the queue whose context has ended, unless it was served meanwhile.

@@ -3,105 +3,244 @@ package web
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/managedpg/managedpg/stats"
 )
 
-// A chart's drawing is stretched to the page's width, so that one unit is a second; its height is in pixels.
+// A chart's drawing is stretched to the page's width, so that one unit is a bin; its height is in pixels.
 const (
-	chartWidth  = int(window / time.Second)
-	chartHeight = 150
-	chartRoom   = 14 // above the highest value
+	bins      = 180
+	chartRoom = 14 // above the highest value
 )
 
-// chart is the use of a pool over the last minutes.
+// chart draws some series over the last minutes, one upon the other.
 type chart struct {
-	Width, Height, Total int
-	Used, Waiting        string // areas: what is in use, and upon it who waits
-	Open                 string // a line
-	Limit                bool
-	LimitY               string
-	LimitText            string
-	Top                  string // the scale's end
-	Label                string
-	Since                string // when it began to be drawn, if less than the window ago
+	Title, Label       string
+	Width, Height, All int // All: with what stands below
+	Areas              []area
+	Line               string // of what is open
+	Limit              bool
+	LimitY, LimitText  string
+	Top                string // the scale's end
+	From               string // its beginning
 }
 
-// draw makes a chart of samples; the limit is -1 where there is none or it isn't known.
-func draw(samples []sample, now time.Time, limit int64) chart {
-	most := max(limit, 1)
-	for _, s := range samples {
-		most = max(most, s.open, s.used+s.waiting)
+// area is one series of a chart.
+type area struct{ Class, Name, Path string }
+
+// bin is a stretch of a chart's time: the most that was seen in it, and what was counted in it a second.
+type bin struct {
+	known               bool
+	open, used, waiting int64
+	checkouts, dials    float64
+	errors              [numErrorSums]float64
+}
+
+// binned divides the window before now, so that a bin begins at a round time and keeps its shape while it moves on.
+func binned(samples []sample, now time.Time, window time.Duration) (all [bins + 1]bin, shift float64) {
+	width := window / bins
+	last := now.Truncate(width)
+	shift = float64(now.Sub(last)) / float64(width)
+	at := func(t time.Time) int { return bins - int(last.Sub(t.Truncate(width))/width) }
+	for i, s := range samples {
+		if i > 0 {
+			rate(all[:], samples[i-1], s, at)
+		}
+		if n := at(s.at); n >= 0 {
+			b := &all[n]
+			b.known = true
+			b.open, b.used, b.waiting = max(b.open, s.open), max(b.used, s.used), max(b.waiting, s.waiting)
+		}
 	}
-	if limit > 0 {
-		most = min(most, 3*limit) // so that a long queue doesn't make a flat line of the pool
+	for i := 1; i < len(all); i++ { // samples may be farther apart than bins
+		if before := all[i-1]; before.known && !all[i].known {
+			all[i].known, all[i].open, all[i].used, all[i].waiting = true, before.open, before.used, before.waiting
+		}
 	}
-	x := func(at time.Time) float64 { return max(0, float64(chartWidth)-now.Sub(at).Seconds()) }
-	y := func(n int64) float64 {
-		return float64(chartHeight) - float64(min(n, most))/float64(most)*float64(chartHeight-chartRoom)
+	for i := range all {
+		seconds := width.Seconds()
+		if i == bins {
+			seconds = max(1, now.Sub(last).Seconds())
+		}
+		all[i].checkouts /= seconds
+		all[i].dials /= seconds
+		for kind := range all[i].errors {
+			all[i].errors[kind] /= seconds
+		}
 	}
-	c := chart{Width: chartWidth, Height: chartHeight, Total: chartHeight + 20, Top: fmt.Sprint(most)}
-	if limit > 0 {
-		c.Limit, c.LimitY, c.LimitText = true, number(y(limit)), fmt.Sprintf("limit %d", limit)
+	return all, shift
+}
+
+// rate spreads what was counted between two samples over the bins between them.
+func rate(all []bin, a, b sample, at func(time.Time) int) {
+	first, last := at(a.at), at(b.at)
+	if first < last {
+		first++ // what was counted until the first sample of a bin belongs to those before it, in so far as it is known
 	}
-	var used, demand, open []point
-	for _, s := range samples {
-		used = append(used, point{x(s.at), y(s.used)})
-		demand = append(demand, point{x(s.at), y(s.used + s.waiting)})
-		open = append(open, point{x(s.at), y(s.open)})
+	n := float64(last - first + 1)
+	for i := max(first, 0); i <= last; i++ {
+		all[i].checkouts += float64(b.checkouts-a.checkouts) / n
+		all[i].dials += float64(b.dials-a.dials) / n
+		for kind := range all[i].errors {
+			all[i].errors[kind] += float64(b.errors[kind]-a.errors[kind]) / n
+		}
 	}
-	bottom := []point{{x(samples[len(samples)-1].at), float64(chartHeight)}, {x(samples[0].at), float64(chartHeight)}}
-	c.Used = area(used, bottom)
-	c.Waiting = area(demand, reverse(used))
-	c.Open = line(open)
+}
+
+// charts are those of a pool; the limit is -1 where there is none or it isn't known.
+func charts(samples []sample, now time.Time, window time.Duration, limit int64, governed bool) (use chart, rates []chart) {
+	all, shift := binned(samples, now, window)
+	from := short(window) + " ago"
 	last := samples[len(samples)-1]
-	c.Label = fmt.Sprintf("%d in use, %d open, %d waiting now", last.used, last.open, last.waiting)
-	if began := now.Sub(samples[0].at); began < window-2*interval {
-		c.Since = short(began.Round(time.Second))
+	c := canvas{bins: all[:], shift: shift}
+
+	stacked := []series{seriesOf("used", "in use", func(b *bin) float64 { return float64(b.used) })}
+	if governed {
+		stacked = append(stacked, seriesOf("waiting", "waiting", func(b *bin) float64 { return float64(b.waiting) }))
 	}
-	return c
+	most := float64(max(limit, 1))
+	for i := range all {
+		most = max(most, float64(all[i].open), float64(all[i].used+all[i].waiting))
+	}
+	if limit > 0 {
+		most = min(most, 3*float64(limit)) // so that a long queue doesn't make a flat line of the pool
+	}
+	use = c.draw("Connections", 150, most, stacked)
+	use.From, use.Top = from, fmt.Sprint(int64(most))
+	use.Line = c.line(func(b *bin) float64 { return float64(b.open) }, use.Height, most)
+	if limit > 0 {
+		use.Limit, use.LimitText = true, fmt.Sprintf("limit %d", limit)
+		use.LimitY = number(level(float64(limit), use.Height, most))
+	}
+	use.Label = fmt.Sprintf("%d in use, %d open, %d waiting now", last.used, last.open, last.waiting)
+	rates = []chart{
+		c.rates("Checkouts a second", seriesOf("used", "checkouts", func(b *bin) float64 { return b.checkouts })),
+		c.rates("Errors a second", errorSeries("bad", "pool timeouts", timeouts), errorSeries("warn", "other checkouts", otherCheckouts),
+			errorSeries("lost", "lost calls", lostCalls), errorSeries("quiet", "statements", statements)),
+		c.rates("Dials a second", seriesOf("used", "opened", func(b *bin) float64 { return b.dials }), errorSeries("bad", "failed", failedDials)),
+	}
+	for i := range rates {
+		rates[i].From = from
+	}
+	return use, rates
+}
+
+// series is a figure of each bin.
+type series struct {
+	class, name string
+	of          func(*bin) float64
+}
+
+func seriesOf(class, name string, of func(*bin) float64) series { return series{class, name, of} }
+
+func errorSeries(class, name string, kind int) series {
+	return series{class, name, func(b *bin) float64 { return b.errors[kind] }}
+}
+
+// canvas draws bins.
+type canvas struct {
+	bins  []bin
+	shift float64
+}
+
+func (c *canvas) rates(title string, all ...series) chart {
+	most := 0.0
+	for i := range c.bins {
+		sum := 0.0
+		for _, s := range all {
+			sum += s.of(&c.bins[i])
+		}
+		most = max(most, sum)
+	}
+	drawn := c.draw(title, 64, max(most, 0.1), all)
+	drawn.Top = fmt.Sprintf("%.3g", most)
+	now := &c.bins[max(0, len(c.bins)-2)] // the last one isn't over
+	for i, s := range all {
+		if i > 0 {
+			drawn.Label += ", "
+		}
+		drawn.Label += fmt.Sprintf("%.3g %s", s.of(now), s.name)
+	}
+	return drawn
+}
+
+// draw stacks series, of which the highest sum is most.
+func (c *canvas) draw(title string, height int, most float64, all []series) chart {
+	drawn := chart{Title: title, Width: bins, Height: height, All: height + 20}
+	below := make([]float64, len(c.bins))
+	for _, s := range all {
+		above, some := make([]float64, len(c.bins)), false
+		for i := range c.bins {
+			v := s.of(&c.bins[i])
+			some = some || v > 0
+			above[i] = below[i] + v
+		}
+		a := area{Class: s.class, Name: s.name}
+		if some {
+			a.Path = c.area(above, below, height, most)
+		}
+		drawn.Areas = append(drawn.Areas, a)
+		below = above
+	}
+	return drawn
+}
+
+func level(v float64, height int, most float64) float64 {
+	return float64(height) - min(v, most)/most*float64(height-chartRoom)
+}
+
+// points are the steps of a figure from the first known bin to the present: each value holds until the next bin.
+func (c *canvas) points(values func(int) float64, height int, most float64) (all []point) {
+	for i := range c.bins {
+		if !c.bins[i].known {
+			continue
+		}
+		x, y := max(0, float64(i)-c.shift), level(values(i), height, most)
+		end := point{max(0, min(bins, float64(i+1)-c.shift)), y}
+		if n := len(all); n > 0 && all[n-1].y == y {
+			all[n-1] = end
+		} else {
+			all = append(all, point{x, y}, end)
+		}
+	}
+	return all
+}
+
+func (c *canvas) line(of func(*bin) float64, height int, most float64) string {
+	return pathOf(c.points(func(i int) float64 { return of(&c.bins[i]) }, height, most))
+}
+
+// area lies between two figures.
+func (c *canvas) area(upper, lower []float64, height int, most float64) string {
+	above := c.points(func(i int) float64 { return upper[i] }, height, most)
+	below := c.points(func(i int) float64 { return lower[i] }, height, most)
+	slices.Reverse(below)
+	return pathOf(append(above, below...)) + "Z"
 }
 
 type point struct{ x, y float64 }
 
-// line goes from point to point in steps: a value holds until the next sample.
-func line(points []point) string {
+// pathOf goes from point to point.
+func pathOf(points []point) string {
 	var b strings.Builder
 	for i, p := range points {
+		x, y := number(p.x), number(p.y)
 		switch {
 		case i == 0:
-			fmt.Fprintf(&b, "M%s %s", number(p.x), number(p.y))
-		case p.y == points[i-1].y && i < len(points)-1:
-			// the next one draws the line
+			fmt.Fprintf(&b, "M%s %s", x, y)
+		case p == points[i-1]:
+		case x == number(points[i-1].x):
+			fmt.Fprintf(&b, "V%s", y)
+		case y == number(points[i-1].y):
+			fmt.Fprintf(&b, "H%s", x)
 		default:
-			fmt.Fprintf(&b, "H%sV%s", number(p.x), number(p.y))
+			fmt.Fprintf(&b, "L%s %s", x, y)
 		}
 	}
 	return b.String()
-}
-
-// area lies between two lines, of which the second goes backwards.
-func area(upper, lower []point) string {
-	var b strings.Builder
-	b.WriteString(line(upper))
-	for i, p := range lower {
-		if i > 0 {
-			fmt.Fprintf(&b, "V%s", number(p.y))
-		}
-		fmt.Fprintf(&b, "L%s %s", number(p.x), number(p.y))
-	}
-	b.WriteString("Z")
-	return b.String()
-}
-
-func reverse(points []point) []point {
-	var back []point
-	for i := len(points) - 1; i >= 0; i-- {
-		back = append(back, points[i])
-	}
-	return back
 }
 
 func number(f float64) string {
@@ -111,6 +250,7 @@ func number(f float64) string {
 // bars is a histogram. All have the same buckets, so that they can be compared.
 type bars struct {
 	Title, Help string
+	By          string // whose the longest was
 	stats.Latency
 	Bars          []bar
 	Width, Height int

@@ -1,5 +1,6 @@
-// Package web is a page that shows all open pools of the program: use against limit over the last minutes, who waits and
-// how long, the endpoints and their failovers, and who holds connections now, with the stack that took them.
+// Package web is a page that shows all open pools of the program: in one sentence what is wrong now and what to do, the last half hour,
+// which lines of code use the pool's time, wait, and hold connections now, with the stacks that took them, the errors by kind, and the
+// endpoints and their failovers.
 //
 //	mux.Handle("/debug/managedpg/", web.Handler())
 //
@@ -10,8 +11,9 @@
 //
 // With many pools the page is an overview that leads to each; ?pool=NAME shows one.
 //
-// The chart shows samples that are taken once a second from when the handler is made, so that the past is there for whoever opens the
-// page after an alert. There is no goroutine to stop.
+// The charts show samples that are taken once a second from when the handler is made, so that the past is there for whoever opens the
+// page after an alert; those of the last five minutes are kept, and one of ten seconds of half an hour. ?last=5m and ?last=30m choose
+// what they show. There is no goroutine to stop.
 //
 // Importing the package also publishes the pools to expvar; see package expvarstats.
 package web
@@ -33,12 +35,15 @@ import (
 
 // Handler returns a handler for the page. Its path doesn't matter. It samples all pools from now on: make one, and keep it.
 func Handler() http.Handler {
-	h := &handler{}
+	h := &handler{made: time.Now()}
 	h.sampler.tick()
 	return h
 }
 
-type handler struct{ sampler sampler }
+type handler struct {
+	made    time.Time
+	sampler sampler
+}
 
 // policy allows the page's own style and script by their hashes, requests to where the page came from, and nothing else.
 // No script may make HTML of a string.
@@ -70,7 +75,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		err = json.NewEncoder(&body).Encode(document(pools))
 	} else {
 		header.Set("Content-Type", "text/html; charset=utf-8")
-		err = page.Execute(&body, h.view(pools, r.URL.Query().Get("pool"), time.Now()))
+		err = page.Execute(&body, h.view(pools, requestOf(r.URL.Query()), time.Now()))
 	}
 	if err != nil {
 		http.Error(w, "managedpg: the page could not be made", http.StatusInternalServerError)
@@ -108,6 +113,8 @@ type poolDocument struct {
 	Failover failover.Status `json:"failover"`
 	Holders  []leak.Report   `json:"holders"` // who has a connection now, the longest first; 200 at most
 	Leaks    []leak.Report   `json:"leaks"`   // those held for longer than leak_threshold
+	Usage    []leak.Usage    `json:"usage"`   // which lines of code used the pool's time in the last five minutes
+	Waiting  []leak.Waiting  `json:"waiting"` // at which lines of code checkouts wait now
 }
 
 func document(pools []*driver.Connector) any {
@@ -117,6 +124,8 @@ func document(pools []*driver.Connector) any {
 			Stats: p.Stats(), Health: p.Health(), Failover: p.Failover(),
 			Holders: append([]leak.Report{}, p.Holders(mostHolders)...), // never null
 			Leaks:   append([]leak.Report{}, p.Leaks()...),
+			Usage:   append([]leak.Usage{}, p.Usage()...),
+			Waiting: append([]leak.Waiting{}, driver.Waiting(p)...),
 		})
 	}
 	return map[string]any{"pools": all}

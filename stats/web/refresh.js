@@ -38,8 +38,9 @@
 			const e = document.querySelector("#" + CSS.escape(place) + " > " + tag);
 			if (e) e.focus({ preventScroll: true });
 		}
-		const time = document.querySelector("#status time");
-		time.replaceWith(document.adoptNode(fresh.querySelector("#status time")));
+		for (const place of ["#status time", ".process"]) {
+			document.querySelector(place).replaceWith(document.adoptNode(fresh.querySelector(place)));
+		}
 	};
 
 	const say = (text, bad) => {

@@ -1,69 +1,250 @@
 package web
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
+	"strings"
+	"time"
 
 	"github.com/managedpg/managedpg/failover"
 	"github.com/managedpg/managedpg/leak"
 	"github.com/managedpg/managedpg/stats"
 )
 
-// story is what is wrong with a pool now, in one sentence, and what to do about it. Without a text all is well.
-type story struct{ Level, Text, Do string }
+// lately is the time over which the page says what has gone wrong.
+const lately = recent
 
-// tell picks what hurts most: no server, a pause, an exhausted pool, a leak, a failover.
-func tell(s *stats.Snapshot, h *failover.Health, status *failover.Status, usage []leak.Usage) story {
-	switch {
-	case s.Endpoint == "":
-		text := "No server is usable."
-		for _, e := range h.Endpoints {
-			if e.LastError != "" {
-				text = fmt.Sprintf("No server is usable: %s is %s (%s).", e.Endpoint, e.State, e.LastError)
-				break
-			}
-		}
-		return story{"bad", text, "Look at the servers and the network to them; each endpoint's last error stands below."}
-	case s.Paused > 0:
-		return story{"warn", fmt.Sprintf("Paused for %s; %s.", short(s.Paused), waits(s.Waiting)), "Pool.Resume ends it."}
-	case s.Waiting > 0 && limit(s) > 0 && s.CheckedOut >= limit(s):
-		return exhausted(s, usage)
-	case s.LeakedConnections > 0:
-		text := fmt.Sprintf("Leaking: %s held for too long", count(s.LeakedConnections, "connection"))
-		if len(s.LongestHolders) > 0 {
-			longest := s.LongestHolders[0]
-			text += fmt.Sprintf(", the longest for %s by %s", short(longest.Held), shortCaller(longest.Caller))
-		}
-		return story{"bad", text + ".", "See that this line closes its Rows, Tx or Conn on every path; its stack stands below."}
-	case !s.IsPrimary && len(status.History) > 0:
-		last := status.History[len(status.History)-1]
-		return story{"warn", fmt.Sprintf("On %s since %s, in place of %s: %s.", last.To, last.At.Format("15:04:05"), last.From, last.Reason),
-			"Bring the server back that was left, so that there is one to go to when this one dies too."}
-	}
-	return story{}
+// situation is what is known of a pool at one moment.
+type situation struct {
+	now     time.Time
+	stats   *stats.Snapshot
+	health  *failover.Health
+	status  *failover.Status
+	usage   []leak.Usage
+	holders []leak.Report
+	leaks   []leak.Report
+	waiting []leak.Waiting
+	before  sample // some minutes ago
+	present sample
 }
 
-func exhausted(s *stats.Snapshot, usage []leak.Usage) story {
-	text := "Exhausted: " + waits(s.Waiting)
+// problem is something that the reader should know at once, and what to do about it. Level is bad or warn.
+type problem struct{ Level, Text, Do string }
+
+// problems are those of a pool, what hurts most first; none: all is well.
+func (in *situation) problems() []problem {
+	var all []problem
+	for _, look := range []func(*situation) (problem, bool){
+		noServer, paused, exhausted, waitsForDials, leaking, failing, failedOver, losing,
+	} {
+		if p, ok := look(in); ok {
+			all = append(all, p)
+		}
+	}
+	all = append(all, in.endpointsDown()...)
+	slices.SortStableFunc(all, func(a, b problem) int { return rank(a.Level) - rank(b.Level) })
+	return all
+}
+
+func noServer(in *situation) (problem, bool) {
+	if in.stats.Endpoint != "" {
+		return problem{}, false
+	}
+	text := "No server is usable"
+	for _, e := range in.health.Endpoints {
+		if e.LastError != "" {
+			text += fmt.Sprintf("; %s is %s (%s)", e.Endpoint, e.State, e.LastError)
+		}
+	}
+	return problem{"bad", text + ".", "Look at the servers and the network to them; what each last said stands below."}, true
+}
+
+func paused(in *situation) (problem, bool) {
+	text := fmt.Sprintf("Paused for %s; %s.", short(in.stats.Paused), waits(in.stats.Waiting))
+	return problem{"warn", text, "Pool.Resume ends it."}, in.stats.Paused > 0
+}
+
+// full: each connection that there may be is in use.
+func full(s *stats.Snapshot) bool { return limit(s) > 0 && s.CheckedOut >= limit(s) }
+
+func exhausted(in *situation) (problem, bool) {
+	s := in.stats
+	if s.Waiting == 0 || s.Paused > 0 || !full(s) {
+		return problem{}, false
+	}
+	level, text := "bad", "Exhausted: "+waits(s.Waiting)
+	if len(in.waiting) > 0 {
+		longest := time.Duration(0)
+		for _, w := range in.waiting {
+			longest = max(longest, w.Longest)
+		}
+		if longest < longWait && s.QueueStanding == 0 {
+			level, text = "warn", "Full: "+waits(s.Waiting)
+		}
+		text += ", the longest for " + short(longest)
+	}
 	if s.QueueStanding > 0 {
 		text += ", the queue has stood for " + short(s.QueueStanding)
 	}
 	do := "If all hold briefly, raise pool_size, as far as the server has room."
-	switch {
-	case len(usage) > 0 && usage[0].Caller != "":
-		text += fmt.Sprintf("; %s has held %.0f %% of the pool's time", shortCaller(usage[0].Caller), 100*usage[0].Share)
+	if now, ok := heldNow(in.holders); ok {
+		text += fmt.Sprintf("; %s has %d of %s, the longest for %s", shortCaller(now.caller), now.connections,
+			count(limit(s), "connection"), short(now.longest))
 		do = "See what this line does while it holds a connection. " + do
-	case len(s.LongestHolders) > 0 && s.LongestHolders[0].Caller != "":
-		text += fmt.Sprintf("; %s has held a connection for %s", shortCaller(s.LongestHolders[0].Caller), short(s.LongestHolders[0].Held))
-		do = "See what this line does while it holds a connection. " + do
+		if most := in.usage; len(most) > 0 && most[0].Caller == now.caller {
+			text += fmt.Sprintf(", and has held %.0f %% of the pool's time", 100*most[0].Share)
+		} else if len(most) > 0 && most[0].Caller != "" {
+			text += fmt.Sprintf("; over the last minutes %s has held %.0f %% of the pool's time", shortCaller(most[0].Caller), 100*most[0].Share)
+		}
 	}
-	return story{"bad", text + ".", do}
+	if len(in.waiting) > 0 && in.waiting[0].Caller != "" {
+		wait := "wait"
+		if in.waiting[0].Checkouts == 1 {
+			wait = "waits"
+		}
+		text += fmt.Sprintf("; %d %s at %s", in.waiting[0].Checkouts, wait, shortCaller(in.waiting[0].Caller))
+	}
+	return problem{level, text + ".", do}, true
+}
+
+// longWait is how long somebody waits for a connection of a pool that is more than busy.
+const longWait = time.Second
+
+// holding is what a line of code has now.
+type holding struct {
+	caller      string
+	connections int
+	longest     time.Duration
+	sum         time.Duration
+}
+
+// heldNow is the line that has held what is in use now for longest, all its connections together.
+func heldNow(holders []leak.Report) (most holding, ok bool) {
+	byCaller := make(map[string]*holding)
+	for _, r := range holders {
+		h := byCaller[r.Caller]
+		if h == nil {
+			h = &holding{caller: r.Caller}
+			byCaller[r.Caller] = h
+		}
+		h.connections++
+		h.longest = max(h.longest, r.Duration)
+		h.sum += r.Duration
+	}
+	for _, h := range byCaller {
+		if h.caller != "" && (cmp.Or(cmp.Compare(h.sum, most.sum), cmp.Compare(most.caller, h.caller)) > 0 || !ok) {
+			most, ok = *h, true
+		}
+	}
+	return most, ok
+}
+
+func waitsForDials(in *situation) (problem, bool) {
+	s := in.stats
+	text := fmt.Sprintf("%s for a connection to be opened.", waits(s.Waiting))
+	return problem{"warn", text, "See what dials take, and what they fail with."},
+		s.Waiting > 0 && s.Paused == 0 && s.Endpoint != "" && s.CheckedIn == 0 && s.Dialling > 0 && !full(s)
+}
+
+func leaking(in *situation) (problem, bool) {
+	if len(in.leaks) == 0 {
+		return problem{}, false
+	}
+	longest := in.leaks[0]
+	text := fmt.Sprintf("Leaking: %s held for too long, the longest for %s by %s.", count(int64(len(in.leaks)), "connection"),
+		short(longest.Duration), shortCaller(longest.Caller))
+	return problem{"bad", text, "See that this line closes its Rows, Tx or Conn on every path; its stack stands below."}, true
+}
+
+func failedOver(in *situation) (problem, bool) {
+	if in.stats.Endpoint == "" || len(in.status.History) == 0 {
+		return problem{}, false
+	}
+	last := in.status.History[len(in.status.History)-1]
+	if in.stats.IsPrimary && (last.Kind != failover.Failover || in.now.Sub(last.At) > lately) {
+		return problem{}, false
+	}
+	text := fmt.Sprintf("On %s since %s, in place of %s: %s.", last.To, clockTime(in.now, last.At), last.From, last.Reason)
+	return problem{"warn", text, "Bring the server back that was left, so that there is one to go to when this one dies too."}, true
+}
+
+// failing: checkouts have failed within the last minutes.
+func failing(in *situation) (problem, bool) {
+	return in.lately("checkout", "failed", "The kinds of errors below say why; those of a full pool name who held it.", stats.ErrorPoolTimeout, stats.ErrorCheckout)
+}
+
+// losing: connections were lost under calls within the last minutes.
+func losing(in *situation) (problem, bool) {
+	return in.lately("call", "lost", "Look up whether those with an outcome unknown ran (docs/errors.md).",
+		stats.ErrorOutcomeUnknown, stats.ErrorTxLost, stats.ErrorReclaimed)
+}
+
+func (in *situation) lately(what, became, do string, kinds ...stats.ErrorKind) (problem, bool) {
+	n, last := int64(0), time.Time{}
+	var codes []string
+	var sums []int
+	for _, e := range in.stats.Errors {
+		if slices.Contains(kinds, e.Kind) && in.now.Sub(e.Last) < lately {
+			if last.IsZero() || e.Last.After(last) {
+				last = e.Last
+			}
+			codes = append(codes, name(e))
+			if sum := sumOf(e.Kind); !slices.Contains(sums, sum) {
+				sums = append(sums, sum)
+			}
+		}
+	}
+	if last.IsZero() {
+		return problem{}, false
+	}
+	for _, sum := range sums {
+		n += in.present.errors[sum] - in.before.errors[sum]
+	}
+	level := "warn"
+	if in.now.Sub(last) < time.Minute {
+		level = "bad"
+	}
+	text := fmt.Sprintf("%s %s in the last %s, the last one at %s (%s).", count(max(n, 1), what), became, short(lately),
+		clockTime(in.now, last), strings.Join(codes, ", "))
+	return problem{level, text, do}, true
+}
+
+// name is "pool_timeout" or "statement 23505".
+func name(e stats.ErrorCount) string {
+	if e.Kind == stats.ErrorPoolTimeout {
+		return string(e.Kind)
+	}
+	return string(e.Kind) + " " + e.Code
+}
+
+// endpointsDown are those that the sentences before don't tell of.
+func (in *situation) endpointsDown() (all []problem) {
+	if in.stats.Endpoint == "" {
+		return nil
+	}
+	for _, e := range in.health.Endpoints {
+		if e.State != failover.Down && e.State != failover.Misconfigured {
+			continue
+		}
+		text := fmt.Sprintf("%s is %s", e.Endpoint, e.State)
+		if e.LastError != "" {
+			text += ": " + e.LastError
+		}
+		all = append(all, problem{"warn", text + ".", "Until it is back there is one server less to go to."})
+	}
+	return all
 }
 
 func waits(n int64) string {
-	if n == 0 {
+	switch n {
+	case 0:
 		return "nobody waits"
+	case 1:
+		return "1 checkout waits"
+	default:
+		return fmt.Sprintf("%d checkouts wait", n)
 	}
-	return fmt.Sprintf("%s wait%s", count(n, "checkout"), thirdPerson(n))
 }
 
 // rank puts trouble first.
@@ -87,21 +268,4 @@ func worst(all []problem) string {
 		}
 	}
 	return level
-}
-
-// usageView is a line of code and its part of the pool's time.
-type usageView struct {
-	leak.Usage
-	Short, Percent, HeldFor, WaitedFor string
-}
-
-// mostUsers bounds how many lines of code are shown.
-const mostUsers = 10
-
-func usedBy(usage []leak.Usage) []usageView {
-	var all []usageView
-	for _, u := range usage[:min(len(usage), mostUsers)] {
-		all = append(all, usageView{u, shortCaller(u.Caller), fmt.Sprintf("%.0f %%", 100*u.Share), short(u.Held), short(u.Waited)})
-	}
-	return all
 }

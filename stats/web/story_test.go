@@ -2,6 +2,7 @@ package web
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -15,30 +16,74 @@ import (
 
 func TestStory(t *testing.T) {
 	at := time.Date(2024, 5, 1, 12, 4, 31, 0, time.UTC)
-	moved := &failover.Status{History: []failover.Event{{At: at, From: "db1", To: "db2", Reason: "db1 refuses"}}}
-	base := stats.Snapshot{GovernedBy: stats.GovernedByDriver, Size: 3, MaxOverflow: 1, Endpoint: "db1", IsPrimary: true}
-	with := func(change func(*stats.Snapshot)) *stats.Snapshot { s := base; change(&s); return &s }
-	usage := []leak.Usage{{Caller: "/x/orders.go:88 example.com/x/y.list", Share: 0.61}}
-	for want, s := range map[string]*stats.Snapshot{
-		"": &base,
-		"No server is usable: db1 is down (refused).": with(func(s *stats.Snapshot) { s.Endpoint = "" }),
-		"Paused for 2s; 1 checkout waits.":            with(func(s *stats.Snapshot) { s.Paused, s.Waiting = 2*time.Second, 1 }),
-		"Exhausted: 12 checkouts wait, the queue has stood for 40s; orders.go:88 y.list has held 61 % of the pool's time.": with(func(s *stats.Snapshot) {
-			s.CheckedOut, s.Waiting, s.QueueStanding = 4, 12, 40*time.Second
-		}),
-		"Leaking: 2 connections held for too long, the longest for 5m0s by a.go:1 y.f.": with(func(s *stats.Snapshot) {
-			s.LeakedConnections, s.LongestHolders = 2, []stats.Holder{{Caller: "/x/a.go:1 example.com/x/y.f", Held: 5 * time.Minute}}
-		}),
-		"On db2 since 12:04:31, in place of db1: db1 refuses.": with(func(s *stats.Snapshot) { s.Endpoint, s.IsPrimary = "db2", false }),
+	const greedy, other = "/x/orders.go:88 example.com/x/y.list", "/x/a.go:1 example.com/x/y.f"
+	for _, c := range []struct {
+		want   string
+		change func(*situation)
+	}{
+		{"", func(*situation) {}},
+		{"No server is usable; db1 is down (refused).", func(in *situation) {
+			in.stats.Endpoint = ""
+			in.health.Endpoints = []failover.EndpointHealth{{Endpoint: "db1", State: failover.Down, LastError: "refused"}}
+		}},
+		{"Paused for 2s; 1 checkout waits.", func(in *situation) { in.stats.Paused, in.stats.Waiting = 2*time.Second, 1 }},
+		{"Exhausted: 12 checkouts wait, the longest for 6s, the queue has stood for 40s; orders.go:88 y.list has 3 of 4 connections, " +
+			"the longest for 5s, and has held 61 % of the pool's time; 8 wait at a.go:1 y.f.", func(in *situation) {
+			in.stats.CheckedOut, in.stats.Waiting, in.stats.QueueStanding = 4, 12, 40*time.Second
+			in.usage = []leak.Usage{{Caller: greedy, Share: 0.61}}
+			in.waiting = []leak.Waiting{{Caller: other, Checkouts: 8, Longest: time.Second}, {Caller: greedy, Checkouts: 4, Longest: 6 * time.Second}}
+			in.holders = []leak.Report{{Caller: greedy, Duration: 5 * time.Second}, {Caller: other, Duration: 4 * time.Second},
+				{Caller: greedy, Duration: 3 * time.Second}, {Caller: greedy, Duration: time.Second}}
+		}},
+		{"Exhausted: 1 checkout waits; a.go:1 y.f has 1 of 4 connections, the longest for 5s; over the last minutes orders.go:88 y.list has held " +
+			"61 % of the pool's time.", func(in *situation) {
+			in.stats.CheckedOut, in.stats.Waiting = 4, 1
+			in.usage = []leak.Usage{{Caller: greedy, Share: 0.61}}
+			in.holders = []leak.Report{{Caller: other, Duration: 5 * time.Second}}
+		}},
+		{"Full: 1 checkout waits, the longest for 20ms; 1 waits at a.go:1 y.f.", func(in *situation) {
+			in.stats.CheckedOut, in.stats.Waiting = 4, 1
+			in.waiting = []leak.Waiting{{Caller: other, Checkouts: 1, Longest: 20 * time.Millisecond}}
+		}},
+		{"Leaking: 2 connections held for too long, the longest for 5m by a.go:1 y.f.", func(in *situation) {
+			in.leaks = []leak.Report{{Caller: other, Duration: 5 * time.Minute}, {Caller: greedy, Duration: 4 * time.Minute}}
+		}},
+		{"On db2 since 12:04:31, in place of db1: db1 refuses.", func(in *situation) {
+			in.stats.Endpoint, in.stats.IsPrimary = "db2", false
+			in.status.History = []failover.Event{{Kind: failover.Failover, At: at, From: "db1", To: "db2", Reason: "db1 refuses"}}
+		}},
+		{"36 checkouts failed in the last 5m, the last one at 12:10:00 (pool_timeout, checkout deadline).", func(in *situation) {
+			in.stats.Errors = []stats.ErrorCount{{Kind: stats.ErrorPoolTimeout, Code: "timeout", Count: 30, Last: in.now.Add(-2 * time.Minute)},
+				{Kind: stats.ErrorCheckout, Code: "deadline", Count: 106, Last: in.now.Add(-3 * time.Minute)}}
+			in.before.errors = errorSums{otherCheckouts: 100}
+			in.present.errors = errorSums{timeouts: 30, otherCheckouts: 106}
+		}},
+		{"1 call lost in the last 5m, the last one at 12:11:59 (outcome_unknown reset).", func(in *situation) {
+			in.stats.Errors = []stats.ErrorCount{{Kind: stats.ErrorOutcomeUnknown, Code: "reset", Count: 1, Last: in.now.Add(-time.Second)}}
+			in.present.errors = errorSums{lostCalls: 1}
+		}},
+		{"db2 is down: refused.", func(in *situation) {
+			in.health.Endpoints = []failover.EndpointHealth{{Endpoint: "db2", State: failover.Down, LastError: "refused"}}
+		}},
+		{"", func(in *situation) { // long ago
+			in.stats.Errors = []stats.ErrorCount{{Kind: stats.ErrorPoolTimeout, Count: 1, Last: in.now.Add(-lately - time.Second)}}
+			in.status.History = []failover.Event{{Kind: failover.Failover, At: in.now.Add(-time.Hour), From: "db2", To: "db1", Reason: "db2 refuses"}}
+		}},
 	} {
-		health := &failover.Health{Endpoints: []failover.EndpointHealth{{Endpoint: "db1", State: failover.Down, LastError: "refused"}}}
-		if got := tell(s, health, moved, usage); got.Text != want || (got.Do == "") != (want == "") {
-			t.Errorf("%q, do %q; want %q", got.Text, got.Do, want)
+		in := situation{now: at.Add(7*time.Minute + 29*time.Second), health: new(failover.Health), status: new(failover.Status),
+			stats: &stats.Snapshot{GovernedBy: stats.GovernedByDriver, Size: 3, MaxOverflow: 1, Endpoint: "db1", IsPrimary: true}}
+		c.change(&in)
+		all := in.problems()
+		switch {
+		case c.want == "" && len(all) > 0:
+			t.Errorf("all is well, and the page says %q", all)
+		case c.want != "" && (len(all) != 1 || all[0].Text != c.want || all[0].Do == ""):
+			t.Errorf("%q\nwant %q", all, c.want)
 		}
 	}
 }
 
-// The pool in trouble stands first, and the page says what is wrong and who used the pool.
+// The pool in trouble stands first, and the page doesn't say that all is well with it.
 func TestTroubleFirst(t *testing.T) {
 	open(t, pgtest.Database(t)+"&pool_size=3", "a well one")
 	db := open(t, pgtest.Database(t)+"&pool_size=3", "paused")
@@ -54,7 +99,31 @@ func TestTroubleFirst(t *testing.T) {
 	if paused < 0 || well < paused {
 		t.Errorf("the paused one at %d, the other at %d", paused, well)
 	}
-	if !strings.Contains(html, `<p class="story warn"><b>Paused for `) || strings.Count(html, "all is well</li>") != 1 {
+	if !strings.Contains(html, `<p class="story warn"><b>Paused for `) || strings.Count(html, "<b>All is well.</b>") != 1 {
 		t.Error("the page doesn't say that a pool is paused, or says that all is well with it")
+	}
+}
+
+// Where checkouts have just failed the page says neither that all is well nor that none timed out, and when the last one did.
+func TestFailuresAreNoWellBeing(t *testing.T) {
+	db := open(t, pgtest.Database(t)+"&pool_size=1&max_overflow=0&pool_timeout=1ms", "orders")
+	h := Handler()
+	c, err := db.Conn(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Ping(); !errors.Is(err, managedpg.ErrPoolTimeout) {
+		t.Fatal(err)
+	}
+	c.Close()
+	html := fetch(t, h, "/", "")
+	for _, want := range []string{`<p class="story bad"><b>1 checkout failed in the last 5m, the last one at `, "<dt>Timed out</dt><dd>1<span>in 5m; 1 in all, last at ",
+		`<b>1 ×</b> pool_timeout <code>`} {
+		if !strings.Contains(html, want) {
+			t.Errorf("%q isn't on the page", want)
+		}
+	}
+	if strings.Contains(html, "All is well") {
+		t.Error("the page says that all is well")
 	}
 }

@@ -15,13 +15,11 @@ import (
 	"runtime/pprof"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
 
 	"github.com/managedpg/managedpg"
-	inside "github.com/managedpg/managedpg/driver"
 	"github.com/managedpg/managedpg/internal/pgtest"
 )
 
@@ -50,22 +48,32 @@ func open(t *testing.T, dsn, name string) *sql.DB {
 
 func do(t *testing.T, method, target, accept string) *http.Response {
 	t.Helper()
+	return ask(Handler(), method, target, accept)
+}
+
+func ask(h http.Handler, method, target, accept string) *http.Response {
 	r := httptest.NewRequest(method, target, nil)
 	if accept != "" {
 		r.Header.Set("Accept", accept)
 	}
 	w := httptest.NewRecorder()
-	Handler().ServeHTTP(w, r)
+	h.ServeHTTP(w, r)
 	return w.Result()
 }
 
-func get(t *testing.T, target, accept string) string {
+// fetch is the page of a handler that has been there for a while.
+func fetch(t *testing.T, h http.Handler, target, accept string) string {
 	t.Helper()
-	body, err := io.ReadAll(do(t, http.MethodGet, target, accept).Body)
+	body, err := io.ReadAll(ask(h, http.MethodGet, target, accept).Body)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return string(body)
+}
+
+func get(t *testing.T, target, accept string) string {
+	t.Helper()
+	return fetch(t, Handler(), target, accept)
 }
 
 func TestMethods(t *testing.T) {
@@ -239,62 +247,11 @@ func TestManyPools(t *testing.T) {
 	}
 }
 
-// Samples are taken once a second though nobody looks, and no more are kept than the chart shows.
-func TestSampling(t *testing.T) {
-	db := open(t, nowhere, "orders")
-	pool := db.Driver().(*inside.Driver).Pool()
-	synctest.Test(t, func(t *testing.T) {
-		h := Handler().(*handler)
-		for minutes, want := range []int{1, 61, 121, 181, 241, 301, 302, 302} {
-			synctest.Wait()
-			if n := len(h.sampler.of(pool, sample{})) - 1; n < want-1 || n > want+1 {
-				t.Errorf("%d samples after %d minutes, want %d", n, minutes, want)
-			}
-			time.Sleep(time.Minute)
-		}
-	})
-	db.Close()
-	var s sampler
-	s.take(time.Now())
-	if len(s.samples) > 0 {
-		t.Error("a closed pool is sampled")
-	}
-}
-
-func TestChart(t *testing.T) {
-	now := time.Now()
-	at := func(ago int, open, used, waiting int64) sample {
-		return sample{now.Add(-time.Duration(ago) * time.Second), open, used, waiting}
-	}
-	c := draw([]sample{at(3, 4, 2, 0), at(2, 4, 4, 2), at(1, 4, 4, 0), at(0, 4, 1, 0)}, now, 4)
-	// 136 pixels are 6 connections; a value holds until the next sample.
-	for name, pair := range map[string][2]string{
-		"used":    {c.Used, "M297 104.67H298V59.33H300V127.33L300 150V150L297 150Z"},
-		"waiting": {c.Waiting, "M297 104.67H298V14H299V59.33H300V127.33L300 127.33V59.33L299 59.33V59.33L298 59.33V104.67L297 104.67Z"},
-		"open":    {c.Open, "M297 59.33H300V59.33"},
-		"limit":   {c.LimitY, "59.33"},
-	} {
-		if pair[0] != pair[1] {
-			t.Errorf("%s: %s\nwant %s", name, pair[0], pair[1])
-		}
-	}
-	if c.Since != "3s" || c.Label != "1 in use, 4 open, 0 waiting now" {
-		t.Errorf("%q, %q", c.Since, c.Label)
-	}
-	// A long queue doesn't press the pool flat.
-	if c = draw([]sample{at(0, 4, 4, 4000)}, now, 4); c.Top != "12" || strings.Contains(c.Waiting, "-") {
-		t.Errorf("up to %s: %s", c.Top, c.Waiting)
-	}
-	if c = draw([]sample{at(0, 0, 0, 0)}, now, -1); c.Limit || c.Top != "1" {
-		t.Errorf("without a limit: %+v", c)
-	}
-}
-
 func TestShort(t *testing.T) {
 	for d, want := range map[time.Duration]string{
 		0: "0s", 512: "512ns", 1234: "1.23µs", 12345 * time.Microsecond: "12.3ms", 123456 * time.Microsecond: "123ms",
-		4567 * time.Millisecond: "4.57s", 12345 * time.Millisecond: "12.3s", 75 * time.Second: "1m15s", 90 * time.Minute: "1h30m",
-		50 * time.Hour: "50h0m",
+		4567 * time.Millisecond: "4.57s", 12345 * time.Millisecond: "12.3s", 5 * time.Minute: "5m", 75 * time.Second: "1m15s", 90 * time.Minute: "1h30m",
+		50 * time.Hour: "50h",
 	} {
 		if got := short(d); got != want {
 			t.Errorf("%d: %s, want %s", d, got, want)
