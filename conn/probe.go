@@ -26,6 +26,7 @@ type probing struct {
 	base.Conn
 	opened time.Duration
 	pid    uint32 // of the session then
+	told   base.Server
 }
 
 // NewProber makes a prober. One that keeps its connection sees a promotion within a round trip; one that doesn't costs the
@@ -46,21 +47,58 @@ func (p *Prober) Probe(ctx context.Context, e *base.Endpoint, anew bool) (base.S
 			return s, err
 		}
 	}
+	c, err := connectToAsk(ctx, e)
+	if err != nil {
+		return base.Server{}, err
+	}
+	return p.probe(ctx, c)
+}
+
+// ProbeAddress is Probe on a connection that it opens, as the one that was kept may lead to where the address led before. The kept one stays,
+// for what it can tell that a younger one can't, unless another server has answered.
+func (p *Prober) ProbeAddress(ctx context.Context, e *base.Endpoint) (base.Server, error) {
+	c, err := connectToAsk(ctx, e)
+	if err != nil {
+		return base.Server{}, err
+	}
+	s, err := p.question(ctx, c)
+	if err != nil {
+		c.end()
+		return s, err
+	}
+	if kept := p.takeKept(); kept != nil && !kept.told.LooksLike(s) {
+		kept.end()
+	} else if kept != nil {
+		p.putBack(kept, true)
+	}
+	p.putBack(c, p.keep)
+	return s, nil
+}
+
+func connectToAsk(ctx context.Context, e *base.Endpoint) (*probing, error) {
 	ctx, cancel := context.WithTimeout(ctx, hookLimit)
 	defer cancel()
 	c, err := e.ConnectToAsk(ctx)
 	if err != nil {
-		return base.Server{}, err
+		return nil, err
 	}
-	return p.probe(ctx, &probing{Conn: c, opened: clock.Now()})
+	return &probing{Conn: c, opened: clock.Now()}, nil
 }
 
 func (p *Prober) probe(ctx context.Context, c *probing) (base.Server, error) {
+	s, err := p.question(ctx, c)
+	p.putBack(c, err == nil && p.keep)
+	return s, err
+}
+
+func (p *Prober) question(ctx context.Context, c *probing) (base.Server, error) {
 	s, err := p.ask(ctx, c)
 	if c.pid == 0 {
 		c.pid = s.PID
 	}
-	p.putBack(c, err == nil && p.keep)
+	if err == nil {
+		c.told = s
+	}
 	return s, err
 }
 

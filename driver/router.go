@@ -106,7 +106,13 @@ func (r *router) probe(ctx context.Context, to failover.Route) (failover.Observa
 		}
 	}
 	r.mu.Unlock()
-	s, err := m.prober.Probe(ctx, e, failover.Anew(ctx))
+	var s base.Server
+	var err error
+	if failover.Twinned(ctx) {
+		s, err = m.prober.ProbeAddress(ctx, e)
+	} else {
+		s, err = m.prober.Probe(ctx, e, failover.Anew(ctx))
+	}
 	return observation(s), err
 }
 

@@ -237,9 +237,13 @@ type probing struct {
 
 type anewKey struct{}
 
-// Anew says, of a probe's context, that it must open a connection of its own: whether there is room is the question, or where the address
-// leads to now.
+// Anew says, of a probe's context, that it must open a connection of its own: whether there is room is the question.
 func Anew(ctx context.Context) bool { return ctx.Value(anewKey{}) != nil }
+
+type twinnedKey struct{}
+
+// Twinned says, of a probe's context, that where the address leads to now is the question, whatever the connection leads to that was kept.
+func Twinned(ctx context.Context) bool { return ctx.Value(twinnedKey{}) != nil }
 
 // launch runs the probe in a goroutine of its own, in case that it ignores its context. The permit to probe is given
 // back only after the result was taken in, so that results never overtake each other.
@@ -254,8 +258,10 @@ func (g *Group) launch(ctx context.Context, e *endpoint, p *probing) <-chan stru
 	}
 	e.began = p.began
 	e.again = false
-	if e.full || g.twinnedLocked(e) {
+	if e.full {
 		ctx = context.WithValue(ctx, anewKey{}, true)
+	} else if g.twinnedLocked(e) {
+		ctx = context.WithValue(ctx, twinnedKey{}, true)
 	}
 	to := e.route()
 	g.loosen(func() {

@@ -24,6 +24,11 @@ type Server struct {
 	Note string
 }
 
+// LooksLike says that another answer is as that of the same server in the same role.
+func (s Server) LooksLike(o Server) bool {
+	return s.Standby == o.Standby && s.ReadOnly == o.ReadOnly && s.Timeline == o.Timeline && s.SystemID == o.SystemID
+}
+
 // Answer is a yes or a no, if there was one.
 type Answer int8
 
