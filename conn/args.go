@@ -12,7 +12,7 @@ func (c *Conn) CheckNamedValue(v *driver.NamedValue) error {
 		q.answered, q.base = true, c.Base()
 		return nil
 	}
-	if c.phys == nil && (c.life.is(lifeParked) || c.life.is(lifeFailed)) {
+	if c.phys == nil && c.life.unmade() {
 		c.raw = true
 		return nil
 	}

@@ -3,7 +3,6 @@ package conn
 import (
 	"context"
 	"database/sql/driver"
-	"errors"
 	"time"
 
 	"github.com/managedpg/managedpg/internal/clock"
@@ -31,12 +30,14 @@ type Conn struct {
 	shape shape // see withShape
 }
 
-var errTwoCalls = errors.New("managedpg: connection used by two goroutines at once")
-
 // enter begins a call, and makes the checkout that a parked connection still lacks. The context is the call's.
 func (c *Conn) enter(ctx context.Context) (*physical, error) {
 	for !c.life.begin() {
-		if err := c.wake(ctx); err != nil {
+		parked, err := c.life.obstacle(ctx)
+		if parked {
+			err = c.checkOut(ctx)
+		}
+		if err != nil {
 			return nil, err
 		}
 	}
@@ -61,29 +62,6 @@ func (c *Conn) enter(ctx context.Context) (*physical, error) {
 	return c.phys, nil
 }
 
-// wake does what is needed before a call can begin, or says why none can.
-func (c *Conn) wake(ctx context.Context) error {
-	switch c.life.state.Load() {
-	case lifeParked:
-		return c.checkOut(ctx)
-	case lifeLent:
-		return c.life.awaitBack(ctx)
-	case lifeInCall:
-		return errTwoCalls
-	case lifeFailed:
-		return c.life.why
-	case lifeGone:
-		if c.life.why != nil {
-			return c.life.why
-		}
-		return driver.ErrBadConn
-	case lifeEmpty:
-		return driver.ErrBadConn
-	default:
-		return nil
-	}
-}
-
 // leave ends a call.
 func (c *Conn) leave() {
 	if c.life.shared {
@@ -103,7 +81,7 @@ func (c *Conn) checkOut(ctx context.Context) error {
 			return err
 		}
 	} else {
-		if !c.life.move(lifeParked, lifeInCall) {
+		if !c.life.beginParked() {
 			return nil
 		}
 		at = clock.Now()
@@ -134,7 +112,7 @@ func (c *Conn) ResetSession(ctx context.Context) error {
 			return driver.ErrBadConn
 		}
 		c.pool.Recorder.CheckedOut()
-	case c.life.is(lifeGone):
+	case c.life.gone():
 		return driver.ErrBadConn
 	default:
 		return nil // the first call makes the checkout
@@ -152,8 +130,8 @@ func (c *Conn) ResetSession(ctx context.Context) error {
 // sql.Conn may go to the program without a call, so where one would have to wait database/sql is sent on to Connect, whose error
 // it tells; but not with SetMaxOpenConns in force, where it may not come there.
 func (c *Conn) acquire(ctx context.Context) (*physical, time.Duration, error) {
-	if !c.life.is(lifeEmpty) {
-		if c.life.is(lifeGone) {
+	if !c.life.isEmpty() {
+		if c.life.gone() {
 			return nil, 0, driver.ErrBadConn
 		}
 		return nil, 0, nil // the first call makes the checkout
@@ -201,12 +179,8 @@ func (c *Conn) IsValid() bool {
 	ph := c.phys
 	if c.life.begin() {
 		c.pool.checkIn(ph, at)
-	} else {
-		for !c.life.move(lifeParked, lifeInCall) {
-			if !c.life.is(lifeParked) {
-				return c.life.is(lifeLent) // nobody has used it
-			}
-		}
+	} else if !c.life.beginParked() {
+		return c.life.lent() // nobody has used it
 	}
 	defer c.life.park()
 	why, unfit := c.pool.unfit(ph, at)
@@ -227,7 +201,7 @@ func (c *Conn) IsValid() bool {
 func (c *Conn) release() (kept bool) {
 	if !c.life.begin() {
 		c.raw = false
-		return c.life.recover() || c.phys == nil && c.life.move(lifeParked, lifeEmpty) || c.life.is(lifeEmpty) || c.life.is(lifeParked)
+		return c.life.endUnused(c.phys == nil)
 	}
 	ph, at := c.phys, clock.Now()
 	if _, unfit := c.pool.unfit(ph, at); unfit || !ph.sound() {
@@ -246,7 +220,7 @@ func (c *Conn) Close() error {
 	case lifeHeld, lifeParked:
 		c.end(was == lifeHeld)
 	case lifeGone:
-		if c.life.why != nil && !c.phys.base.Known() {
+		if c.life.wasReclaimed() && !c.phys.base.Known() {
 			return c.phys.base.Raw().Close() // its socket couldn't be closed from outside
 		}
 	}

@@ -2,6 +2,8 @@ package conn
 
 import (
 	"context"
+	"database/sql/driver"
+	"errors"
 	"runtime"
 	"sync/atomic"
 )
@@ -29,6 +31,17 @@ const (
 
 func (l *life) is(state int32) bool { return l.state.Load() == state }
 
+func (l *life) parked() bool  { return l.is(lifeParked) }
+func (l *life) isEmpty() bool { return l.is(lifeEmpty) }
+func (l *life) lent() bool    { return l.is(lifeLent) }
+func (l *life) gone() bool    { return l.is(lifeGone) }
+
+// unmade says that the checkout has yet to be made, or has failed.
+func (l *life) unmade() bool { return l.is(lifeParked) || l.is(lifeFailed) }
+
+// wasReclaimed says, of one that is gone, that Reclaim has ended it.
+func (l *life) wasReclaimed() bool { return l.why != nil }
+
 // begin marks a checked out connection as at work until end; false if it isn't checked out, or at work already. Only Reclaim would
 // care, so where it can't come nothing is marked.
 func (l *life) begin() bool {
@@ -36,6 +49,42 @@ func (l *life) begin() bool {
 		return l.move(lifeHeld, lifeInCall)
 	}
 	return l.is(lifeHeld)
+}
+
+// obstacle is what keeps a call from beginning, once it is back from who borrowed it: it is parked, and its checkout has to be made
+// first; or the error that the call is told; or nothing any more.
+func (l *life) obstacle(ctx context.Context) (parked bool, err error) {
+	switch l.state.Load() {
+	case lifeParked:
+		return true, nil
+	case lifeLent:
+		return false, l.awaitBack(ctx)
+	case lifeInCall:
+		return false, errTwoCalls
+	case lifeFailed:
+		return false, l.why
+	case lifeGone:
+		if l.why != nil {
+			return false, l.why
+		}
+		return false, driver.ErrBadConn
+	case lifeEmpty:
+		return false, driver.ErrBadConn
+	default:
+		return false, nil
+	}
+}
+
+var errTwoCalls = errors.New("managedpg: connection used by two goroutines at once")
+
+// beginParked is begin for one that is parked; hold or park follows.
+func (l *life) beginParked() bool {
+	for !l.move(lifeParked, lifeInCall) {
+		if !l.is(lifeParked) {
+			return false
+		}
+	}
+	return true
 }
 
 func (l *life) end() {
@@ -105,6 +154,11 @@ func (l *life) recover() bool {
 	}
 	l.why = nil // whoever uses it once it is gone must not be told
 	return l.state.CompareAndSwap(lifeFailed, lifeEmpty)
+}
+
+// endUnused ends a checkout that has failed, or was never made, of one that has no physical connection; false: it isn't to be kept.
+func (l *life) endUnused(without bool) bool {
+	return l.recover() || without && l.move(lifeParked, lifeEmpty) || l.is(lifeEmpty) || l.is(lifeParked)
 }
 
 // sweep closes a connection that is parked.

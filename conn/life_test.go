@@ -3,8 +3,33 @@ package conn
 import (
 	"database/sql/driver"
 	"errors"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
 	"testing"
 )
+
+// Only life.go touches the state of a life.
+func TestNobodyElseTouchesTheState(t *testing.T) {
+	touches := regexp.MustCompile(`\.state\.(Store|Swap|CompareAndSwap)|life\.(state|move|is|why)\b`)
+	files, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		if f == "life.go" || strings.HasSuffix(f, "_test.go") {
+			continue
+		}
+		text, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if found := touches.Find(text); found != nil {
+			t.Errorf("%s: %s", f, found)
+		}
+	}
+}
 
 // A checkout that failed is over with its check-in: nobody is told of it later, and a second Close does nothing.
 func TestAFailureEndsWithItsCheckout(t *testing.T) {
@@ -12,7 +37,7 @@ func TestAFailureEndsWithItsCheckout(t *testing.T) {
 	c := &Conn{home: p, pool: p}
 	failed := errors.New("no connection")
 	c.life.fail(failed)
-	if err := c.wake(t.Context()); err != failed {
+	if _, err := c.enter(t.Context()); err != failed {
 		t.Errorf("a call is told %v", err)
 	}
 	if !c.IsValid() || !c.life.is(lifeEmpty) {
@@ -23,7 +48,7 @@ func TestAFailureEndsWithItsCheckout(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if err := c.wake(t.Context()); err != driver.ErrBadConn {
+	if _, err := c.enter(t.Context()); err != driver.ErrBadConn {
 		t.Errorf("a call after Close is told %v", err)
 	}
 }

@@ -150,7 +150,7 @@ func (s *Stmt) Close() error {
 		}
 	case s.conn.pool.governed:
 		return nil
-	case life.move(lifeParked, lifeInCall):
+	case life.beginParked():
 		defer life.park()
 	default: // gone, or lent, which isn't waited for: database/sql has its locks held
 		s.conn.stale = true

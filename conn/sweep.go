@@ -28,7 +28,7 @@ func (p *Pool) sweepParked(at time.Duration) {
 	p.open.mu.Lock()
 	var parked []*physical
 	for ph := range p.open.all {
-		if c := ph.user.Load(); c != nil && c.life.is(lifeParked) {
+		if c := ph.user.Load(); c != nil && c.life.parked() {
 			parked = append(parked, ph)
 		}
 	}
