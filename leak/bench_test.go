@@ -162,3 +162,13 @@ func (c *idleConn) ExecContext(context.Context, string, []driver.NamedValue) (dr
 
 func (c *idleConn) Prepare(string) (driver.Stmt, error) { return nil, driver.ErrSkip }
 func (c *idleConn) Begin() (driver.Tx, error)           { return nil, driver.ErrSkip }
+
+// BenchmarkWait is what a checkout pays that has to wait, so that the page can say who does.
+func BenchmarkWait(b *testing.B) {
+	t := leak.New(leak.Options{Pool: "app", StackDepth: 16})
+	ctx := b.Context()
+	b.ReportAllocs()
+	for b.Loop() {
+		t.Wait(ctx)
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
@@ -129,22 +130,61 @@ func (b *browser) screenshot(t *testing.T, name string) {
 	}
 }
 
+const phone = 390 // wide
+
+// fits says that nothing on a phone lies beyond its edge, but for stacks and their tables, which scroll.
+func (b *browser) fits(t *testing.T) {
+	t.Helper()
+	if width := eval[int](t, b, `document.documentElement.scrollWidth`); width > phone {
+		t.Errorf("on a phone %d wide the page is %d wide", phone, width)
+	}
+	if cut := eval[[]string](t, b, `[...document.querySelectorAll(".cards th, .cards td, .story, .tiles dd")]
+		.filter((e) => e.getClientRects().length && e.getBoundingClientRect().right > innerWidth + 1).map((e) => e.textContent)`); len(cut) > 0 {
+		t.Errorf("cut off on a phone: %q", cut)
+	}
+}
+
+// browse opens the handler's page, 1280 wide and light. What the page does that it must not fails the test when it ends.
+func browse(t *testing.T, page http.Handler) *browser {
+	t.Helper()
+	server := httptest.NewServer(page)
+	t.Cleanup(server.Close)
+	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(chromium(t)), chromedp.NoSandbox, chromedp.WSURLReadTimeout(time.Minute))
+	ctx, cancelAllocator := chromedp.NewExecAllocator(context.Background(), options...)
+	ctx, cancelTab := chromedp.NewContext(ctx)
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
+	b := &browser{ctx: ctx, url: server.URL}
+	t.Cleanup(func() {
+		cancel()
+		cancelTab()
+		cancelAllocator()
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		for _, f := range b.faults {
+			t.Error(f)
+		}
+	})
+	chromedp.ListenTarget(ctx, b.listen)
+	b.run(t, log.Enable(), network.Enable())
+	b.dressed(t, "light", 1280, 900)
+	b.run(t, chromedp.Navigate(server.URL))
+	return b
+}
+
+// dressed sets the colour scheme and the window's size; up to 500 wide it is a phone's.
+func (b *browser) dressed(t *testing.T, scheme string, width, height int64) {
+	t.Helper()
+	var options []chromedp.EmulateViewportOption
+	if width <= 500 {
+		options = append(options, chromedp.EmulateScale(2), chromedp.EmulateMobile)
+	}
+	b.run(t, emulation.SetEmulatedMedia().WithFeatures([]*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}),
+		chromedp.EmulateViewport(width, height, options...))
+}
+
 func TestPage(t *testing.T) {
 	db := load(t)
-	server := httptest.NewServer(web.Handler())
-	t.Cleanup(server.Close)
-
-	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(chromium(t)), chromedp.NoSandbox, chromedp.WSURLReadTimeout(time.Minute))
-	ctx, cancel := chromedp.NewExecAllocator(context.Background(), options...)
-	defer cancel()
-	ctx, cancel = chromedp.NewContext(ctx)
-	defer cancel()
-	ctx, cancel = context.WithTimeout(ctx, 3*time.Minute)
-	defer cancel()
-	b := &browser{ctx: ctx, url: server.URL}
-	chromedp.ListenTarget(ctx, b.listen)
-	b.run(t, log.Enable(), network.Enable(), emulation.SetEmulatedMedia().WithFeatures([]*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: "light"}}),
-		chromedp.EmulateViewport(1280, 900), chromedp.Navigate(server.URL))
+	b := browse(t, web.Handler())
 
 	// A hostile name stays text.
 	if name := eval[string](t, b, `document.querySelector(".pool h2").textContent`); name != hostile {
@@ -196,22 +236,19 @@ func TestPage(t *testing.T) {
 	b.refreshed(t, 1)
 
 	light := eval[string](t, b, `getComputedStyle(document.body).backgroundColor`)
-	b.run(t, emulation.SetEmulatedMedia().WithFeatures([]*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: "dark"}}))
+	b.dressed(t, "dark", 1280, 900)
 	if dark := eval[string](t, b, `getComputedStyle(document.body).backgroundColor`); dark == light {
 		t.Errorf("dark is as light: %s", dark)
 	}
 	b.screenshot(t, "dark")
 
-	b.run(t, emulation.SetEmulatedMedia().WithFeatures([]*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: "light"}}),
-		chromedp.EmulateViewport(390, 844, chromedp.EmulateScale(2), chromedp.EmulateMobile))
+	b.dressed(t, "light", phone, 844)
 	b.refreshed(t, 1)
-	if width := eval[int](t, b, `document.documentElement.scrollWidth`); width > 390 {
-		t.Errorf("on a phone 390 wide the page is %d wide", width)
-	}
+	b.fits(t)
 	b.screenshot(t, "phone")
 
 	// Without JavaScript everything is there.
-	b.run(t, emulation.SetScriptExecutionDisabled(true), chromedp.EmulateViewport(1280, 900), chromedp.Navigate(server.URL))
+	b.run(t, emulation.SetScriptExecutionDisabled(true), chromedp.EmulateViewport(1280, 900), chromedp.Navigate(b.url))
 	var text string
 	b.run(t, chromedp.OuterHTML("html", &text))
 	for _, want := range []string{"reload for newer figures", "<path class=\"used\"", "forget", "browser_test.go", db.endpoint, "p99"} {
@@ -220,12 +257,6 @@ func TestPage(t *testing.T) {
 		}
 	}
 	b.run(t, emulation.SetScriptExecutionDisabled(false))
-
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for _, f := range b.faults {
-		t.Error(f)
-	}
 }
 
 type pool struct{ endpoint string }
