@@ -36,7 +36,7 @@ type problem struct{ Level, Text, Do string }
 func (in *situation) problems() []problem {
 	var all []problem
 	for _, look := range []func(*situation) (problem, bool){
-		noServer, paused, exhausted, waitsForDials, leaking, failing, failedOver, losing,
+		noServer, paused, exhausted, waitsForDials, leaking, failing, failedOver, losing, dialling,
 	} {
 		if p, ok := look(in); ok {
 			all = append(all, p)
