@@ -58,6 +58,32 @@ func TestAStandbyTooFarBehindIsLeft(t *testing.T) {
 	})
 }
 
+// Whenever it is that a standby's replay stops, while the primary writes on, the standby is left once that was max_replication_lag ago and
+// it was probed again, and no earlier.
+func TestAPausedReplayIsFoundInTime(t *testing.T) {
+	const most, interval = 2 * time.Second, 5 * time.Second // as lagging and scene have it
+	for phase := time.Duration(0); phase < interval; phase += 130 * time.Millisecond {
+		lagging(t, "prefer-standby", abreast, func(r *rig) {
+			r.open(8)
+			r.pass(time.Minute + phase)
+			r.heard()
+			paused := time.Now()
+			for written := int64(200); !r.lag(1).Lagging; written++ {
+				since := time.Since(paused)
+				if since > most+interval+50*time.Millisecond { // the second of two probes comes that much later
+					t.Fatalf("paused %v after a probe began: not left after %v", phase, since)
+				}
+				r.servers[1].back(at(standby(1), failover.Replay{Received: written, Replayed: 150, Age: since}))
+				r.pass(10 * time.Millisecond)
+			}
+			if since := time.Since(paused); since < most {
+				t.Errorf("left after %v already", since)
+			}
+			want(t, "said", r.heard(), "drain 1")
+		})
+	}
+}
+
 // What has just arrived may come long after what was replayed last: on an idle primary's standby that is no lag.
 func TestWhatHasJustArrivedIsNoLag(t *testing.T) {
 	lagging(t, "standby", abreast, func(r *rig) {
