@@ -72,8 +72,9 @@ func (c *count) add(t told) {
 
 // report is what the checker found.
 type report struct {
-	transfers, notes, sums count
-	brief                  count // of them all, those whose contexts ended at random
+	transfers, notes, sums, reads count
+	old                           int   // sums and reads that came from a standby
+	brief                         count // of them all, those whose contexts ended at random
 
 	lost    []entry // told ok, and not there
 	doubled []entry // there more than once
@@ -87,7 +88,7 @@ type report struct {
 }
 
 // check holds what the callers were told against what is there.
-func check(h *history, s *state) *report {
+func check(sys *system, h *history, s *state) *report {
 	r := &report{doubtful: map[string]int{}, faults: map[string]int{}}
 	const total = accounts * opening
 	issued := map[int64]bool{}
@@ -99,8 +100,18 @@ func check(h *history, s *state) *report {
 			r.brief.add(e.Told)
 		}
 		switch e.Kind {
-		case "sum":
-			r.sums.add(e.Told)
+		case "sum", "read":
+			if e.Kind == "sum" {
+				r.sums.add(e.Told)
+			} else {
+				r.reads.add(e.Told)
+			}
+			if e.Told == ok && e.Old {
+				r.old++
+			}
+			if e.Told == ok && e.Old && (sys.marked == nil || e.Kind == "sum") {
+				r.moved = append(r.moved, fmt.Sprintf("a %s at %v that wasn't marked was answered by a standby", e.Kind, e.End))
+			}
 			if e.Told == ok && e.Sum != total {
 				r.moved = append(r.moved, fmt.Sprintf("a reader saw %d at %v, not %d", e.Sum, e.End, total))
 			}
@@ -173,6 +184,9 @@ func (r *report) wrong(sys *system) []string {
 				all = append(all, fmt.Sprintf("%d commits in doubt were not resolved after %q", n, f.kind))
 			}
 		}
+	}
+	if sys.marked != nil && r.old == 0 {
+		all = append(all, "nothing was read on a standby")
 	}
 	if r.transfers.ok == 0 {
 		all = append(all, "no transfer succeeded")

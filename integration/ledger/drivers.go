@@ -34,6 +34,8 @@ type system struct {
 	exec func(ctx context.Context, db *sql.DB, query string, args ...any) (told, error)
 	// resolves says that a lost COMMIT is asked for.
 	resolves bool
+	// marked is the context of what may be read on a standby; nil: the system knows no such thing.
+	marked func(context.Context) context.Context
 }
 
 // systems are those that can be asked for by name.
@@ -48,7 +50,9 @@ func systems(name string) (*system, error) {
 		params := []string{"base_driver=" + parts[1], "health_check_interval=1s", "health_check_timeout=1s", "failover_timeout=5s"}
 		switch {
 		case len(parts) == 2:
-			return managed(name, append(params, "pool_size=8")...), nil
+			s := managed(name, append(params, "pool_size=8", "standby_reads=true")...)
+			s.marked = managedpg.ReadOnly
+			return s, nil
 		case len(parts) == 3 && parts[2] == "sql":
 			return managed(name, params...), nil
 		}

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/managedpg/managedpg"
 	"github.com/managedpg/managedpg/internal/pgtest"
 )
 
@@ -20,7 +21,7 @@ func TestMain(m *testing.M) {
 
 // TestLedger is a short run with each base driver and each policy.
 func TestLedger(t *testing.T) {
-	for i, name := range []string{"managedpg-pgx", "managedpg-pq-sql"} {
+	for i, name := range []string{"managedpg-pgx", "managedpg-pq-sql", "managedpg-pq"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			sys, err := systems(name)
@@ -115,36 +116,40 @@ func TestCheckFindsEachKind(t *testing.T) {
 		h.entries = []entry{
 			{ID: 1, Kind: "transfer", Told: ok}, {ID: 2, Kind: "transfer", Told: failed}, {ID: 3, Kind: "transfer", Told: unknown},
 			{ID: 4, Kind: "note", Told: unknown}, {ID: 5, Kind: "sum", Told: ok, Sum: accounts * opening},
+			{ID: 6, Kind: "read", Told: ok, Sum: accounts * opening, Old: true},
 		}
 		return h, s
 	}
-	sys := &system{resolves: true}
+	sys := &system{resolves: true, marked: managedpg.ReadOnly}
 	for name, spoil := range map[string]func(*history, *state){
-		"":                     func(*history, *state) {},
-		"lost":                 func(_ *history, s *state) { delete(s.rows, 1) },
-		"doubled":              func(_ *history, s *state) { s.rows[1] = 2 },
-		"doubled, unknown":     func(_ *history, s *state) { s.rows[4] = 2 },
-		"failed, and there":    func(_ *history, s *state) { s.rows[2] = 1 },
-		"cancelled, and there": func(h *history, s *state) { h.entries[1].Brief, s.rows[2] = true, 1 },
-		"a reader saw another": func(h *history, _ *state) { h.entries[4].Sum++ },
-		"money from nowhere":   func(_ *history, s *state) { s.balances[3]++ },
-		"half a transfer":      func(_ *history, s *state) { s.balances[1] += 5 },
-		"moved without entry":  func(_ *history, s *state) { s.balances[3]--; s.balances[4]++ },
-		"nobody's entry":       func(_ *history, s *state) { s.rows[99] = 1 },
+		"":                        func(*history, *state) {},
+		"lost":                    func(_ *history, s *state) { delete(s.rows, 1) },
+		"doubled":                 func(_ *history, s *state) { s.rows[1] = 2 },
+		"doubled, unknown":        func(_ *history, s *state) { s.rows[4] = 2 },
+		"failed, and there":       func(_ *history, s *state) { s.rows[2] = 1 },
+		"cancelled, and there":    func(h *history, s *state) { h.entries[1].Brief, s.rows[2] = true, 1 },
+		"a reader saw another":    func(h *history, _ *state) { h.entries[4].Sum++ },
+		"so did one of a standby": func(h *history, _ *state) { h.entries[5].Sum-- },
+		"none of a standby":       func(h *history, _ *state) { h.entries[5].Old = false },
+		"one that wasn't to":      func(h *history, _ *state) { h.entries[4].Old = true },
+		"money from nowhere":      func(_ *history, s *state) { s.balances[3]++ },
+		"half a transfer":         func(_ *history, s *state) { s.balances[1] += 5 },
+		"moved without entry":     func(_ *history, s *state) { s.balances[3]--; s.balances[4]++ },
+		"nobody's entry":          func(_ *history, s *state) { s.rows[99] = 1 },
 		"not resolved": func(h *history, _ *state) {
 			h.events = append(h.events, event{Kind: "reset after COMMIT"})
 		},
 	} {
 		h, s := sound()
 		spoil(h, s)
-		if wrong := check(h, s).wrong(sys); (len(wrong) > 0) != (name != "") {
+		if wrong := check(sys, h, s).wrong(sys); (len(wrong) > 0) != (name != "") {
 			t.Errorf("%q: found %q", name, wrong)
 		}
 	}
 
 	h, s := sound() // whose context has ended can't ask what became of its COMMIT
 	h.entries[2].Brief, h.events = true, []event{{Kind: "reset after COMMIT"}}
-	if r := check(h, s); len(r.wrong(sys)) > 0 || r.brief != (count{unknown: 1}) {
+	if r := check(sys, h, s); len(r.wrong(sys)) > 0 || r.brief != (count{unknown: 1}) {
 		t.Errorf("one with a context that ends at random: found %q, counted %+v", r.wrong(sys), r.brief)
 	}
 }

@@ -1,5 +1,5 @@
 // Ledger moves money under fire. Writers transfer it between accounts in transactions of several statements and note single
-// statements, readers check that the sum never moves, and each remembers what it was told; the contexts of some end at random.
+// statements, readers check that the sum never moves, some of them on standbys, and each remembers what it was told; the contexts of some end at random.
 // Meanwhile a nemesis kills, freezes, cuts off, fills up and fails over PostgreSQL servers whose replication is synchronous. In the end the ledger is held against
 // the database: what was told ok must be there exactly once, what was told failed must not be there, the rest at most once.
 //
@@ -138,7 +138,7 @@ func runOn(ctx context.Context, s *servers, c config) (*report, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := check(h, st)
+	r := check(c.sys, h, st)
 	if c.keep != "" && (c.always || len(r.wrong(c.sys)) > 0) {
 		path := filepath.Join(c.keep, fmt.Sprintf("ledger-%s-%d.jsonl", c.sys.name, c.seed))
 		if err := keepHistory(h, path); err != nil {
@@ -184,6 +184,8 @@ func table(out io.Writer, all []*system, reports []*report) {
 	row("transfers: ok / failed / unknown", counted(func(r *report) count { return r.transfers }))
 	row("single statements", counted(func(r *report) count { return r.notes }))
 	row("reads", counted(func(r *report) count { return r.sums }))
+	row("reads that may be old", counted(func(r *report) count { return r.reads }))
+	row("of them, on a standby", func(r *report, _ *system) string { return fmt.Sprint(r.old) })
 	row("of them, with a context that ends at random", counted(func(r *report) count { return r.brief }))
 	row("lost", func(r *report, _ *system) string { return fmt.Sprint(len(r.lost)) })
 	row("doubled", func(r *report, _ *system) string { return fmt.Sprint(len(r.doubled)) })

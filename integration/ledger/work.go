@@ -16,7 +16,7 @@ import (
 const (
 	accounts = 20
 	opening  = 1000 // on each account
-	workers  = 8
+	workers  = 10
 	think    = 2 * time.Millisecond
 	deadline = 8 * time.Second       // of a call
 	brief    = 10 * time.Millisecond // at most, of one whose context ends at random
@@ -33,7 +33,7 @@ var schema = []string{
 // entry is a call, and what its caller was told.
 type entry struct {
 	ID     int64         `json:"id"`
-	Kind   string        `json:"kind"`            // transfer, note (a single statement) or sum
+	Kind   string        `json:"kind"`            // transfer, note (a single statement), sum, or read (a sum that may be read on a standby)
 	Brief  bool          `json:"brief,omitempty"` // its context ended at a random moment around its duration
 	Worker int           `json:"worker"`
 	Start  time.Duration `json:"start"` // since the run began
@@ -42,6 +42,7 @@ type entry struct {
 	Told   told          `json:"told"`
 	Error  string        `json:"error,omitempty"`
 	Sum    int64         `json:"sum,omitempty"` // that a reader saw
+	Old    bool          `json:"old,omitempty"` // it was read on a standby
 }
 
 // event is a fault.
@@ -110,7 +111,7 @@ type work struct {
 }
 
 func (w *work) start() {
-	calls := [workers]func(*rand.Rand, *entry){w.transfer, w.transfer, w.transfer, w.transfer, w.note, w.note, w.sum, w.sum}
+	calls := [workers]func(*rand.Rand, *entry){w.transfer, w.transfer, w.transfer, w.transfer, w.note, w.note, w.sum, w.sum, w.read, w.read}
 	for i, call := range calls {
 		random := rand.New(rand.NewPCG(w.seed, uint64(i)))
 		w.all.Go(func() {
@@ -178,12 +179,36 @@ func (w *work) note(random *rand.Rand, e *entry) {
 	e.outcome(w.sys.exec(ctx, w.db, fmt.Sprintf("INSERT INTO entry VALUES (%d, 0, 0, 0)", e.ID)))
 }
 
-// sum reads what must never change.
+const sumOfAll = "SELECT sum(balance), pg_is_in_recovery() FROM account"
+
+// sum reads what must never change, on the primary.
 func (w *work) sum(random *rand.Rand, e *entry) {
 	e.Kind = "sum"
 	ctx, cancel := e.context(random)
 	defer cancel()
-	e.outcome(w.sys.transact(ctx, w.db, true, func(ctx context.Context, tx *sql.Tx) error {
-		return tx.QueryRowContext(ctx, "SELECT sum(balance) FROM account").Scan(&e.Sum)
+	readOnly := w.sys.marked == nil // else it may be on a standby
+	e.outcome(w.sys.transact(ctx, w.db, readOnly, func(ctx context.Context, tx *sql.Tx) error {
+		return tx.QueryRowContext(ctx, sumOfAll).Scan(&e.Sum, &e.Old)
 	}))
+}
+
+// read reads the same where it may be old, which it must not change either: by the context or by the transaction.
+func (w *work) read(random *rand.Rand, e *entry) {
+	e.Kind = "read"
+	ctx, cancel := e.context(random)
+	defer cancel()
+	if random.IntN(2) == 0 {
+		e.outcome(w.sys.transact(ctx, w.db, true, func(ctx context.Context, tx *sql.Tx) error {
+			return tx.QueryRowContext(ctx, sumOfAll).Scan(&e.Sum, &e.Old)
+		}))
+		return
+	}
+	if w.sys.marked != nil {
+		ctx = w.sys.marked(ctx)
+	}
+	if err := w.db.QueryRowContext(ctx, sumOfAll).Scan(&e.Sum, &e.Old); err != nil {
+		e.outcome(failed, err)
+	} else {
+		e.outcome(ok, nil)
+	}
 }
