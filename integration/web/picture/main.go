@@ -87,7 +87,9 @@ func screenshot(ctx context.Context, browser, page string) (shot []byte, err err
 	defer cancel()
 	ctx, cancel = chromedp.NewContext(ctx)
 	defer cancel()
-	err = chromedp.Run(ctx, chromedp.EmulateViewport(1160, 800), chromedp.Navigate(page), chromedp.WaitVisible(".story"), chromedp.FullScreenshot(&shot, 100))
+	ctx, cancel = context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	err = chromedp.Run(ctx, chromedp.EmulateViewport(1160, 800), chromedp.Navigate(page), chromedp.FullScreenshot(&shot, 100))
 	return shot, err
 }
 
