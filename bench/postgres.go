@@ -35,7 +35,7 @@ func tlsSection() (table, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := encrypt(c.Cluster); err != nil {
+	if err := c.Encrypt(); err != nil {
 		stop()
 		return nil, err
 	}

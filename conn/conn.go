@@ -48,6 +48,7 @@ func (c *Conn) enter(ctx context.Context) (*physical, error) {
 			return nil, err
 		}
 	}
+	c.phys.cancels.Show(false)
 	c.phys.gaveRows = false
 	if reason := c.phys.fenced.Load(); reason != nil {
 		c.phys.base.Kill(*reason)
@@ -250,5 +251,6 @@ func (c *Conn) Base() driver.Conn {
 		return nil
 	}
 	defer c.leave()
+	ph.cancels.Show(true)
 	return ph.base.Raw()
 }

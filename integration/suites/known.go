@@ -10,6 +10,7 @@ const (
 	registered  = "pgx's stdlib keeps what it has registered under a name to itself; Config.PgxConfig takes its place"
 	poolOfOurs  = "it counts the server's connections by sql.DB's limits and figures, which are managedpg's with pool_size"
 	looksInside = "it looks for the base connection in sql.DB's free list, where none lies with pool_size"
+	goesOn      = "the caller's time is over and the pool's dial goes on: it is told its context's own error"
 	twoServers  = "of several servers one that can't be reached may come back: managedpg waits for failover_timeout, and says ErrNoEndpoint"
 	asksEach    = "its servers count questions as uses; managedpg probes each of several servers"
 	aWriter     = "of several servers a writer is wanted unless target_session_attrs says otherwise, and nothing is spread over writers"
@@ -27,6 +28,7 @@ var known = []difference{
 	{"pgx/stdlib", "", "TestRegisterConnConfig", registered},
 	{"pgx/stdlib", governed, "TestCheckIdleConn", poolOfOurs},
 	{"pgx/stdlib", governed, "TestOptionBeforeAfterConnect", poolOfOurs},
+	{"pgx/pgconn", "", "TestConnectTimeout/via_context_that_times_out|TestConnectTimeoutStuckOnTLSHandshake/via_context_that_times_out", goesOn},
 	{"lib/pq", "", "TestConnectMulti/#03", twoServers},
 	{"lib/pq", "", "TestConnectMulti/#0[4569]", asksEach},
 	{"lib/pq", "", "TestConnectMulti/load_balance_hosts=random", aWriter},

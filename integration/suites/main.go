@@ -1,4 +1,4 @@
-// Suites runs the test suites of pgx's stdlib, of lib/pq and of database/sql against the bare driver and against managedpg in its
+// Suites runs the test suites of pgx's stdlib, of lib/pq and of database/sql, and pgconn's tests of contexts, against the bare driver and against managedpg in its
 // place, test by test, and prints which tests pass without managedpg and not with it.
 //
 //	go run ./suites            all of them
@@ -41,12 +41,15 @@ type suite struct {
 	prepare func(dir, repo string) (string, error)
 	// env makes the server ready for the tests in a folder, and says where it is.
 	env func(c *pgtest.Cluster, pkg string) ([]string, error)
+	// run, if not "", is which tests are run: a regular expression.
+	run string
 }
 
 var suites = []suite{
-	{"pgx/stdlib", preparePgx, pgxEnv},
-	{"lib/pq", preparePq, pqEnv},
-	{"database/sql", prepareSQL, func(*pgtest.Cluster, string) ([]string, error) { return nil, nil }},
+	{"pgx/stdlib", preparePgx, pgxEnv, ""},
+	{"pgx/pgconn", preparePgconn, pgxEnv, "Cancel|Context|Deadline|Notification|Timeout"},
+	{"lib/pq", preparePq, pqEnv, ""},
+	{"database/sql", prepareSQL, func(*pgtest.Cluster, string) ([]string, error) { return nil, nil }, ""},
 }
 
 // policies are the environments in which a copied suite's drivers are managedpg; see swap.
@@ -104,7 +107,7 @@ func (s suite) compare(c *pgtest.Cluster, repo string) (unexpected int, err erro
 	var bare results
 	seen := map[string]bool{} // the known differences that there are
 	for _, policy := range policies {
-		got, err := test(pkg, append(env, policy.env...))
+		got, err := test(pkg, append(env, policy.env...), s.run)
 		if err != nil {
 			return 0, err
 		}
@@ -158,10 +161,10 @@ func (r results) lostIn(other results) []string {
 }
 
 // test runs go test in a folder, and after a panic once more, without the tests that have ended by then.
-func test(dir string, env []string) (results, error) {
+func test(dir string, env []string, which string) (results, error) {
 	r := results{passed: map[string]bool{}, failed: map[string]bool{}, output: map[string]string{}}
 	for {
-		panicked, err := r.run(dir, env, "-skip="+r.ended())
+		panicked, err := r.run(dir, env, "-run="+which, "-skip="+r.ended())
 		if err != nil || !panicked {
 			return r, err
 		}
@@ -190,8 +193,8 @@ func (r *results) ended() string {
 }
 
 // run runs go test once, and tells whether a test has panicked or gone on for too long.
-func (r *results) run(dir string, env []string, which string) (panicked bool, err error) {
-	cmd := exec.Command("go", "test", "-json", "-count=1", "-timeout=4m", "-vet=off", which, ".")
+func (r *results) run(dir string, env []string, which ...string) (panicked bool, err error) {
+	cmd := exec.Command("go", append([]string{"test", "-json", "-count=1", "-timeout=4m", "-vet=off"}, which...)...)
 	cmd.Dir = dir
 	cmd.Env = append(append(os.Environ(), "GOFLAGS=-mod=mod"), env...)
 	out, err := cmd.Output()

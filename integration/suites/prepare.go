@@ -60,6 +60,19 @@ func preparePgx(dir, repo string) (string, error) {
 	return pkg, add(pkg, "pgx_test.go.txt")
 }
 
+// preparePgconn lets its tests have the pgconn.PgConn of a connection of managedpg's.
+func preparePgconn(dir, repo string) (string, error) {
+	err := copyModule("github.com/jackc/pgx/v5", dir, repo,
+		edit{"pgconn/pgconn_test.go", `pgconn\.Connect\(`, "swappedConnect("},
+		edit{"pgconn/pgconn_test.go", `pgconn\.ConnectConfig\(`, "swappedConnectConfig("},
+	)
+	if err != nil {
+		return "", err
+	}
+	pkg := filepath.Join(dir, "pgconn")
+	return pkg, add(pkg, "pgconn_test.go.txt")
+}
+
 func preparePq(dir, repo string) (string, error) {
 	err := copyModule("github.com/lib/pq", dir, repo,
 		edit{"*_test.go", `sql\.Open\("postgres", `, `sql.Open(pqtest.Driver(), `},
@@ -168,8 +181,7 @@ func add(dir, name string) error {
 }
 
 func pgxEnv(c *pgtest.Cluster, _ string) ([]string, error) {
-	err := c.Exec("CREATE DATABASE pgx_test")
-	if err != nil {
+	if err := c.Exec("DROP DATABASE IF EXISTS pgx_test WITH (FORCE)", "CREATE DATABASE pgx_test"); err != nil {
 		return nil, err
 	}
 	admin, err := sql.Open("pgx", c.DSNFor("pgx_test"))

@@ -44,6 +44,7 @@ type Cancels struct {
 	// Count is told of each call for which requests are sent, and of each that got no answer; nil: nobody counts.
 	Count func(CancelEvent)
 
+	shown   atomic.Bool                 // see Show
 	to      *canceller                  // nil: it sends none
 	send    func(context.Context) error // makes one request, and says whether the server has taken it; nil: it can't
 	pending *CancelRequest
@@ -58,9 +59,18 @@ const (
 	CancelUnanswered
 )
 
+// Show tells that the program is shown the driver's own connection, or that it isn't any more. What it calls on that ends with its
+// context as the driver ends it: the answer to a cancel request would reach it without the context's error, and a wait for
+// notifications has asked the server nothing that it could cancel.
+func (c *Cancels) Show(shown bool) {
+	if c.shown.Load() != shown {
+		c.shown.Store(shown)
+	}
+}
+
 // Allowed is how long to wait for the server's answer to a cancel request; 0: send none.
 func (c *Cancels) Allowed() time.Duration {
-	if c.to == nil || c.send == nil || c.to.timeout <= 0 || time.Duration(c.to.pausedUntil.Load()) > clock.Now() {
+	if c.shown.Load() || c.to == nil || c.send == nil || c.to.timeout <= 0 || time.Duration(c.to.pausedUntil.Load()) > clock.Now() {
 		return 0
 	}
 	return c.to.timeout

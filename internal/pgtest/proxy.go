@@ -1,14 +1,8 @@
 package pgtest
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"io"
-	"math/big"
 	"net"
 	"net/url"
 	"slices"
@@ -48,7 +42,13 @@ type ProxyOption func(*Proxy)
 
 // WithTLS makes the proxy encrypt the client's side, with a certificate that no one vouches for (sslmode=require).
 func WithTLS() ProxyOption {
-	return func(p *Proxy) { p.tls = &tls.Config{Certificates: []tls.Certificate{selfSigned(p.tb)}} }
+	return func(p *Proxy) {
+		cert, err := selfSigned()
+		if err != nil {
+			p.tb.Fatal(err)
+		}
+		p.tls = &tls.Config{Certificates: []tls.Certificate{cert}}
+	}
 }
 
 // DropCancels keeps cancel requests from the server; the client sees no difference.
@@ -260,24 +260,4 @@ func (p *Proxy) close() {
 		s.close()
 	}
 	p.serving.Wait()
-}
-
-func selfSigned(tb testing.TB) tls.Certificate {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1),
-		Subject:      pkix.Name{CommonName: "pgtest proxy"},
-		NotBefore:    time.Now().Add(-time.Hour),
-		NotAfter:     time.Now().Add(24 * time.Hour),
-		IPAddresses:  []net.IP{net.IPv4(127, 0, 0, 1)},
-		DNSNames:     []string{"localhost"},
-	}
-	cert, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{cert}, PrivateKey: key}
 }

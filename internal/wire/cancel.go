@@ -119,7 +119,11 @@ func (b *brief) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// Close reads what is left first, where it matters: under TLS pgx stops at the server's goodbye, of which the socket knows nothing.
 func (b *brief) Close() error {
+	if b.ended != nil && !b.ended.Load() && readToEnd(b.Conn) == nil {
+		b.ended.Store(true)
+	}
 	b.timer.Stop()
 	return b.Conn.Close()
 }

@@ -162,15 +162,24 @@ func TestWhatACancelledCallIsToldIsTrue(t *testing.T) {
 // A call that runs into its deadline costs no connection: with the bare drivers each costs a session of its own.
 func TestDeadlinesCostNoConnection(t *testing.T) {
 	const workers, calls, limit = 8, 60, 20 * time.Millisecond
+	encrypted := pgtest.Start(t)
+	rig.NoError(t, encrypted.Encrypt())
 	for _, base := range []string{"pgx", "pq"} {
-		for _, policy := range []string{"bare", "", "pool_size=8"} {
+		for _, policy := range []string{"bare", "", "pool_size=8", "tls", "tls&pool_size=8"} {
+			settings, tls := strings.CutPrefix(policy, "tls")
+			if tls && base == "pq" {
+				continue // docs/deadlines.md
+			}
 			t.Run(base+"/"+policy, func(t *testing.T) {
 				dsn := pgtest.Database(t)
+				if tls {
+					dsn = encrypted.DSNFor("postgres", "sslmode=require")
+				}
 				var db *sql.DB
 				if policy == "bare" {
 					db = rig.OpenWith(t, map[string]string{"pgx": "pgx", "pq": "postgres"}[base], dsn)
 				} else {
-					db = rig.Open(t, dsn+"&cancel_timeout=5s&base_driver="+base+"&"+policy)
+					db = rig.Open(t, dsn+"&cancel_timeout=5s&base_driver="+base+"&"+strings.TrimPrefix(settings, "&"))
 				}
 				db.SetMaxIdleConns(workers)
 				var ok, expired, unknown atomic.Int64
@@ -182,7 +191,7 @@ func TestDeadlinesCostNoConnection(t *testing.T) {
 						for n := range calls {
 							text := "SELECT 1"
 							if (n+w)%10 == 0 {
-								text = "SELECT pg_sleep(60)"
+								text = "SELECT pg_sleep(5)"
 							}
 							ctx, cancel := context.WithTimeout(t.Context(), limit)
 							began := time.Now()
@@ -217,8 +226,12 @@ func TestDeadlinesCostNoConnection(t *testing.T) {
 				s := pool.Stats()
 				t.Logf("%d unknown; %d sessions; %d cancels sent, %d confirmed, %d too late, %d unanswered", unknown.Load(),
 					s.TotalConnectionsCreated, s.CancelsSent, s.CancelsConfirmed, s.CancelsTooLate, s.CancelsUnanswered)
-				if s.TotalConnectionsCreated > 2*workers {
-					t.Errorf("%d sessions were begun for %d workers", s.TotalConnectionsCreated, workers)
+				most := int64(2 * workers)
+				if tls { // each cancel request is a handshake, which takes its time on a busy machine, and others dial meanwhile
+					most += expired.Load() / 4
+				}
+				if s.TotalConnectionsCreated > most {
+					t.Errorf("%d sessions were begun for %d workers and %d deadlines", s.TotalConnectionsCreated, workers, expired.Load())
 				}
 				if unknown.Load() > 0 || s.CancelsUnanswered > 0 {
 					t.Errorf("%d calls of unknown outcome, %d cancels unanswered", unknown.Load(), s.CancelsUnanswered)
@@ -273,7 +286,7 @@ func TestTheSessionOutlivesACancelledCall(t *testing.T) {
 				}
 				defer tx.Rollback()
 				time.AfterFunc(20*time.Millisecond, end)
-				if _, err := tx.ExecContext(ctx, "SELECT pg_sleep(60)"); !errors.Is(err, context.Canceled) || errors.Is(err, managedpg.ErrTxLost) {
+				if _, err := tx.ExecContext(ctx, "SELECT pg_sleep(5)"); !errors.Is(err, context.Canceled) || errors.Is(err, managedpg.ErrTxLost) {
 					t.Errorf("it was told %v", err)
 				}
 				if _, err := tx.Exec("SELECT 1"); rig.SQLState(err) != "25P02" {
@@ -301,7 +314,7 @@ func TestCancelsThatComeToNothingAreNotGoneOnWith(t *testing.T) {
 				t.Fatal(err)
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
-			if _, err := db.ExecContext(ctx, "SELECT pg_sleep(60)"); !errors.Is(err, managedpg.ErrOutcomeUnknown) || !errors.Is(err, context.DeadlineExceeded) {
+			if _, err := db.ExecContext(ctx, "SELECT pg_sleep(5)"); !errors.Is(err, managedpg.ErrOutcomeUnknown) || !errors.Is(err, context.DeadlineExceeded) {
 				t.Errorf("it was told %v", err)
 			}
 			cancel()
@@ -331,7 +344,7 @@ func TestATransactionsContextEndsItsStatement(t *testing.T) {
 			rig.NoError(t, err)
 			pid := rig.Value[int](t, tx, "SELECT pg_backend_pid()")
 			time.AfterFunc(20*time.Millisecond, cancel)
-			_, err = tx.Exec("SELECT pg_sleep(60)")
+			_, err = tx.Exec("SELECT pg_sleep(5)")
 			rig.WantSQLState(t, rig.Combination{Base: "pq"}, err, "57014")
 			if err := tx.Commit(); !errors.Is(err, sql.ErrTxDone) && !errors.Is(err, context.Canceled) {
 				t.Errorf("COMMIT: %v", err)
