@@ -15,9 +15,9 @@ func TestClose(t *testing.T) {
 	scene(t, targeting("read-write"), pair, func(r *rig) {
 		r.warmUp(0)
 		r.servers[0].freeze()
-		deaf := make(chan struct{})
-		defer close(deaf)
-		r.servers[1].set(func(s *server) { s.deaf = deaf })
+		ignores := make(chan struct{})
+		defer close(ignores)
+		r.servers[1].set(func(s *server) { s.ignores = ignores })
 		go r.CheckNow(context.Background())
 		var checkouts sync.WaitGroup
 		for range 20 {
@@ -65,15 +65,15 @@ func TestProbeThatIgnoresItsContext(t *testing.T) {
 	scene(t, nil, two, func(r *rig) {
 		r.warmUp(0)
 		before, _ := r.servers[0].counts()
-		deaf := make(chan struct{})
-		r.servers[0].set(func(s *server) { s.deaf = deaf })
+		ignores := make(chan struct{})
+		r.servers[0].set(func(s *server) { s.ignores = ignores })
 		r.pass(20 * time.Second)
 		r.stateIs(0, failover.Down)
 		r.currentIs(1)
 		probes, _ := r.servers[0].counts()
 		want(r.t, "probes", probes-before, 1)
-		r.servers[0].set(func(s *server) { s.deaf = nil })
-		close(deaf)
+		r.servers[0].set(func(s *server) { s.ignores = nil })
+		close(ignores)
 		r.pass(30 * time.Second)
 		r.currentIs(0)
 	})

@@ -31,7 +31,7 @@ type server struct {
 	mu        sync.Mutex
 	err       error
 	hangs     bool
-	deaf      chan struct{} // if not nil, probes ignore their context until it is closed
+	ignores   chan struct{} // if not nil, probes ignore their context until it is closed
 	latency   time.Duration
 	seen      failover.Observation
 	dialSees  *failover.Observation // what dials see, if not the same
@@ -109,7 +109,7 @@ func (s *server) probe(ctx context.Context) (failover.Observation, error) {
 	s.mu.Lock()
 	s.probes++
 	s.probedAt = append(s.probedAt, time.Now())
-	deaf, met := s.deaf, s.probeErr
+	ignores, met := s.ignores, s.probeErr
 	if s.anewErr != nil && failover.Anew(ctx) {
 		met = s.anewErr
 	}
@@ -117,8 +117,8 @@ func (s *server) probe(ctx context.Context) (failover.Observation, error) {
 	if met != nil {
 		return failover.Observation{}, met
 	}
-	if deaf != nil {
-		<-deaf
+	if ignores != nil {
+		<-ignores
 		return failover.Observation{}, errors.New("woken")
 	}
 	return s.answer(ctx)

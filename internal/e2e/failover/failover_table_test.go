@@ -304,8 +304,8 @@ func TestCallersDeadlineIsOnlyASuspicion(t *testing.T) {
 func TestWriteInAReadOnlyTransactionDrainsNothing(t *testing.T) {
 	t.Parallel()
 	a := pgtest.Start(t)
-	b := rig.Standby(t, a)
 	createCalls(t, a)
+	b := rig.Standby(t, a)
 	eachBase(t, func(t *testing.T, c rig.Combination) {
 		name := url.QueryEscape(c.String())
 		pids := "SELECT string_agg(pid::text, ' ' ORDER BY pid) FROM pg_stat_activity WHERE application_name = '" + c.String() + "'"
@@ -336,8 +336,8 @@ func TestWriteInAReadOnlyTransactionDrainsNothing(t *testing.T) {
 func TestLostRoleIsLeft(t *testing.T) {
 	t.Parallel()
 	a := pgtest.Start(t)
-	b := rig.Standby(t, a)
 	createCalls(t, a)
+	b := rig.Standby(t, a)
 	rig.Eventually(t, "the standby has the table", func() bool {
 		n, err := b.QueryString("SELECT count(*) FROM pg_class WHERE relname = 'calls'")
 		return err == nil && n == "1"

@@ -26,8 +26,8 @@ import (
 func TestFailoverToAPromotedStandbyAndBack(t *testing.T) {
 	t.Parallel()
 	a := pgtest.Start(t)
-	b := rig.Standby(t, a)
 	createCalls(t, a)
+	b := rig.Standby(t, a)
 	// What a has acknowledged is on b. (b, made before, waits for nobody when it is promoted.)
 	rig.NoError(t, a.Exec("ALTER SYSTEM SET synchronous_standby_names = '"+b.Name()+"'", "SELECT pg_reload_conf()"))
 	all := underLoad(t, a, b, 0, "health_check_interval=200ms", "failback_after=3")
@@ -99,8 +99,8 @@ func TestFailoverToAPromotedStandbyAndBack(t *testing.T) {
 func TestFencedServerGetsNothingMore(t *testing.T) {
 	t.Parallel()
 	a := pgtest.Start(t)
-	b := rig.Standby(t, a)
 	createCalls(t, a)
+	b := rig.Standby(t, a)
 	holder, err := rig.OpenWith(t, "pgx", a.DSN()).Conn(t.Context())
 	rig.NoError(t, err)
 	type user struct {
@@ -155,8 +155,8 @@ func TestFencedServerGetsNothingMore(t *testing.T) {
 func TestCancelledProbe(t *testing.T) {
 	t.Parallel()
 	old := pgtest.Start(t)
-	promoted := rig.Standby(t, old)
 	createCalls(t, old)
+	promoted := rig.Standby(t, old)
 	proxy := pgtest.NewProxy(t, old.Addr())
 	db := rig.OpenQuietly(t, rig.WithKeys(proxy.DSN(old.DSN()), "health_check_interval=100ms", "failback_after=1", to(promoted)))
 	rig.Exec(t, db, "INSERT INTO calls VALUES ('a', 1, 1)")
