@@ -3,6 +3,7 @@ package failover_test
 import (
 	"context"
 	"database/sql"
+	"fmt"
 	"net/url"
 	"slices"
 	"strconv"
@@ -166,6 +167,36 @@ func TestConnectionsAreSpreadOverStandbys(t *testing.T) {
 	}
 }
 
+// A name has two standbys, and then a third one: the connections are spread over its addresses, at the default health_check_interval.
+func TestConnectionsAreSpreadOverAddresses(t *testing.T) {
+	primary := pgtest.Start(t)
+	var standbys []*pgtest.Cluster
+	var addresses []string
+	for i := range 3 {
+		addresses = append(addresses, fmt.Sprintf("127.0.0.%d", 20+i))
+		standbys = append(standbys, rig.Standby(t, primary, pgtest.Conf("listen_addresses="+addresses[i]), pgtest.Port(primary.Port())))
+	}
+	for _, c := range rig.Combinations[1:3] { // each base, and each policy
+		t.Run(c.String(), func(t *testing.T) {
+			n := newName(t, addresses[:2]...)
+			keys := []string{"target_session_attrs=standby", "load_balance_hosts=random", "base_driver=" + c.Base, "application_name=" + url.QueryEscape(c.String())}
+			if c.Governed {
+				keys = append(keys, "pool_size=24", "max_overflow=0")
+			}
+			r := startReaders(t, c.String(), rig.OpenQuietly(t, n.dsn(primary.Port(), keys...)))
+			rig.Eventually(t, "spread over two", func() bool { return evenly(r.on(t, standbys[:2]...)) })
+			n.leadsTo(addresses...)
+			began := time.Now()
+			rig.Eventually(t, "spread over three", func() bool { return evenly(r.on(t, standbys...)) })
+			t.Logf("spread over three %v after the name had the third", time.Since(began).Round(time.Millisecond))
+			if n := r.failed.Load(); n > 0 {
+				t.Errorf("%d calls failed, %v", n, *r.err.Load())
+			}
+			r.end()
+		})
+	}
+}
+
 // A standby whose replay is paused is left while the primary writes, and not while it doesn't; it comes back when it has caught up.
 func TestAPausedStandbyIsLeft(t *testing.T) {
 	primary := pgtest.Start(t)
@@ -192,10 +223,12 @@ func TestAPausedStandbyIsLeft(t *testing.T) {
 			t.Errorf("%s: an idle primary's standby: %+v", base, h)
 		}
 		rig.NoError(t, standbys[0].Exec("SELECT pg_wal_replay_pause()"))
+		paused := time.Now()
 		rig.Eventually(t, "it is too far behind", func() bool {
 			rig.NoError(t, primary.Exec("UPDATE lag SET n = n + 1"))
 			return health().Lagging
 		})
+		t.Logf("%s: found %v after the pause", base, time.Since(paused).Round(time.Millisecond))
 		rig.Eventually(t, "it is left", func() bool {
 			rig.Warm(t, db, 8)
 			n, err := standbys[0].QueryString("SELECT count(*)::text FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()")
