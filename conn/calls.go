@@ -166,7 +166,11 @@ func (c *Conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, e
 		}
 	}
 	c.tx.kept.Context = baseCtx
-	tx, err := ph.features.Begin(&c.tx.kept, opts)
+	var kept context.Context = &c.tx.kept
+	if !ph.obeys {
+		kept = baseCtx // lib/pq asks it from a goroutine of its own, and doesn't send ROLLBACK with it
+	}
+	tx, err := ph.features.Begin(kept, opts)
 	if err != nil {
 		return nil, c.verdict(ctx, ph, before, harmless, "", err)
 	}

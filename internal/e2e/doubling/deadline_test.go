@@ -329,6 +329,34 @@ func TestCancelsThatComeToNothingAreNotGoneOnWith(t *testing.T) {
 	})
 }
 
+// Nor does a transaction's context then that ends: lib/pq looks into it from a goroutine of its own, and panics if it hasn't ended after all.
+func TestATransactionEndsWhileNoCancelsAreSent(t *testing.T) {
+	rig.InEachCombination(t, func(t *testing.T, c rig.Combination, _ *sql.DB) {
+		proxy := pgtest.NewProxy(t, pgtest.Shared(t).Addr(), pgtest.DropCancels())
+		db := rig.Open(t, c.DSN(proxy.DSN(pgtest.Database(t)), "cancel_timeout=30ms"))
+		for range 3 {
+			rig.NoError(t, db.Ping())
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+			if _, err := db.ExecContext(ctx, "SELECT pg_sleep(60)"); err == nil {
+				t.Error("it slept")
+			}
+			cancel()
+		}
+		for range 20 {
+			ctx, cancel := context.WithCancel(t.Context())
+			tx, err := db.BeginTx(ctx, nil)
+			rig.NoError(t, err)
+			rig.Exec(t, tx, "SELECT 1")
+			cancel()
+			err = tx.Rollback()
+			if err != nil && !errors.Is(err, sql.ErrTxDone) && !errors.Is(err, context.Canceled) && !errors.Is(err, managedpg.ErrTxLost) {
+				t.Errorf("ROLLBACK: %v", err)
+			}
+		}
+		rig.Exec(t, db, "SELECT 1")
+	})
+}
+
 // With lib/pq a transaction's context ends the statement that runs in it, whatever that one's own context, as with the bare driver.
 func TestATransactionsContextEndsItsStatement(t *testing.T) {
 	dsn := pgtest.Database(t)
