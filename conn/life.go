@@ -111,6 +111,10 @@ func (l *life) move(from, to int32) bool {
 
 // unpark takes a parked connection, once it is back from who borrowed it, if that is before ctx ends. hold or park follows.
 func (l *life) unpark(ctx context.Context) bool {
+	return l.state.CompareAndSwap(lifeParked, l.working()) || l.unparkLater(ctx)
+}
+
+func (l *life) unparkLater(ctx context.Context) bool {
 	for !l.move(lifeParked, l.working()) {
 		switch l.state.Load() {
 		case lifeParked:
@@ -132,8 +136,12 @@ func (l *life) working() int32 {
 	return lifeHeld
 }
 
-// hold begins a checkout.
-func (l *life) hold() { l.state.Store(lifeHeld) }
+// hold begins a checkout. To look costs less than to write.
+func (l *life) hold() {
+	if l.state.Load() != lifeHeld {
+		l.state.Store(lifeHeld)
+	}
+}
 
 // park ends one, or what unpark began.
 func (l *life) park() { l.state.Store(lifeParked) }

@@ -163,7 +163,9 @@ func (p *Pool) assign(ctx context.Context, c *Conn, ph *physical, at time.Durati
 	ph.checkedOut = at
 	if ph.slot != nil {
 		ph.use.paused(ph.sock)
-		ph.user.Store(c)
+		if ph.user.Load() != c { // mostly it is: to look costs less than to write
+			ph.user.Store(c)
+		}
 	}
 	p.event(ctx, "checkout", ph)
 }
@@ -188,12 +190,11 @@ func (p *Pool) checkIn(ph *physical, at time.Duration) {
 	ph.doneReading()
 	ph.doneWithRows()
 	ph.stmts.next()
-	ph.txCtx = nil
+	if ph.txCtx != nil {
+		ph.txCtx = nil
+	}
 	if ph.slot != nil {
 		ph.slot.CheckIn(at)
-		if p.governed {
-			ph.user.Store(nil) // and nothing of the last user's is kept alive
-		}
 	}
 	ph.freeSince = at
 	ph.used = true

@@ -22,8 +22,10 @@ const idlePing = time.Second
 // ready makes a free connection fit for its next user: pre-ping, the base's own reset, pool_reset. Any error means that
 // the connection is not to be used; nothing of the user's has been sent on it.
 func (ph *physical) ready(ctx context.Context, p *Pool, at time.Duration) error {
-	if err := ph.settle(ctx); err != nil {
-		return err
+	if ph.cancels.Pending() != nil {
+		if err := ph.settle(ctx); err != nil {
+			return err
+		}
 	}
 	if p.opts.PrePing {
 		if err := ph.prePing(ctx, p, at); err != nil {
@@ -32,7 +34,7 @@ func (ph *physical) ready(ctx context.Context, p *Pool, at time.Duration) error 
 	}
 	if ph.features.Resetter != nil {
 		// Only ErrBadConn counts for database/sql too.
-		if err := ph.features.Resetter.ResetSession(ctx); errors.Is(err, driver.ErrBadConn) {
+		if err := ph.features.Resetter.ResetSession(ctx); err != nil && errors.Is(err, driver.ErrBadConn) {
 			return err
 		}
 	}
