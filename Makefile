@@ -1,7 +1,7 @@
 # make demo   the main job, shown on throwaway PostgreSQL servers
 # make test   vet, staticcheck, every test of every module with the race detector, and fuzz
 # make quick  the tests that need no PostgreSQL, but for the slowest one: some seconds
-# make bench  what it costs beside bare drivers, wrappers and pools, into bench/RESULTS.md; takes a quarter of an hour, FLAGS=-quick two minutes
+# make bench  what it costs beside bare drivers, wrappers and pools, into bench/RESULTS.md; takes some 20 minutes, FLAGS=-quick three
 # make check  known vulnerabilities, which are asked of vuln.go.dev
 # make race   what it does beside them when a server dies, into bench/RACE.md; takes an hour, FLAGS=-quick some minutes
 # make overload  what it gets done beside them under more load than there is capacity for, into bench/OVERLOAD.md; takes a quarter of an hour
@@ -52,6 +52,7 @@ quick:
 bench:
 	@.ci/prepare
 	@cd bench && go run . $(FLAGS) | tee RESULTS.md
+	@cd bench && go run . -quote
 
 race:
 	@.ci/prepare

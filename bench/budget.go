@@ -10,7 +10,6 @@ import (
 type budget struct {
 	ns      float64 // 0: no limit
 	ratio   float64 // 0: no limit
-	noise   bool    // what the measurement is too coarse to see doesn't count against the ratio
 	allocs  float64 // a limit only if counted
 	counted bool
 }
@@ -20,11 +19,8 @@ func (b budget) String() string {
 	if b.ns > 0 {
 		parts = append(parts, fmt.Sprintf("%.0f ns", b.ns))
 	}
-	switch {
-	case b.ratio > 0 && b.noise:
-		parts = append(parts, fmt.Sprintf("%.2f ±", b.ratio))
-	case b.ratio > 0:
-		parts = append(parts, fmt.Sprintf("%.2f", b.ratio))
+	if b.ratio > 0 {
+		parts = append(parts, fmt.Sprintf("%.3f", b.ratio))
 	}
 	if b.counted {
 		parts = append(parts, fmt.Sprintf("%.0f allocs", b.allocs))
@@ -41,10 +37,7 @@ func (b budget) verdict(r result) string {
 	if b.ns > 0 {
 		v.atMost(r.delta, b.ns, r.deltaError)
 	}
-	switch {
-	case b.ratio > 0 && b.noise:
-		v.atMost(r.ratio-r.ratioError, b.ratio, 0)
-	case b.ratio > 0:
+	if b.ratio > 0 {
 		v.atMost(r.ratio, b.ratio, r.ratioError)
 	}
 	if b.counted {
@@ -54,11 +47,11 @@ func (b budget) verdict(r result) string {
 	return v.String()
 }
 
-// verdict is PASS or FAIL, and a question mark when the measurement is too coarse to tell.
+// verdict is FAIL when a limit is exceeded by more than the noise, else PASS, with a question mark when the measurement is too coarse to tell.
 type verdict struct{ over, near bool }
 
 func (v *verdict) atMost(got, limit, spread float64) {
-	v.over = v.over || got > limit
+	v.over = v.over || got > limit+spread
 	v.near = v.near || math.Abs(got-limit) < spread
 }
 
@@ -69,7 +62,7 @@ func (v verdict) String() string {
 	if v.over {
 		text = "FAIL"
 	}
-	if v.near {
+	if v.near && !v.over {
 		text += "?"
 	}
 	return text

@@ -1,10 +1,11 @@
 // Bench measures what managedpg costs, on a base driver that does nothing and on a real PostgreSQL, beside bare drivers,
 // wrappers and pools, and holds it against the project's budgets.
 //
-//	go run .          a quarter of an hour
+//	go run .          some twenty minutes
 //	go run . -quick   two minutes, for a first look
 //	go run . -only 'fake: Exec'
 //	go run . -only '^(parallel|scale)'
+//	go run . -quote   puts RESULTS.md into the README and docs/figures.md
 //
 // Every figure of a single call comes from pairs: a short block of calls through one subject and one through the other,
 // back to back, the order drawn by lot. What the machine does meanwhile hits both, so it is the pairs' medians that are
@@ -27,9 +28,14 @@ func main() {
 	quick := flag.Bool("quick", false, "a short run, whose figures are rough")
 	only := flag.String("only", "", "measure only the rows whose \"section: workload: subject\", \"parallel: goroutines\" or "+
 		"\"scale: connections\" matches this regular expression")
+	quotes := flag.Bool("quote", false, "measure nothing, and put RESULTS.md into the documents that quote it")
 	flag.Parse()
 	pick, err := regexp.Compile(*only)
-	if err == nil {
+	switch {
+	case err != nil:
+	case *quotes:
+		err = quoteResults()
+	default:
 		err = run(os.Stdout, *quick, pick)
 	}
 	if err != nil {
@@ -50,6 +56,7 @@ func run(out io.Writer, quick bool, pick *regexp.Regexp) error {
 	for _, open := range []func() (table, error){
 		func() (table, error) { return fakeSection(), nil },
 		postgresSection,
+		unpinnedSection,
 		tlsSection,
 		func() (table, error) { return parallelSection() },
 		func() (table, error) { return scale{}, nil },
@@ -69,7 +76,7 @@ func run(out io.Writer, quick bool, pick *regexp.Regexp) error {
 
 const legend = `Each row compares a subject with the one after "against", block by block. Ratio and ns are medians over the pairs, the
 quartiles of the ratio stand behind it; ± is twice the standard error of that median, over
-rounds that open their connections anew. Allocations are counted apart. PASS and FAIL are the medians against the budget; a
-"?" says that the budget is no farther off than ±. A peer's budget is a name: who is to be quicker than the peer, by the two
+rounds that open their connections anew. Allocations are counted apart. FAIL is a median above its budget by more than ±, PASS any other;
+a "?" says that the budget is no farther off than ±. A peer's budget is a name: who is to be quicker than the peer, by the two
 ratios; PASS says that it is.
 `

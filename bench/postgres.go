@@ -9,7 +9,7 @@ import (
 )
 
 func postgresSection() (table, error) {
-	c, stop, err := serve()
+	c, stop, err := serve(apart)
 	if err != nil {
 		return nil, err
 	}
@@ -27,11 +27,32 @@ func postgresSection() (table, error) {
 		full:  effort{rounds: 80, each: 100 * time.Millisecond, block: 2 * time.Millisecond, count: 1000},
 		quick: effort{rounds: 3, each: 80 * time.Millisecond, block: 2 * time.Millisecond, count: 200},
 	}
-	return s.over(c, stop), nil
+	return s.alone(c, stop), nil
+}
+
+// unpinnedSection is what users have who run client and server on one machine, and leave everything at its default.
+func unpinnedSection() (table, error) {
+	c, stop, err := serve(together)
+	if err != nil {
+		return nil, err
+	}
+	s := &section{
+		name: "PostgreSQL, unpinned",
+		about: "The same with client and server left to the system, on all cores, and managedpg with everything at its default, leak " +
+			"detection\nincluded. Whether the two share a core makes a round trip several times as long, and the system changes its " +
+			"mind about it.",
+		workloads: []workload{
+			exec("SELECT 1"), query("Query", "SELECT 1"), queryRow("SELECT $1::bigint"), preparedQueryRow("SELECT $1::bigint"),
+			tx("SELECT 1"), query(thousand, "SELECT generate_series(1, 1000)"),
+		},
+		full:  effort{rounds: 80, each: 100 * time.Millisecond, block: 2 * time.Millisecond, count: 1000},
+		quick: effort{rounds: 3, each: 80 * time.Millisecond, block: 2 * time.Millisecond, count: 200},
+	}
+	return s.shared(c, stop), nil
 }
 
 func tlsSection() (table, error) {
-	c, stop, err := serve()
+	c, stop, err := serve(apart)
 	if err != nil {
 		return nil, err
 	}
@@ -46,20 +67,21 @@ func tlsSection() (table, error) {
 		full:      effort{rounds: 20, each: 100 * time.Millisecond, block: 2 * time.Millisecond, count: 1000},
 		quick:     effort{rounds: 2, each: 80 * time.Millisecond, block: 2 * time.Millisecond, count: 200},
 	}
-	return s.over(c, stop, "sslmode=require"), nil
+	return s.alone(c, stop, "sslmode=require"), nil
 }
 
 // thousand is the workload whose cost is the rows', which managedpg doesn't touch.
 const thousand = "Query, 1000 rows"
 
-// server is a PostgreSQL on a core of its own, where there are two.
+// server is a PostgreSQL.
 type server struct {
 	*pgtest.Cluster
 	about string
 }
 
-func serve() (s server, stop func(), err error) {
-	together, apart, err := apart(func() (err error) {
+// serve starts one, on a core of its own or not.
+func serve(where func(start func() error) (undo func(), done bool, err error)) (s server, stop func(), err error) {
+	undo, alone, err := where(func() (err error) {
 		s.Cluster, err = pgtest.New()
 		return err
 	})
@@ -67,7 +89,7 @@ func serve() (s server, stop func(), err error) {
 		return s, nil, err
 	}
 	stop = func() {
-		together()
+		undo()
 		_ = s.Close()
 	}
 	version, err := s.QueryString("SHOW server_version")
@@ -76,14 +98,29 @@ func serve() (s server, stop func(), err error) {
 		return s, nil, err
 	}
 	s.about = "PostgreSQL " + version + ". Client and server are left to the system, which makes rows noisy."
-	if apart {
+	if alone {
 		s.about = "PostgreSQL " + version + ". The client has one core and the server another, as if on machines of their own."
 	}
 	return s, stop, nil
 }
 
-// over compares everybody on a server.
-func (s *section) over(c server, stop func(), params ...string) *section {
+// together starts a server and leaves the rest to the system.
+func together(start func() error) (undo func(), done bool, err error) {
+	return func() {}, false, start()
+}
+
+// ratios are budgets of a call and of a thousand rows, whose cost managedpg doesn't touch; more is for the section as a whole.
+func ratios(call, more float64) func(*workload) budget {
+	return func(w *workload) budget {
+		if w.name == thousand {
+			return budget{ratio: 1.005 + more}
+		}
+		return budget{ratio: call + more}
+	}
+}
+
+// alone compares everybody on a server that has a core of its own, and the client another.
+func (s *section) alone(c server, stop func(), params ...string) *section {
 	dsn := func(more ...string) string { return c.DSNFor("postgres", append(more, params...)...) }
 	var (
 		size    = fmt.Sprintf("pool_size=%d", poolSize)
@@ -96,31 +133,51 @@ func (s *section) over(c server, stop func(), params ...string) *section {
 		pqUs    = registered("pq, by the driver", "managedpg", dsn(noLeaks, size, "base_driver=pq"))
 		allSQL  = registered("by database/sql, defaults", "managedpg", dsn())
 		allUs   = registered("by the driver, defaults", "managedpg", dsn(size))
+		more    = 0.0
 	)
-	limit := func(ratio, prepared float64) func(*workload) budget {
-		return func(w *workload) budget {
-			switch {
-			case w.prepared:
-				return budget{ratio: prepared}
-			case w.name == thousand:
-				return budget{ratio: 1, noise: true}
-			}
-			return budget{ratio: ratio}
-		}
+	if len(params) > 0 {
+		more = 0.01 // under TLS
 	}
 	s.now, s.procs, s.stop = wall, 1, stop
-	s.comparisons = []comparison{
+	s.comparisons = append([]comparison{
 		{subject: registered("bare pgx", "pgx", dsn()), against: pgx},
-		{subject: bySQL, against: pgx, budget: limit(1.01, 1.01)},
-		{subject: byUs, against: pgx, budget: limit(1.04, 1.06)},
-		{subject: allSQL, against: pgx, budget: limit(1.04, 1.04)},
-		{subject: allUs, against: pgx, budget: limit(1.07, 1.07)},
-		{subject: pgxpool(dsn()), against: pgx, rival: byUs, rough: true},
-		{subject: wrapped("sqlmw", peers.Sqlmw, dsn()), against: pgx, rival: bySQL, rough: true},
-		{subject: wrapped("otelsql", peers.Otelsql, dsn()), against: pgx, rival: bySQL, rough: true},
+		{subject: bySQL, against: pgx, budget: ratios(1.01, more)},
+		{subject: byUs, against: pgx, budget: ratios(1.015, more)},
+		{subject: allSQL, against: pgx, budget: ratios(1.01, more)},
+		{subject: allUs, against: pgx, budget: ratios(1.02, more)},
+	}, besides(dsn(), pgx, bySQL, byUs, pq, pqSQL, pqUs)...)
+	return s
+}
+
+// shared compares everybody on a server that shares the cores with the client.
+func (s *section) shared(c server, stop func()) *section {
+	dsn := func(more ...string) string { return c.DSNFor("postgres", more...) }
+	var (
+		size   = fmt.Sprintf("pool_size=%d", poolSize)
+		pgx    = registered("bare pgx", "pgx", dsn())
+		pq     = registered("bare pq", "postgres", dsn())
+		allSQL = registered("by database/sql, defaults", "managedpg", dsn())
+		allUs  = registered("by the driver, defaults", "managedpg", dsn(size))
+		pqSQL  = registered("pq, by database/sql", "managedpg", dsn("base_driver=pq"))
+		pqUs   = registered("pq, by the driver", "managedpg", dsn(size, "base_driver=pq"))
+	)
+	s.now, s.stop = wall, stop
+	s.comparisons = append([]comparison{
+		{subject: registered("bare pgx", "pgx", dsn()), against: pgx},
+		{subject: allSQL, against: pgx, budget: ratios(1.02, 0)},
+		{subject: allUs, against: pgx, budget: ratios(1.03, 0)},
+	}, besides(dsn(), pgx, allSQL, allUs, pq, pqSQL, pqUs)...)
+	return s
+}
+
+// besides are the peers, each with whom of us it has to be slower than, and lib/pq.
+func besides(dsn string, pgx, bySQL, byUs, pq, pqSQL, pqUs *subject) []comparison {
+	return []comparison{
+		{subject: pgxpool(dsn), against: pgx, rival: byUs, rough: true},
+		{subject: wrapped("sqlmw", peers.Sqlmw, dsn), against: pgx, rival: bySQL, rough: true},
+		{subject: wrapped("otelsql", peers.Otelsql, dsn), against: pgx, rival: bySQL, rough: true},
 		{subject: pq, against: pgx, rough: true},
 		{subject: pqSQL, against: pq, rough: true},
 		{subject: pqUs, against: pq, rough: true},
 	}
-	return s
 }

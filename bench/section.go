@@ -27,7 +27,7 @@ type comparison struct {
 	rough            bool                     // a quarter of the rounds will do
 }
 
-const rowFormat = "| %-17s | %-26s | %-15s | %7s | %7s | %-21s | %6s | %12s | %-17s | %-5s |\n"
+const rowFormat = "| %-17s | %-26s | %-15s | %7s | %7s | %-21s | %6s | %12s | %-27s | %-5s |\n"
 
 func (s *section) close() { s.stop() }
 

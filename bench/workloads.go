@@ -61,7 +61,7 @@ func queryRow(text string) workload {
 
 // preparedExec executes a statement with one argument.
 func preparedExec(text string) workload {
-	return workload{name: "prepared Exec", prepared: true, start: func(ctx context.Context, db *sql.DB) (func() error, func() error, error) {
+	return workload{name: "prepared Exec", start: func(ctx context.Context, db *sql.DB) (func() error, func() error, error) {
 		st, err := db.PrepareContext(ctx, text)
 		if err != nil {
 			return nil, nil, err
@@ -75,7 +75,7 @@ func preparedExec(text string) workload {
 
 // preparedQueryRow reads one row of a statement with one argument.
 func preparedQueryRow(text string) workload {
-	return workload{name: "prepared QueryRow", prepared: true, start: func(ctx context.Context, db *sql.DB) (func() error, func() error, error) {
+	return workload{name: "prepared QueryRow", start: func(ctx context.Context, db *sql.DB) (func() error, func() error, error) {
 		st, err := db.PrepareContext(ctx, text)
 		if err != nil {
 			return nil, nil, err
