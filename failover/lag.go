@@ -22,14 +22,18 @@ const lagUnknown = -time.Second
 // lag is what is known of how far an endpoint's replay is behind.
 type lag struct {
 	is      time.Duration // lagUnknown: it can't be read
-	overAt  int64         // where it had to come to when it was first seen to be too far behind; 0: it wasn't
+	dueAt   int64         // where it had to come to when it was first seen not to be there; 0: nothing is missing
+	due     time.Time     // when that was seen
+	maybe   bool          // it may be too far behind
 	aheadAt int64         // where the primary was, that it had not been seen to have reached; 0: nowhere
 	ahead   time.Time     // when that was seen
+	even    time.Time     // when it was last seen to have replayed all that it had received
 }
 
 // measure says from a probe how far the endpoint's replay is behind. Its lag is the age of what it has replayed last, while it has
 // received more than that, or the time since the primary was seen where it hasn't come to yet; else it is none, so that a
-// primary without writes leaves nobody behind. It needs the lock.
+// primary without writes leaves nobody behind. That age may be the length of a pause of the primary's, so it is no more than the time
+// since nothing was missing. It needs the lock.
 func (g *Group) measure(e *endpoint, o Observation, now time.Time) {
 	r := o.Replay
 	if o.Recovery == NotInRecovery && r.Written > 0 {
@@ -48,29 +52,44 @@ func (g *Group) measure(e *endpoint, o Observation, now time.Time) {
 	var behind time.Duration
 	if r.Received > r.Replayed {
 		behind = max(0, r.Age)
+		if !e.lag.even.IsZero() {
+			behind = min(behind, now.Sub(e.lag.even))
+		}
+	} else {
+		e.lag.even = now
 	}
+	missing := time.Duration(0) // for so long at least
 	if r.Replayed >= e.lag.aheadAt {
 		e.lag.aheadAt = 0
 	} else {
-		behind = max(behind, now.Sub(e.lag.ahead))
+		missing = now.Sub(e.lag.ahead)
 	}
-	g.judge(e, behind)
+	g.judge(e, max(behind, missing), missing > g.opts.MaxReplicationLag, now)
 }
 
-// judge takes a lag in. An endpoint is too far behind once two probes in a row say so and the second finds that it still isn't where the
-// first saw that it had to come: what has just arrived is not yet replayed on any standby, and may come long after what was
-// replayed last. It is back when its lag is half of what is allowed. It needs the lock.
-func (g *Group) judge(e *endpoint, behind time.Duration) {
+// judge takes a lag in. An endpoint is too far behind once it isn't, for as long as is allowed, where it was first seen that it had to
+// come: what has just arrived is not yet replayed on any standby, and may come long after what was replayed last. Where it is
+// certain that it was missing for so long two probes in a row do. It is back when its lag is half of what is allowed. It needs the lock.
+func (g *Group) judge(e *endpoint, behind time.Duration, certain bool, now time.Time) {
 	most := g.opts.MaxReplicationLag
 	was := e.lagging
-	switch over := most > 0 && behind > most; {
-	case over && e.lag.overAt > e.Replay.Replayed:
-		e.lag.is, e.lagging = behind, true
-	case over:
-		e.lag.overAt = max(e.Replay.Received, e.lag.aheadAt)
-		e.again = true
+	stays := e.lag.dueAt > e.Replay.Replayed
+	if !stays {
+		e.lag.dueAt, e.lag.due = max(e.Replay.Received, e.lag.aheadAt), now
+	}
+	if e.lag.dueAt <= e.Replay.Replayed {
+		e.lag.dueAt = 0
+	}
+	e.lag.maybe = most > 0 && behind > most
+	switch {
+	case e.lag.maybe && stays:
+		if e.lagging = was || certain || now.Sub(e.lag.due) >= most; e.lagging {
+			e.lag.is = behind
+		}
+	case e.lag.maybe:
+		e.again = certain
 	default:
-		e.lag.is, e.lag.overAt = behind, 0
+		e.lag.is = behind
 		e.lagging = e.lagging && behind > most/2
 	}
 	switch {
@@ -79,6 +98,14 @@ func (g *Group) judge(e *endpoint, behind time.Duration) {
 	case was && !e.lagging:
 		g.log(slog.LevelInfo, "managedpg: standby has caught up", "endpoint", e.name)
 	}
+}
+
+// checkLagIn is when the next probe can be certain of what this one could not; 0: it is, or can't be. It needs the lock.
+func (g *Group) checkLagIn(e *endpoint, now time.Time) time.Duration {
+	if e.lag.dueAt == 0 || e.lagging || !e.lag.maybe && !e.lag.due.Before(now) {
+		return 0
+	}
+	return max(0, e.lag.due.Add(g.opts.MaxReplicationLag).Sub(now))
 }
 
 func (g *Group) whyLagging(e *endpoint) string {

@@ -62,7 +62,7 @@ func TestAStandbyTooFarBehindIsLeft(t *testing.T) {
 // it was probed again, and no earlier.
 func TestAPausedReplayIsFoundInTime(t *testing.T) {
 	const most, interval = 2 * time.Second, 5 * time.Second // as lagging and scene have it
-	for phase := time.Duration(0); phase < interval; phase += 130 * time.Millisecond {
+	for phase := time.Duration(0); phase < interval; phase += 430 * time.Millisecond {
 		lagging(t, "prefer-standby", abreast, func(r *rig) {
 			r.open(8)
 			r.pass(time.Minute + phase)
@@ -80,6 +80,25 @@ func TestAPausedReplayIsFoundInTime(t *testing.T) {
 				t.Errorf("left after %v already", since)
 			}
 			want(t, "said", r.heard(), "drain 1")
+		})
+	}
+}
+
+// After a pause of the primary's a standby takes a second for what then comes, and has replayed nothing for an hour: that is no lag of an hour.
+func TestAPauseOfThePrimaryIsNoLag(t *testing.T) {
+	for phase := time.Duration(0); phase < 5*time.Second; phase += 700 * time.Millisecond {
+		lagging(t, "prefer-standby", abreast, func(r *rig) {
+			r.open(8)
+			r.pass(10*time.Minute + phase)
+			r.heard()
+			for i := int64(0); i < 1000; i++ { // it is a second behind, in a load of 10 s
+				r.servers[1].back(at(standby(1), failover.Replay{Received: 200 + i, Replayed: 100 + i, Age: time.Hour}))
+				r.pass(10 * time.Millisecond)
+			}
+			if h := r.lag(1); h.Lagging || h.ReplicationLag > 2*time.Second {
+				t.Errorf("after %v: lagging %v, %v behind", phase, h.Lagging, h.ReplicationLag)
+			}
+			want(t, "said", r.heard(), "")
 		})
 	}
 }
@@ -119,7 +138,7 @@ func TestWithoutAnyOtherALaggingStandbyServes(t *testing.T) {
 	for target, to := range map[string]int{"standby": 1, "read-only": 1, "prefer-standby": 0, "any": 0} {
 		lagging(t, target, []failover.Observation{at(writer(1), failover.Replay{Written: 200}), at(standby(1), behind)}, func(r *rig) {
 			r.open(1)
-			r.pass(time.Second)
+			r.pass(3 * time.Second)
 			want(t, target+": lagging", r.lag(1).Lagging, true)
 			r.reaches(to)
 		})

@@ -404,6 +404,9 @@ func (g *Group) pace(e *endpoint, now time.Time) time.Duration {
 		}
 		wait = jittered(retry)
 	}
+	if in := g.checkLagIn(e, now); in > 0 && e.state == Up {
+		wait = min(wait, in)
+	}
 	if g.hurried(now) && e.awaited(g.rules.target) {
 		wait = min(wait, hurryPace(now.Sub(g.hurrying)))
 	}

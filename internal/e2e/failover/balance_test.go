@@ -228,7 +228,10 @@ func TestAPausedStandbyIsLeft(t *testing.T) {
 			rig.NoError(t, primary.Exec("UPDATE lag SET n = n + 1"))
 			return health().Lagging
 		})
-		t.Logf("%s: found %v after the pause", base, time.Since(paused).Round(time.Millisecond))
+		found := time.Since(paused)
+		if t.Logf("%s: found %v after the pause", base, found.Round(time.Millisecond)); found < 500*time.Millisecond {
+			t.Error("it isn't so far behind yet")
+		}
 		rig.Eventually(t, "it is left", func() bool {
 			rig.Warm(t, db, 8)
 			n, err := standbys[0].QueryString("SELECT count(*)::text FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()")
