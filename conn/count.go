@@ -28,6 +28,9 @@ func (p *Pool) countFailed(err error) {
 func (p *Pool) countError(err error) {
 	code := errorCode(err)
 	lost, isLost := err.(*LostError)
+	if isLost && code == "other" {
+		code = "broken"
+	}
 	switch {
 	case isLost && lost.Kind == ErrOutcomeUnknown:
 		p.Recorder.CountLost(stats.LostOutcome)
@@ -45,7 +48,7 @@ func (p *Pool) countError(err error) {
 
 // errorCode says what an error was, without its text: see [stats.ErrorCount].
 func errorCode(err error) string {
-	if state := sqlstate.Of(err); state != "" {
+	if state := sqlstate.Of(err); state != "" && !(state == sqlstate.QueryCanceled && errors.Is(err, context.Canceled)) {
 		return state
 	}
 	var dns *net.DNSError

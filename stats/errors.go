@@ -26,8 +26,8 @@ const (
 // ErrorCount is how often one kind of error came up, with one code. It holds nothing of the error's text.
 type ErrorCount struct {
 	Kind ErrorKind `json:"kind"`
-	// Code is the server's SQLSTATE. Where the server said nothing it is deadline, canceled, refused, unreachable, dns, reset, closed, or
-	// other.
+	// Code is the server's SQLSTATE. Where the server said nothing it is deadline, refused, unreachable, dns, reset, broken, closed, or
+	// other. Canceled is what the caller has ended by its context, whatever the server said.
 	Code  string    `json:"code"`
 	Count int64     `json:"count"`
 	First time.Time `json:"first"`

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/managedpg/managedpg/failover"
+	"github.com/managedpg/managedpg/internal/sqlstate"
 	"github.com/managedpg/managedpg/leak"
 	"github.com/managedpg/managedpg/stats"
 )
@@ -36,7 +37,7 @@ type problem struct{ Level, Text, Do string }
 func (in *situation) problems() []problem {
 	var all []problem
 	for _, look := range []func(*situation) (problem, bool){
-		noServer, paused, exhausted, waitsForDials, leaking, failing, failedOver, losing, dialling,
+		noServer, paused, exhausted, waitsForDials, leaking, failing, failedOver, losing, overdue, dialling,
 	} {
 		if p, ok := look(in); ok {
 			all = append(all, p)
@@ -161,12 +162,41 @@ func failedOver(in *situation) (problem, bool) {
 	if in.stats.Endpoint == "" || len(in.status.History) == 0 {
 		return problem{}, false
 	}
-	last := in.status.History[len(in.status.History)-1]
-	if in.stats.IsPrimary && (last.Kind != failover.Failover || in.now.Sub(last.At) > lately) {
+	last, back := in.status.History[len(in.status.History)-1], in.state(in.status.History[len(in.status.History)-1].From) == failover.Up
+	age := in.now.Sub(last.At)
+	if in.stats.IsPrimary && (last.Kind != failover.Failover || age > lately) || back && age > past {
 		return problem{}, false
 	}
 	text := fmt.Sprintf("On %s since %s, in place of %s: %s.", last.To, clockTime(in.now, last.At), last.From, last.Reason)
-	return problem{"warn", text, "Bring the server back that was left, so that there is one to go to when this one dies too."}, true
+	do := "Bring the server back that was left, so that there is one to go to when this one dies too."
+	if back {
+		do = "The server that was left is up again, so that there is one to go to when this one dies."
+	}
+	return problem{"warn", text, do}, true
+}
+
+// state is an endpoint's.
+func (in *situation) state(endpoint string) failover.State {
+	for _, e := range in.health.Endpoints {
+		if e.Endpoint == endpoint {
+			return e.State
+		}
+	}
+	return failover.Unknown
+}
+
+// overdue: statements have run out of time within the last minutes.
+func overdue(in *situation) (problem, bool) {
+	n, last := int64(0), time.Time{}
+	for _, e := range in.stats.Errors {
+		if e.Kind == stats.ErrorStatement && (e.Code == "deadline" || e.Code == sqlstate.QueryCanceled) && in.now.Sub(e.Last) < lately {
+			if n += e.Count; e.Last.After(last) {
+				last = e.Last
+			}
+		}
+	}
+	text := fmt.Sprintf("Statements run out of time: the last one at %s, %d in all.", clockTime(in.now, last), n)
+	return problem{"warn", text, "See what they wait for (pg_stat_activity, pg_blocking_pids), and which lines hold connections now."}, n > 0
 }
 
 // failing: checkouts have failed within the last minutes.
@@ -223,8 +253,12 @@ func (in *situation) endpointsDown() (all []problem) {
 	if in.stats.Endpoint == "" {
 		return nil
 	}
+	told := ""
+	if _, moved := failedOver(in); moved {
+		told = in.status.History[len(in.status.History)-1].From
+	}
 	for _, e := range in.health.Endpoints {
-		if e.State != failover.Down && e.State != failover.Misconfigured {
+		if e.State != failover.Down && e.State != failover.Misconfigured || e.Endpoint == told {
 			continue
 		}
 		text := fmt.Sprintf("%s is %s", e.Endpoint, e.State)

@@ -62,6 +62,20 @@ func TestStory(t *testing.T) {
 			in.stats.Errors = []stats.ErrorCount{{Kind: stats.ErrorOutcomeUnknown, Code: "reset", Count: 1, Last: in.now.Add(-time.Second)}}
 			in.present.errors = errorSums{lostCalls: 1}
 		}},
+		{"On db2 since 12:04:31, in place of db1: db1 refuses.", func(in *situation) { // and db1 is down, which that says
+			in.stats.Endpoint, in.stats.IsPrimary = "db2", false
+			in.health.Endpoints = []failover.EndpointHealth{{Endpoint: "db1", State: failover.Down, LastError: "refused"}, {Endpoint: "db2", State: failover.Up}}
+			in.status.History = []failover.Event{{Kind: failover.Failover, At: at, From: "db1", To: "db2", Reason: "db1 refuses"}}
+		}},
+		{"", func(in *situation) { // long ago, and db1 is up again
+			in.stats.Endpoint, in.stats.IsPrimary = "db2", false
+			in.health.Endpoints = []failover.EndpointHealth{{Endpoint: "db1", State: failover.Up}, {Endpoint: "db2", State: failover.Up}}
+			in.status.History = []failover.Event{{Kind: failover.Failover, At: in.now.Add(-past - time.Second), From: "db1", To: "db2", Reason: "db1 refuses"}}
+		}},
+		{"Statements run out of time: the last one at 12:11:59, 7 in all.", func(in *situation) {
+			in.stats.Errors = []stats.ErrorCount{{Kind: stats.ErrorStatement, Code: "57014", Count: 7, Last: in.now.Add(-time.Second)},
+				{Kind: stats.ErrorStatement, Code: "23505", Count: 3, Last: in.now}}
+		}},
 		{"db2 is down: refused.", func(in *situation) {
 			in.health.Endpoints = []failover.EndpointHealth{{Endpoint: "db2", State: failover.Down, LastError: "refused"}}
 		}},
