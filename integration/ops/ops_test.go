@@ -61,7 +61,7 @@ func checkExpression(t *testing.T, of, expression string) {
 		t.Errorf("%s: %v", of, err)
 		return
 	}
-	names, known := published(), []string{"pool", "endpoint", "state", "reason", "le", "job", "instance"}
+	names, known := published(), []string{"pool", "endpoint", "state", "reason", "code", "le", "job", "instance"}
 	check := func(label string) {
 		if !slices.Contains(known, label) {
 			t.Errorf("%s: there is no label %s", of, label)

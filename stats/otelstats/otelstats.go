@@ -36,12 +36,13 @@ const Scope = "github.com/managedpg/managedpg/stats/otelstats"
 // SchemaURL is the version of the semantic conventions.
 const SchemaURL = semconv.SchemaURL
 
-// The attributes. Their number of values is bounded by what the program configures.
+// The attributes. Their number of values is bounded by what the program configures. managedpg.errors also has error.type, of at most 100
+// values a pool.
 const (
 	PoolName      = attribute.Key("db.client.connection.pool.name")
 	Endpoint      = attribute.Key("managedpg.endpoint.name")
 	EndpointState = attribute.Key("managedpg.endpoint.state")
-	Reason        = attribute.Key("managedpg.reason") // of managedpg.failed_checkouts, managedpg.connections.closed, managedpg.cancels and managedpg.lost_calls
+	Reason        = attribute.Key("managedpg.reason") // of managedpg.failed_checkouts, managedpg.connections.closed, managedpg.cancels, managedpg.lost_calls and managedpg.errors
 )
 
 // Register makes a provider read all open pools whenever it exports. Do it once for each provider;
@@ -64,7 +65,7 @@ type instruments struct { // More than 15 fields: one for each instrument.
 	timeouts dbconv.ClientConnectionTimeoutsObservable
 
 	checkouts, failed, created, closed metric.Int64ObservableCounter
-	asked, cancels, lost               metric.Int64ObservableCounter
+	asked, cancels, lost, errors       metric.Int64ObservableCounter
 	newest, orphaned                   metric.Int64ObservableCounter
 	dialling                           metric.Int64ObservableUpDownCounter
 	standing, paused                   metric.Float64ObservableGauge
@@ -125,6 +126,7 @@ func newInstruments(meter metric.Meter) (*instruments, []metric.Observable, erro
 	in.asked = counter("cancels.sent", "{call}", "Calls whose context ended while the server was at them, so that it was asked to cancel them.")
 	in.cancels = counter("cancels", "{call}", "What became of them, by reason: confirmed, too_late, unanswered.")
 	in.lost = counter("lost_calls", "{call}", "Calls whose connection was lost, by reason: outcome_unknown, tx_lost.")
+	in.errors = counter("errors", "{error}", "Errors of checkouts, dials and calls by kind (reason) and SQLSTATE or cause (error.type); those that come with rows are not seen.")
 	in.leaks = counter("leaks", "{leak}", "Checkouts that were reported as leaks.")
 	in.leaked = upDown("leaked_connections", "{connection}", "Connections that have been held for longer than leak_threshold now.")
 	in.reclaimed = counter("reclaimed_connections", "{connection}", "Leaked connections that were taken back.")
@@ -190,6 +192,9 @@ func (in *instruments) figures(o metric.Observer, s *stats.Snapshot) {
 	o.ObserveInt64(in.cancels, s.CancelsUnanswered, with(pool, Reason.String("unanswered")))
 	o.ObserveInt64(in.lost, s.UnknownOutcomes, with(pool, Reason.String("outcome_unknown")))
 	o.ObserveInt64(in.lost, s.LostTransactions, with(pool, Reason.String("tx_lost")))
+	for _, e := range s.Errors {
+		o.ObserveInt64(in.errors, e.Count, with(pool, Reason.String(string(e.Kind)), semconv.ErrorTypeKey.String(e.Code)))
+	}
 	o.ObserveInt64(in.leaks, s.TotalLeaks, just)
 	o.ObserveInt64(in.leaked, s.LeakedConnections, just)
 	o.ObserveInt64(in.reclaimed, s.ReclaimedConnections, just)

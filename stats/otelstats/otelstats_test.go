@@ -221,6 +221,12 @@ func TestOurs(t *testing.T) {
 			t.Errorf("%s is %v", name, got)
 		}
 	}
+	if _, err := db.Exec("SELECT 1/0"); err == nil {
+		t.Fatal("no error")
+	}
+	if got := values(read(t, r)["managedpg.errors"]); !maps.Equal(got, map[string]float64{orders + ",error.type=22012,managedpg.reason=statement": 1}) {
+		t.Errorf("errors: %v", got)
+	}
 	h := all["db.client.connection.wait_time"].Data.(metricdata.Histogram[float64])
 	p := h.DataPoints[0]
 	if h.Temporality != metricdata.CumulativeTemporality || len(p.BucketCounts) != len(p.Bounds)+1 || p.Count != 3 || p.Sum <= 0 ||

@@ -3,8 +3,8 @@
 //	prometheus.MustRegister(promstats.NewCollector())
 //
 // Pools opened later are seen too, and a closed one's series end. Each counter counts from the opening of its pool and
-// knows nothing of ResetStats. The labels are pool, endpoint, state and reason, and nothing else: their number of values
-// is bounded by what the program configures. The names differ from those of client_golang's own
+// knows nothing of ResetStats. The labels are pool, endpoint, state, reason and code, and nothing else: their number of values
+// is bounded by what the program configures, and that of code by 100 a pool. The names differ from those of client_golang's own
 // collectors.NewDBStatsCollector (go_sql_*), so the two work side by side; metrics.go lists them.
 package promstats
 
@@ -84,6 +84,9 @@ func (p *scrape) figures(s *stats.Snapshot) {
 	p.put(cancels, s.CancelsUnanswered, "unanswered")
 	p.put(lost, s.UnknownOutcomes, "outcome_unknown")
 	p.put(lost, s.LostTransactions, "tx_lost")
+	for _, e := range s.Errors {
+		p.put(errorsSeen, e.Count, string(e.Kind), e.Code)
+	}
 	p.put(leaked, s.LeakedConnections)
 	p.put(leaks, s.TotalLeaks)
 	p.put(reclaimed, s.ReclaimedConnections)

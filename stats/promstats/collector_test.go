@@ -188,6 +188,7 @@ func TestLint(t *testing.T) {
 	if h := pool.CheckNow(context.Background()); !h.Healthy {
 		t.Fatalf("%+v", h)
 	}
+	divideByZero(t, db)
 	families := gather(t, collectors.NewDBStatsCollector(db, "orders"))
 	problems, err := promlint.NewWithMetricFamilies(families).Lint()
 	if err != nil {
@@ -206,7 +207,7 @@ func TestLint(t *testing.T) {
 		ours++
 		for _, m := range f.Metric {
 			for _, l := range m.Label {
-				if !slices.Contains([]string{"pool", "endpoint", "state", "reason"}, l.GetName()) {
+				if !slices.Contains([]string{"pool", "endpoint", "state", "reason", "code"}, l.GetName()) {
 					t.Errorf("%s has the label %s", f.GetName(), l.GetName())
 				}
 			}
@@ -214,6 +215,57 @@ func TestLint(t *testing.T) {
 	}
 	if ours != len(metrics) {
 		t.Errorf("%d of %d metrics", ours, len(metrics))
+	}
+}
+
+func divideByZero(t *testing.T, db *sql.DB) {
+	t.Helper()
+	if _, err := db.Exec("SELECT 1/0"); err == nil {
+		t.Fatal("no error")
+	}
+}
+
+// Errors are counted by kind and code, and ResetStats takes nothing from that.
+func TestErrors(t *testing.T) {
+	for _, keys := range []string{"", "&pool_size=2", "&base_driver=pq&pool_size=2"} {
+		db := open(t, pgtest.Database(t)+"&pool_name=orders"+keys)
+		divideByZero(t, db)
+		pool, _ := managedpg.PoolOf(db)
+		pool.ResetStats()
+		divideByZero(t, db)
+		if n, _ := value(gather(t), "pool_errors_total", "orders", "22012", "statement"); n != 2 {
+			t.Errorf("%s: %v divisions by zero, want 2", keys, n)
+		}
+		if all := pool.Stats().Errors; len(all) != 1 || all[0].Code != "22012" || all[0].Count != 1 {
+			t.Errorf("%s: %v", keys, all)
+		}
+		_, late := db.ExecContext(t.Context(), "SET statement_timeout = 20; SELECT pg_sleep(60)")
+		cancelled, cancel := context.WithCancel(t.Context())
+		go func() {
+			for pool.Stats().CheckedOut == 0 {
+				time.Sleep(time.Millisecond)
+			}
+			cancel()
+		}()
+		_, gone := db.ExecContext(cancelled, "SELECT pg_sleep(60)")
+		families := gather(t)
+		if n, _ := value(families, "pool_errors_total", "orders", "57014", "statement"); n != 1 {
+			t.Errorf("%s: %v statements ended by statement_timeout (%v), want 1", keys, n, late)
+		}
+		if n, _ := value(families, "pool_errors_total", "orders", "canceled", "statement"); n != 1 {
+			t.Errorf("%s: %v statements ended by their caller (%v), want 1: %v", keys, n, gone, pool.Stats().Errors)
+		}
+		db.Close()
+	}
+	db := open(t, "postgres://127.0.0.1:1/db?pool_name=nowhere&pool_size=2")
+	if err := db.Ping(); err == nil {
+		t.Fatal("there is a server")
+	}
+	families := gather(t)
+	for _, kind := range []string{"dial", "checkout"} {
+		if n, _ := value(families, "pool_errors_total", "nowhere", "refused", kind); n < 1 {
+			t.Errorf("%v errors of the kind %s", n, kind)
+		}
 	}
 }
 
@@ -228,6 +280,7 @@ func TestMetricsAreListed(t *testing.T) {
 	if h := pool.CheckNow(context.Background()); !h.Healthy {
 		t.Fatalf("%+v", h)
 	}
+	divideByZero(t, db)
 	for _, f := range gather(t) {
 		labels := map[string]bool{}
 		for _, m := range f.Metric {

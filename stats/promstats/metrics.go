@@ -23,18 +23,19 @@ var (
 	paused      = gauge("pool_paused_seconds", "For how long Pause has been in force; 0: it isn't.")                                           // *
 	leaked      = gauge("pool_leaked_connections", "Connections that have been held for longer than leak_threshold now.")
 
-	checkouts = counter("pool_checkouts_total", "Connections that were checked out.")
-	checkins  = counter("pool_checkins_total", "Connections that were given back.")
-	failed    = counter("pool_failed_checkouts_total", "Checkouts that got no connection. timeout: pool_timeout had passed.", "reason")
-	created   = counter("pool_connections_created_total", "Connections that were opened.")
-	closed    = counter("pool_connections_closed_total", "Connections that were closed, by reason.", "reason")
-	newest    = counter("pool_newest_first_total", "Checkouts that were served before others who had waited longer, as the queue stood.") // *
-	orphaned  = counter("pool_orphaned_dials_total", "Dials that succeeded when whoever they were begun for had gone.")                   // *
-	asked     = counter("pool_cancels_sent_total", "Calls whose context ended while the server was at them, so that it was asked to cancel them.")
-	cancels   = counter("pool_cancels_total", "What became of them. confirmed: the server said so. too_late: it had finished before. unanswered: no answer within cancel_timeout, and the connection was given up.", "reason")
-	lost      = counter("pool_lost_calls_total", "Calls whose connection was lost. outcome_unknown: nobody knows whether they ran (ErrOutcomeUnknown). tx_lost: their transaction was rolled back (ErrTxLost).", "reason")
-	leaks     = counter("pool_leaks_total", "Checkouts that were reported as leaks.")
-	reclaimed = counter("pool_reclaimed_connections_total", "Leaked connections that were taken back (leak_reclaim_after).")
+	checkouts  = counter("pool_checkouts_total", "Connections that were checked out.")
+	checkins   = counter("pool_checkins_total", "Connections that were given back.")
+	failed     = counter("pool_failed_checkouts_total", "Checkouts that got no connection. timeout: pool_timeout had passed.", "reason")
+	created    = counter("pool_connections_created_total", "Connections that were opened.")
+	closed     = counter("pool_connections_closed_total", "Connections that were closed, by reason.", "reason")
+	newest     = counter("pool_newest_first_total", "Checkouts that were served before others who had waited longer, as the queue stood.") // *
+	orphaned   = counter("pool_orphaned_dials_total", "Dials that succeeded when whoever they were begun for had gone.")                   // *
+	asked      = counter("pool_cancels_sent_total", "Calls whose context ended while the server was at them, so that it was asked to cancel them.")
+	cancels    = counter("pool_cancels_total", "What became of them. confirmed: the server said so. too_late: it had finished before. unanswered: no answer within cancel_timeout, and the connection was given up.", "reason")
+	lost       = counter("pool_lost_calls_total", "Calls whose connection was lost. outcome_unknown: nobody knows whether they ran (ErrOutcomeUnknown). tx_lost: their transaction was rolled back (ErrTxLost).", "reason")
+	errorsSeen = counter("pool_errors_total", "Errors of checkouts, dials and calls by kind (reason) and SQLSTATE or cause (code); those that come with rows are not seen.", "reason", "code")
+	leaks      = counter("pool_leaks_total", "Checkouts that were reported as leaks.")
+	reclaimed  = counter("pool_reclaimed_connections_total", "Leaked connections that were taken back (leak_reclaim_after).")
 
 	waitTime   = histogram("pool_checkout_wait_seconds", "From asking for a connection to having it.") // *
 	useTime    = histogram("pool_connection_use_seconds", "From having a connection to giving it back.")

@@ -17,9 +17,10 @@ type poolView struct {
 	ID, Name string
 	Stats    stats.Snapshot
 	Governed bool
-	Limit    int64 // -1: none, or unknown
-	Settings []driver.Setting
-	Problems []problem // the first is the sentence at the top
+	Limit    int64            // -1: none, or unknown
+	Limits   []driver.Setting // in force
+	Settings []driver.Setting // what the pool was opened with
+	Problems []problem        // the first is the sentence at the top
 	Tiles    []tile
 	Charts
 	Latencies []bars
@@ -48,7 +49,7 @@ func (h *handler) pool(p *driver.Connector, window time.Duration, now time.Time,
 		leaks: p.Leaks(), waiting: driver.Waiting(p),
 		before: since(p, samples, now), present: samples[len(samples)-1]}
 	v := poolView{ID: id("p", s.Name), Name: s.Name, Stats: s, Governed: s.GovernedBy == stats.GovernedByDriver, Limit: limit(&s),
-		Settings: driver.Settings(p), Problems: in.problems()}
+		Limits: limits(p, &s), Settings: driver.Settings(p), Problems: in.problems()}
 	v.Leaked = len(in.leaks)
 	v.wait = totals.CheckoutTime.Since(before.checkout)
 	if !inFull {
@@ -74,6 +75,25 @@ func (h *handler) pool(p *driver.Connector, window time.Duration, now time.Time,
 	v.Servers.fill(&in)
 	v.NoLeakDetection = in.holders == nil && s.CheckedOut > 0 && p.Holders(1) == nil
 	return v
+}
+
+// limits are the sizes as they are now, and the times after which something is done.
+func limits(p *driver.Connector, s *stats.Snapshot) (all []driver.Setting) {
+	for _, setting := range driver.Settings(p) {
+		switch setting.Key {
+		case "pool_size":
+			setting.Value = fmt.Sprint(s.Size)
+		case "max_overflow":
+			setting.Value = fmt.Sprint(s.MaxOverflow)
+		case "pool_timeout", "leak_threshold":
+		default:
+			continue
+		}
+		if setting.Value != "0" {
+			all = append(all, setting)
+		}
+	}
+	return all
 }
 
 // since is the pool some minutes ago, or when it was opened.

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"regexp"
 	"runtime/pprof"
 	"strings"
@@ -171,7 +172,8 @@ func TestHostile(t *testing.T) {
 		}
 	}
 	html := get(t, "/", "")
-	for _, want := range []string{"&lt;script&gt;alert(1)&lt;/script&gt;&#34;&#39;&amp;amp;&lt;!-- &lt;/svg&gt;{{.}}</h2>", "job=&lt;/td&gt;"} {
+	for _, want := range []string{"&lt;script&gt;alert(1)&lt;/script&gt;&#34;&#39;&amp;amp;&lt;!-- &lt;/svg&gt;{{.}}</h2>", "job=&lt;/td&gt;",
+		"<small>job=&lt;/td&gt;&lt;b id=&#34;x&#34;&gt; 100 %</small>"} {
 		if !strings.Contains(html, want) {
 			t.Errorf("%q isn't in the page", want)
 		}
@@ -197,6 +199,8 @@ func TestJSON(t *testing.T) {
 			Failover struct{ Current string }
 			Holders  []struct{ Caller string }
 			Leaks    []struct{ Stack []string }
+			Usage    []struct{ Caller string }
+			Waiting  []struct{ Caller string }
 		}
 	}
 	var d document
@@ -208,12 +212,37 @@ func TestJSON(t *testing.T) {
 	}
 	p := d.Pools[0]
 	if p.Stats.Name != "orders" || p.Stats.Endpoint == "" || p.Failover.Current != p.Stats.Endpoint || !p.Health.Healthy ||
-		len(p.Holders) != 1 || !strings.Contains(p.Holders[0].Caller, "TestJSON") || len(p.Leaks) != 1 || len(p.Leaks[0].Stack) == 0 {
+		len(p.Holders) != 1 || !strings.Contains(p.Holders[0].Caller, "TestJSON") || len(p.Leaks) != 1 || len(p.Leaks[0].Stack) == 0 ||
+		len(p.Usage) != 1 || p.Usage[0].Caller != p.Holders[0].Caller || p.Waiting == nil {
 		t.Errorf("%+v", p)
 	}
 	db.Close()
 	if got := strings.TrimSpace(get(t, "/", "application/json")); got != `{"pools":[]}` {
 		t.Errorf("without a pool: %s", got)
+	}
+}
+
+// The page says which program of which host it is of, what its pools' limits are, and in which zone its times are; no password.
+func TestWhatItIsOf(t *testing.T) {
+	db := open(t, nowhere+"&pool_timeout=2s&leak_threshold=7m&failover_urls=postgres%3A%2F%2Fapp%3Ahunter2%40127.0.0.1%3A2%2Fdb", "orders")
+	pool, _ := managedpg.PoolOf(db)
+	if err := pool.Resize(5, 2); err != nil {
+		t.Fatal(err)
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	html := get(t, "/", "")
+	for _, want := range []string{"<span>" + host + "</span>", fmt.Sprintf("<span>pid %d</span>", os.Getpid()), "<span>up ", "<span>go1.", "<span>times in ",
+		"<p>governed by the driver · pool_size 5 · max_overflow 2 · pool_timeout 2s · leak_threshold 7m</p>",
+		"<dt>pool_size</dt><dd>3</dd>", "<dt>failover_timeout</dt><dd>30s</dd>"} {
+		if !strings.Contains(html, want) {
+			t.Errorf("%q isn't on the page", want)
+		}
+	}
+	if strings.Contains(html, "hunter2") || strings.Contains(html, "failover_urls") {
+		t.Error("the page has a password")
 	}
 }
 
