@@ -230,8 +230,8 @@ type rules struct {
 
 // choose says which endpoint to use, given the one used now, and why. It answers -1 when none is usable.
 //
-//   - The current one stays for as long as it is usable and nothing better qualifies; one that is full only while all are, and one that is
-//     too far behind only while nobody is fitter.
+//   - The current one stays for as long as it is usable and nothing better qualifies; one that is full only while all are of which
+//     anything is known, and one that is too far behind only while nobody is fitter.
 //   - Otherwise the best-ranked takes over at once.
 //   - A better one qualifies by failbackAfter good probes in a row, or at once when it can be written to and the current
 //     one can't. It doesn't qualify as a second writer on the current one's timeline: moving there could split the data.
@@ -248,7 +248,7 @@ func (r rules) choose(cs []candidate, current int) (next int, why string) {
 		return current, ""
 	}
 	best := cs[ranked[0]]
-	if at := cs[current]; !at.usable(r.target) || at.full && !best.full || at.lagging && best.preference(r.target) < at.preference(r.target) {
+	if at := cs[current]; !at.usable(r.target) || at.full && !best.full && !best.unseen() || at.lagging && best.preference(r.target) < at.preference(r.target) {
 		return ranked[0], ""
 	}
 	if !r.failback {

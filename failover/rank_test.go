@@ -72,6 +72,7 @@ func TestOrder(t *testing.T) {
 
 func TestChoose(t *testing.T) {
 	good := func(n int, c candidate) candidate { c.good = n; return c }
+	crowd := func(c candidate) candidate { c.full = true; return c }
 	same := Observation{Role: ReadWrite, Recovery: NotInRecovery, Timeline: 4, SystemID: "7"}
 	for _, c := range []struct {
 		name    string
@@ -92,6 +93,8 @@ func TestChoose(t *testing.T) {
 		{"not at once from what can't be read", targetAny, []candidate{good(1, on(rw, Up)), on(cannot, Up)}, 1, 1},
 		{"a standby is preferred, in time", targetPreferStandby, []candidate{on(rw, Up), good(2, on(ro, Up))}, 0, 0},
 		{"a standby is preferred", targetPreferStandby, []candidate{on(rw, Up), good(3, on(ro, Up))}, 0, 1},
+		{"full, and another has room", targetReadWrite, []candidate{crowd(on(rw, Up)), on(rw, Up)}, 0, 1},
+		{"full, and nothing is known of the other", targetReadWrite, []candidate{crowd(on(rw, Up)), on(Observation{}, Unknown)}, 0, 0},
 		{"two writers on one timeline", targetReadWrite, []candidate{good(9, on(same, Up)), on(same, Up)}, 1, 1},
 		{"two writers, one of them dead", targetReadWrite, []candidate{on(same, Up), on(same, Down)}, 1, 0},
 	} {
