@@ -42,8 +42,15 @@ func run(ctx context.Context) error {
 		return err
 	}
 	defer c.Close()
-	if err := a.Exec("CREATE TABLE visits(n int)", "INSERT INTO visits VALUES (0)"); err != nil {
+	if err := a.Exec("CREATE TABLE visits AS SELECT 0 AS n"); err != nil {
 		return err
+	}
+	for _, standby := range []*pgtest.Cluster{b, c} { // the first reads need the table
+		for there := ""; there == ""; {
+			if there, err = standby.QueryString("SELECT to_regclass('visits')"); err != nil {
+				return err
+			}
+		}
 	}
 	names := map[int]string{a.Port(): "A (primary)", b.Port(): "B", c.Port(): "C"}
 

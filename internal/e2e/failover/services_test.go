@@ -79,6 +79,10 @@ func TestServicesForWritingAndReading(t *testing.T) {
 				return at
 			}
 			rig.Exec(t, db, "CREATE TABLE t (i int)")
+			rig.Eventually(t, "the replica has the table", func() bool {
+				name, err := b.QueryString("SELECT to_regclass('t')")
+				return err == nil && name == "t"
+			})
 			rig.Eventually(t, "reads are on the replica", func() bool { return port(true) == b.Port() })
 			if at := port(false); at != a.Port() {
 				t.Errorf("writes go to port %d", at)
