@@ -6,11 +6,13 @@
 //   - health.go: the states of an endpoint, and what the outside sees
 //   - evidence.go: what an error says about an endpoint, and what that does to its state
 //   - rank.go: which endpoint is used, given what is known of each
-//   - group.go: the state machine: all state under one mutex, evidence in, consequences out
+//   - group.go, endpoint.go: the state machine: all state under one mutex, evidence in
+//   - settle.go, why.go: the consequences, and why an endpoint isn't used
+//   - outbox.go: how they reach code that isn't the group's
 //   - lag.go: how far a standby is behind
 //   - balance.go: how connections are spread over several endpoints
-//   - connect.go: how a checkout gets to an endpoint, and waits for one
-//   - monitor.go: the probes
+//   - connect.go, trial.go, admit.go, wait.go: how a checkout gets to an endpoint, tries one, and waits for one
+//   - monitor.go, pace.go: the probes, and when the next is due
 //   - failback.go, status.go, errors.go: moving back by hand, and what is told to the outside
 package failover
 
@@ -71,7 +73,7 @@ type Health struct {
 }
 
 // EndpointHealth is what the probes know of one endpoint.
-type EndpointHealth struct {
+type EndpointHealth struct { // More than 15 fields: one for each figure.
 	Endpoint string `json:"endpoint"`
 	State    State  `json:"state"`
 	Role     Role   `json:"role"`

@@ -45,21 +45,20 @@ type host struct {
 func (g *Group) newMember(h *host, number int, address string) *endpoint {
 	barred := h.number > 0 && !g.opts.Failover
 	e := &endpoint{
-		number:     number,
-		host:       h,
-		name:       h.Name,
-		address:    address,
-		watched:    g.opts.HealthCheck && h.Probe != nil,
-		slots:      make(chan struct{}, g.opts.DialLimit),
-		probing:    make(chan struct{}, 1),
-		poked:      make(chan struct{}, 1),
-		left:       make(chan struct{}),
-		candidate:  candidate{Observation: Observation{Role: RoleUnknown}, state: Unknown, barred: barred},
-		admitted:   true,
-		was:        !barred,
-		shown:      Unknown,
-		lag:        lag{is: lagUnknown},
-		dialFailed: make(chan struct{}),
+		number:  number,
+		host:    h,
+		watched: g.opts.HealthCheck && h.Probe != nil,
+		signals: signals{
+			slots:   make(chan struct{}, g.opts.DialLimit),
+			probing: make(chan struct{}, 1),
+			poked:   make(chan struct{}, 1),
+			left:    make(chan struct{}),
+		},
+		candidate:    candidate{Observation: Observation{Role: RoleUnknown}, state: Unknown, barred: barred},
+		place:        place{name: h.Name, address: address},
+		standing:     standing{admitted: true, was: !barred, shown: Unknown},
+		dialled:      dialled{dialFailed: make(chan struct{})},
+		healthRecord: healthRecord{lag: lag{is: lagUnknown}},
 	}
 	if h.Lookup != nil {
 		e.of = h.number + 1

@@ -1,0 +1,63 @@
+package failover
+
+import (
+	"context"
+	"time"
+)
+
+// attempt is one dial under way. Its context carries it to Admit.
+type attempt struct {
+	group    *Group
+	endpoint *endpoint
+	cancel   context.CancelCauseFunc
+	verdicts int   // the endpoint's when the dial began
+	last     bool  // there is nobody else to ask
+	picky    bool  // see checkout
+	spurned  bool  // it was turned down for that
+	refusal  error // what Admit answered
+}
+
+type attemptKey struct{}
+
+// Admit is for whoever opens the connections: it is called with the context of a dial that Connect asked for, once the
+// connection is open and its server's role has been read. An error means that the connection must not be used: close
+// it, and return the error (wrapped or not) from the dial; Connect then goes on with another endpoint. With any other
+// context it answers nil. A dial that succeeds without calling it is taken to be as eligible as is known.
+func Admit(ctx context.Context, o Observation) error {
+	a, ok := ctx.Value(attemptKey{}).(*attempt)
+	if !ok {
+		return nil
+	}
+	return a.group.admit(a, o)
+}
+
+func (g *Group) admit(a *attempt, o Observation) error {
+	g.mu.Lock()
+	defer g.unlock()
+	e := a.endpoint
+	promoted := e.seen && o.writes() && !e.writes()
+	o = o.over(e.Observation)
+	g.fence.see(e.name, o)
+	admits, shut := g.rules.target.admits(o), g.fence.shuts(o)
+	switch {
+	case !e.watched, e.lastCheck.IsZero(), admits && !shut:
+		g.observe(e, o)
+		e.dialSaw = time.Now()
+	default:
+		// Behind a proxy this may be another server than the one the others lead to: only a probe decides for them.
+		g.poke(e)
+	}
+	if promoted {
+		g.poke(e) // the sooner its timeline is known, the sooner an old writer is fenced
+	}
+	switch {
+	case shut:
+		a.refusal = &ineligibleError{e.name, g.whyFenced(o)}
+	case !admits:
+		a.refusal = &ineligibleError{e.name, g.whyNotAdmitted(o)}
+	case a.picky && g.fitterThan(e, o):
+		a.refusal, a.spurned = &ineligibleError{e.name, "another one is, or may be, fitter"}, true
+	}
+	g.settle()
+	return a.refusal
+}

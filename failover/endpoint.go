@@ -1,0 +1,90 @@
+package failover
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// endpoint is what is known of a member.
+type endpoint struct {
+	number  int
+	host    *host
+	watched bool // the monitor probes it
+	signals
+
+	// What follows is guarded by Group.mu.
+	candidate
+	place
+	standing
+	probes
+	dialled
+	healthRecord
+}
+
+// signals are what an endpoint shows without the lock.
+type signals struct {
+	epoch   atomic.Uint64
+	hung    atomic.Bool   // see Route
+	load    atomic.Int64  // see Route
+	surplus atomic.Int64  // see Route
+	slots   chan struct{} // one for each dial under way
+	probing chan struct{} // holds one while a probe is under way
+	poked   chan struct{} // tells the monitor that due has changed
+	left    chan struct{} // closed when it is forgotten
+}
+
+// place is where an endpoint is.
+type place struct {
+	name     string    // the host's, and the address if it is one of several
+	address  string    // that is dialled in place of the host's name; empty: none is known
+	gone     bool      // its address isn't the name's any more; it is barred then
+	missed   int       // answers in a row without its address
+	missedAt time.Time // when the first of those came
+}
+
+// standing is what settle has made of an endpoint.
+type standing struct {
+	admitted bool     // its role will do
+	reviewed Recovery // its Recovery when settle last looked
+	was      bool     // usable when settle last looked
+	shown    State    // its state when settle last looked
+	seen     bool     // its Observation is one
+	lent     bool     // connections to it may exist
+	fresh    bool     // connections of its present epoch may exist
+	shares   bool     // connections are to be spread over it
+	moves    bool     // see Route
+	verdicts int      // how often it was found down
+	revived  int      // how often it became usable, or was cleared of suspicion
+	lastErr  error    // the last failed dial or probe; nil while it is up
+}
+
+// probes are an endpoint's, and when the next is due.
+type probes struct {
+	due         time.Time // when the monitor probes it next
+	began       time.Time // when the last probe began
+	dialSaw     time.Time // when a dial's observation was taken in last
+	again       bool      // evidence came while a probe was under way
+	calm        int       // probes in a row that were asked for by evidence and found nothing
+	fails       int       // failed probes in a row
+	unanswered  int       // probes in a row that got no answer
+	silentSince time.Time // when the first of those began
+	stuckAt     int       // how many they were when Stuck was last called
+}
+
+// dialled is what the dials to an endpoint are at.
+type dialled struct {
+	coming     int           // checkouts that are on their way to it
+	dialFailed chan struct{} // closed, and replaced, when a dial finds it down
+	scout      chan struct{} // closed when a dial ends; nil while none has its head start
+	scoutAt    time.Time     // when that began
+	dialErr    error         // what that dial met
+}
+
+// healthRecord is what was seen of an endpoint, for Health.
+type healthRecord struct {
+	checks, resetChecks checks // ever, and at the last ResetCounts
+	lag                 lag
+	response            time.Duration
+	lastCheck           time.Time
+	history             []Check
+}

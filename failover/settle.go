@@ -1,0 +1,206 @@
+package failover
+
+import (
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+)
+
+// settle draws the consequences of whatever has changed. It needs the lock.
+func (g *Group) settle() {
+	woken := false
+	for _, e := range g.endpoints {
+		woken = g.review(e) || woken
+	}
+	cs := g.candidates()
+	next, why := g.rules.choose(cs, slices.Index(g.endpoints, g.current))
+	switch {
+	case next < 0:
+		if g.lostAt.IsZero() {
+			g.lostAt, g.lostWhy = time.Now(), g.whyNot(g.current)
+			// Of misconfigured ones that was said, one by one.
+			if slices.ContainsFunc(g.endpoints, func(e *endpoint) bool { return e.state != Misconfigured }) {
+				g.log(slog.LevelWarn, "managedpg: no endpoint is usable", "last", g.current.name, "reason", g.lostWhy)
+			}
+			woken = true
+		}
+		if g.waiting > 0 {
+			g.hasten()
+		}
+	default:
+		e := g.endpoints[next]
+		if e != g.current {
+			g.move(e, why)
+			woken = true
+		}
+		g.settled = g.settled || e.state == Up
+		g.lostAt, g.hurrying = time.Time{}, time.Time{}
+		g.share(cs)
+		g.tidy()
+	}
+	g.warnOfTwo(cs)
+	if woken {
+		close(g.changed)
+		g.changed = make(chan struct{})
+	}
+}
+
+// candidates is what the choice goes by. It needs the lock.
+func (g *Group) candidates() []candidate {
+	cs := make([]candidate, len(g.endpoints))
+	for i, e := range g.endpoints {
+		cs[i] = e.candidate
+	}
+	return cs
+}
+
+// review sees to one endpoint's connections after a change, and says whether checkouts should look again. It needs the
+// lock.
+func (g *Group) review(e *endpoint) (changed bool) {
+	wasAdmitted, wasFenced, was := e.admitted, e.fenced, e.reviewed
+	e.reviewed = e.Recovery
+	e.admitted = g.rules.target.admits(e.Observation)
+	e.fenced = g.fence.shuts(e.Observation)
+	usable := e.candidate.usable(g.rules.target)
+	switch {
+	case e.fenced && !wasFenced:
+		g.log(slog.LevelWarn, "managedpg: endpoint is fenced", "endpoint", e.name, "reason", g.whyNot(e))
+		g.drop(e, Fenced, g.fence.highest[e.SystemID].timeline, g.whyNot(e))
+	case !e.admitted && wasAdmitted && !(was == NotInRecovery && e.Recovery == InRecovery):
+		// A server that has changed its role keeps its sessions. No primary becomes a standby without a restart, which ends
+		// them: then this is another server than the one that they lead to, behind the same address.
+		g.drain(e)
+	case g.rules.target == targetPreferStandby && was == NotInRecovery && e.Recovery == InRecovery:
+		// For the same reason its connections lead to a primary, which isn't what is preferred here.
+		g.drain(e)
+	}
+	if !usable {
+		e.good = 0
+	}
+	if usable && (!e.was || e.state == Up && e.shown == Suspect) {
+		e.revived++
+	}
+	changed = usable != e.was || e.state != e.shown
+	e.was, e.shown = usable, e.state
+	return changed
+}
+
+// move makes another endpoint the current one. Without a why the one used before has become unusable. It needs the lock.
+func (g *Group) move(to *endpoint, why string) {
+	now := time.Now()
+	from := g.current
+	forced := why == ""
+	kind := Failback
+	if forced || !g.lostAt.IsZero() {
+		kind = Failover
+	}
+	switch {
+	case !g.lostAt.IsZero():
+		why = g.lostWhy
+	case forced:
+		why = g.whyNot(from)
+	}
+	// Finding out at the start that the first endpoint has another role than the one wanted is no failover.
+	// Nor is going from one address to the next.
+	// Nor is finding out that another one is fitter, where connections are spread.
+	quiet := !forced && g.rules.balances() && g.lostAt.IsZero() && g.moves.failovers == 0 ||
+		forced && !g.settled && (from.state != Down && from.state != Misconfigured || from.host == to.host)
+	e := Event{Kind: kind, At: now, From: from.name, To: to.name, Reason: why}
+	if !g.lostAt.IsZero() {
+		e.Duration = now.Sub(g.lostAt)
+	}
+	g.current = to
+	if !quiet {
+		g.record(e)
+	}
+}
+
+// record counts an event and tells of it. It needs the lock.
+func (g *Group) record(e Event) {
+	level := slog.LevelInfo
+	if e.Kind == Failover {
+		level = slog.LevelWarn
+		g.moves.failovers++
+		g.lastFailover = e.At
+	} else {
+		g.moves.failbacks++
+	}
+	g.events = appendBounded(g.events, e, keptEvents)
+	g.log(level, "managedpg: "+string(e.Kind), "from", e.From, "to", e.To, "reason", e.Reason, "duration", e.Duration)
+	if tell := g.opts.OnFailover; tell != nil {
+		g.tell(func() { tell(e) })
+	}
+}
+
+// tidy drains the endpoints that are not current and have connections all the same: those of before a failover or a failback, and
+// of checkouts that went elsewhere while the current one was suspect; and has stuck calls on a hung one closed. A suspect
+// current endpoint may be about to be left, so connections elsewhere are kept until that is settled; those to a full server
+// couldn't be had again. It needs the lock.
+func (g *Group) tidy() {
+	for _, e := range g.endpoints {
+		switch {
+		case e.shares:
+		case e.state == Down && e.unanswered >= 2 && e.unanswered != e.stuckAt:
+			e.stuckAt = e.unanswered
+			g.stuck(e)
+		case g.rules.balances() && e.state == Suspect:
+		case e.fresh && !e.full && g.current.state == Up:
+			g.drain(e)
+		}
+	}
+}
+
+// warnOfTwo says once that two servers can be written to on one timeline. It needs the lock.
+func (g *Group) warnOfTwo(cs []candidate) {
+	if g.twoSaid {
+		return
+	}
+	for i, a := range cs {
+		for j, b := range cs[:i] {
+			if a.state == Up && b.state == Up && sameWriter(a, b) {
+				g.twoSaid = true
+				g.log(slog.LevelError, "managedpg: two endpoints accept writes on one timeline; unless both lead to one server the data is splitting",
+					"endpoint", g.endpoints[j].name, "other", g.endpoints[i].name, "timeline", a.Timeline, "using", g.current.name)
+				return
+			}
+		}
+	}
+}
+
+// drop ends an endpoint's connections. It needs the lock.
+func (g *Group) drop(e *endpoint, kind DropKind, below int64, detail string) {
+	e.epoch.Add(1)
+	e.fresh = false
+	if lent, f := e.lent, g.opts.Drop; lent && f != nil {
+		reason := &DropError{Endpoint: e.name, Kind: kind, Detail: detail}
+		g.call(func() { f(e.number, below, reason) })
+	}
+}
+
+// drain ends an endpoint's connections as they are checked in. It needs the lock.
+func (g *Group) drain(e *endpoint) {
+	e.epoch.Add(1)
+	e.fresh = false
+	if f := g.opts.Drain; e.lent && f != nil {
+		g.call(func() { f(e.number) })
+	}
+}
+
+// stuck has the calls closed that hang on an endpoint. It needs the lock.
+func (g *Group) stuck(e *endpoint) {
+	if f := g.opts.Stuck; e.lent && f != nil {
+		since := e.silentSince
+		reason := &DropError{Endpoint: e.name, Kind: Hung, Detail: fmt.Sprintf("%d probes in a row were not answered", e.unanswered)}
+		g.call(func() { f(e.number, since, reason) })
+	}
+}
+
+func appendBounded[T any](list []T, item T, limit int) []T {
+	if len(list) == limit {
+		copy(list, list[1:])
+		list[limit-1] = item
+		return list
+	}
+	return append(list, item)
+}

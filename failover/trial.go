@@ -1,0 +1,221 @@
+package failover
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/managedpg/managedpg/internal/limit"
+	"github.com/managedpg/managedpg/internal/usercode"
+)
+
+// trial is a dial that failed.
+type trial struct {
+	err     error
+	revived int  // the endpoint's then: once it becomes usable anew, it is worth another dial
+	early   bool // it was ended before its time, for the sake of other endpoints
+}
+
+// outcome is what follows from a dial.
+type outcome int
+
+const (
+	finished outcome = iota // with or without an error
+	goOn                    // with the next endpoint
+	noRoom                  // the same, and when none is left wait, and ask this one again
+)
+
+// over is called when a dial has ended. It needs the lock.
+func (c *checkout) over(a *attempt) {
+	delete(c.dials, a)
+	if e := a.endpoint; e.scout != nil {
+		close(e.scout)
+		e.scout = nil
+	}
+}
+
+// try dials, with a slot in hand that it gives back.
+func (c *checkout) try(e *endpoint, most time.Duration, means error) (outcome, error) {
+	ctx, cancel := context.WithCancelCause(c.ctx)
+	a := &attempt{group: c.Group, endpoint: e, cancel: cancel, last: c.patient, picky: c.picky}
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		cancel(ErrClosed)
+		<-e.slots
+		return finished, ErrClosed
+	}
+	a.verdicts = e.verdicts
+	e.lent = true
+	c.dials[a] = struct{}{}
+	to := e.route()
+	c.mu.Unlock()
+
+	dialCtx := context.WithValue(ctx, attemptKey{}, a)
+	stop := func() {}
+	panicked := true
+	defer func() {
+		if panicked {
+			stop()
+			cancel(nil)
+			c.mu.Lock()
+			c.over(a)
+			c.unlock()
+		}
+		<-e.slots // what was learnt is known before the next in the queue has its turn
+	}()
+	if most > 0 {
+		dialCtx, stop = limit.New(dialCtx, most)
+	}
+	err := c.dial(dialCtx, to)
+	cause := context.Cause(ctx)
+	if limit.Passed(dialCtx) {
+		cause = means
+	}
+	stop()
+	cancel(nil)
+	panicked = false
+
+	c.mu.Lock()
+	defer c.unlock()
+	c.over(a)
+	if err == nil {
+		c.succeeded(a)
+		return finished, nil
+	}
+	return c.failed(a, err, cause)
+}
+
+// succeeded needs the lock.
+func (c *checkout) succeeded(a *attempt) {
+	e := a.endpoint
+	e.fresh = true
+	c.goTo(nil)
+	e.load.Add(1)
+	c.owed = max(0, c.owed-1)
+	c.reached(a)
+}
+
+// reached: the server answered, and let us in. It needs the lock.
+func (c *checkout) reached(a *attempt) {
+	e := a.endpoint
+	if e.watched && e.state == Down && e.verdicts != a.verdicts {
+		// A probe has found it down since the dial began. One connection made it; the next probe says for the others.
+		c.poke(e)
+	} else {
+		e.up()
+	}
+	c.settle()
+}
+
+// failed says what a failed dial means. It needs the lock.
+func (c *checkout) failed(a *attempt, err, cause error) (outcome, error) {
+	e := a.endpoint
+	c.tried[e] = trial{err: err, revived: e.revived}
+	var theirs *usercode.Error
+	switch ctxErr := c.ctx.Err(); {
+	case errors.Is(cause, ErrClosed) || c.closed:
+		return finished, ErrClosed
+	case a.refusal != nil:
+		return c.refusedBy(a)
+	case cause != errAbandoned && errors.As(err, &theirs):
+		if theirs.Next {
+			return goOn, err
+		}
+		return finished, err
+	case ctxErr != nil:
+		if errors.Is(ctxErr, context.DeadlineExceeded) {
+			e.suspect()
+			c.settle()
+			c.poke(e)
+		}
+		return finished, c.ended(e, err, ctxErr)
+	case cause == errAbandoned:
+		t := trial{err: cause, revived: e.revived, early: true}
+		if e.lastErr != nil { // it may have come back already
+			t.err = e.lastErr
+		}
+		c.tried[e] = t
+		return goOn, err
+	case cause == errShare, cause == errGrace:
+		c.cutShort(a, cause)
+		return goOn, err
+	case cause == errLimit:
+		return c.met(e, TimedOut, fmt.Errorf("%w of %v: %w", errLimit, c.opts.ConnectTimeout, err), err), err
+	default:
+		return c.met(e, Classify(err), err, err), err
+	}
+}
+
+// met says what follows from a dial's own error, and from err, which may say more. It needs the lock.
+func (c *checkout) met(e *endpoint, ev Evidence, err, own error) outcome {
+	what := goOn
+	c.tried[e] = trial{err: err, revived: e.revived}
+	switch effectOf(fromDial, ev) {
+	case down:
+		c.down(e, err)
+		e.dialErr = own
+		close(e.dialFailed)
+		e.dialFailed = make(chan struct{})
+		if e.watched {
+			c.probeBy(e, time.Now().Add(jittered(firstRetry)))
+		}
+	case suspectNow:
+		e.suspect()
+		c.poke(e)
+	case probeNow:
+		c.poke(e)
+	case alive:
+		e.up()
+	case full:
+		e.crowded(err)
+		what = noRoom
+	case misconfigured:
+		c.refused(e, err)
+		c.asked[e] = true
+	case nothing:
+		if ev == Local {
+			what = noRoom
+		}
+	}
+	c.settle()
+	if e.state == Down && ev == TimedOut && c.lostAt.IsZero() {
+		c.abandon(e) // those that dial it too needn't wait as long to find out
+	}
+	return what
+}
+
+// refusedBy goes on after Admit has turned a connection down. It needs the lock.
+func (c *checkout) refusedBy(a *attempt) (outcome, error) {
+	c.reached(a)
+	c.tried[a.endpoint] = trial{err: a.refusal, revived: a.endpoint.revived}
+	if a.spurned {
+		c.picky = false
+		delete(c.tried, a.endpoint)
+		return goOn, a.refusal
+	}
+	if c.single() {
+		return finished, c.failLocked(nil)
+	}
+	return goOn, a.refusal
+}
+
+// cutShort goes on after a dial that was given less than connect_timeout: the caller's deadline in disguise, so no more
+// than suspicion; unless no probe will ever settle that, and it had been suspect before. It needs the lock.
+func (c *checkout) cutShort(a *attempt, cause error) {
+	e := a.endpoint
+	c.tried[e] = trial{err: cause, revived: e.revived, early: cause == errGrace}
+	switch {
+	case cause == errGrace && e.state == Up:
+		delete(c.tried, e) // it answered something else meanwhile: dial it again
+	case !e.watched && e.state == Suspect:
+		c.down(e, cause)
+	case cause == errGrace && e.state == Suspect:
+		e.silent = true
+	default:
+		e.suspect()
+		c.poke(e)
+	}
+	c.settle()
+}
