@@ -127,6 +127,9 @@ func (g *Group) balance() {
 
 // lookForMoreLocked has the names looked up whose last answer is old.
 func (g *Group) lookForMoreLocked() {
+	if g.closed {
+		return
+	}
 	for _, h := range g.hosts {
 		if h.Lookup != nil && g.opts.HealthCheck && h.looking == nil && time.Since(h.lookedAt) >= awaitEvery {
 			g.beginLookup(context.Background(), h)

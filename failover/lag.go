@@ -87,7 +87,7 @@ func (g *Group) judge(e *endpoint, behind time.Duration, certain bool, now time.
 			e.lag.is = behind
 		}
 	case e.lag.maybe:
-		e.again = certain
+		e.again = e.again || certain
 	default:
 		e.lag.is = behind
 		e.lagging = e.lagging && behind > most/2
