@@ -7,6 +7,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/stdlib"
+
+	"github.com/managedpg/managedpg/conn"
 )
 
 // PgxConn takes a connection from db and calls fn with pgx's own inside it, for what only pgx has: COPY (CopyFrom), LISTEN
@@ -28,7 +30,10 @@ func PgxConn(ctx context.Context, db *sql.DB, fn func(c *pgx.Conn) error) error 
 	}
 	defer c.Close()
 	return c.Raw(func(driverConn any) error {
-		base := Unwrap(driverConn)
+		base, err := conn.UnwrapContext(ctx, driverConn)
+		if err != nil {
+			return err
+		}
 		inner, ok := base.(*stdlib.Conn)
 		if !ok {
 			return fmt.Errorf("managedpg: PgxConn needs a connection of pgx's, and this is a %T", base)

@@ -3,11 +3,13 @@ package managedpg_test
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"log"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -80,6 +82,27 @@ func TestPgxConn(t *testing.T) {
 			}
 		}
 		rig.Eventually(t, "nothing is checked out", func() bool { return rig.PoolOf(t, db).Stats().CheckedOut == 0 })
+	})
+	t.Run("a handle that database/sql's opener made", func(t *testing.T) {
+		db := rig.Open(t, rig.WithKeys(pgtest.Database(t), "pool_size=1", "max_overflow=0", "pool_timeout=1m"))
+		db.SetMaxOpenConns(1)
+		pool := rig.PoolOf(t, db)
+		c, err := db.Conn(t.Context())
+		rig.NoError(t, err)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		told := make(chan error, 1)
+		go func() { told <- managedpg.PgxConn(ctx, db, func(*pgx.Conn) error { return nil }) }()
+		rig.Eventually(t, "it waits for a handle", func() bool { return db.Stats().WaitCount == 1 })
+		paused := make(chan error, 1)
+		go func() { paused <- pool.Pause(t.Context()) }()
+		rig.Eventually(t, "nothing is lent any more", func() bool { return pool.Stats().Paused > 0 })
+		_ = c.Raw(func(any) error { return driver.ErrBadConn }) // database/sql closes it, and makes another one for whoever waits
+		if err := <-told; !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v", err)
+		}
+		rig.NoError(t, <-paused)
+		pool.Resume()
 	})
 	t.Run("a db of pgx's own", func(t *testing.T) {
 		db := rig.OpenWith(t, "pgx", pgtest.Database(t))

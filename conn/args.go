@@ -9,7 +9,8 @@ import (
 // out lets everything through and checks when the call is there.
 func (c *Conn) CheckNamedValue(v *driver.NamedValue) error {
 	if q, ok := v.Value.(*whoseBase); ok {
-		q.answered, q.base = true, c.Base()
+		q.answered = true
+		q.base, q.err = c.Base(q.ctx)
 		return nil
 	}
 	if c.phys == nil && c.life.unmade() {

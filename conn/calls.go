@@ -167,7 +167,7 @@ func (c *Conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, e
 	}
 	c.tx.kept.Context = baseCtx
 	var kept context.Context = &c.tx.kept
-	if !ph.obeys {
+	if !ph.obeys || !ph.base.Known() {
 		kept = baseCtx // lib/pq asks it from a goroutine of its own, and doesn't send ROLLBACK with it
 	}
 	tx, err := ph.features.Begin(kept, opts)

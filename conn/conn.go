@@ -42,7 +42,8 @@ func (c *Conn) enter(ctx context.Context) (*physical, error) {
 		}
 	}
 	c.phys.doneReading()
-	if c.phys.cancels.Pending() != nil {
+	// Of rows that are still open the request is under way until they are closed.
+	if !c.phys.base.Busy() && c.phys.cancels.Pending() != nil {
 		if err := c.phys.settle(ctx); err != nil {
 			c.leave()
 			return nil, err
@@ -244,13 +245,14 @@ func (c *Conn) end(held bool) {
 	}
 }
 
-// Base is the base driver's connection, nil if the logical connection no longer owns one.
-func (c *Conn) Base() driver.Conn {
-	ph, err := c.enter(context.Background())
+// Base is the base driver's connection, or says why there is none: see Unwrap. The context is for the checkout, where that is still to be
+// made.
+func (c *Conn) Base(ctx context.Context) (driver.Conn, error) {
+	ph, err := c.enter(ctx)
 	if err != nil {
-		return nil
+		return nil, err
 	}
 	defer c.leave()
 	ph.cancels.Show(true)
-	return ph.base.Raw()
+	return ph.base.Raw(), nil
 }

@@ -339,7 +339,9 @@ var steps = func() (all []func(context.Context, *script)) {
 			s.outcome("close", st.Close())
 		}
 		_ = c.Raw(func(dc any) error {
-			if _, ours := dc.(interface{ Base() driver.Conn }); ours {
+			if _, ours := dc.(interface {
+				Base(context.Context) (driver.Conn, error)
+			}); ours {
 				dc = managedpg.Unwrap(dc) // of the bare one this would be a call more
 			}
 			s.say("raw: %T", dc)

@@ -189,6 +189,7 @@ func (ph *physical) track(ctx context.Context) {
 func (p *Pool) checkIn(ph *physical, at time.Duration) {
 	ph.doneReading()
 	ph.doneWithRows()
+	ph.cancels.Show(false)
 	ph.stmts.next()
 	if ph.txCtx != nil {
 		ph.txCtx = nil

@@ -40,7 +40,7 @@ const hookLimit = time.Minute
 // against the server: a new one is opened and asked then. Anew asks for that from the start.
 func (p *Prober) Probe(ctx context.Context, e *base.Endpoint, anew bool) (base.Server, error) {
 	if kept := p.takeKept(); kept != nil && anew {
-		kept.end()
+		p.putBack(kept, false)
 	} else if kept != nil {
 		s, err := p.probe(ctx, kept)
 		if err == nil || ctx.Err() != nil {
@@ -66,10 +66,8 @@ func (p *Prober) ProbeAddress(ctx context.Context, e *base.Endpoint) (base.Serve
 		c.end()
 		return s, err
 	}
-	if kept := p.takeKept(); kept != nil && !kept.told.LooksLike(s) {
-		kept.end()
-	} else if kept != nil {
-		p.putBack(kept, true)
+	if kept := p.takeKept(); kept != nil {
+		p.putBack(kept, kept.told.LooksLike(s))
 	}
 	p.putBack(c, p.keep)
 	return s, nil

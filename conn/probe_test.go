@@ -47,3 +47,21 @@ func TestProbeDuringAPromotion(t *testing.T) {
 		})
 	}
 }
+
+// A connection that was kept and is closed for a new one's sake is nobody's any more: who asks for an older one is told that there is none.
+func TestAClosedProbeIsNotLent(t *testing.T) {
+	e, err := base.Pgx("server", pgtest.Database(t), base.Options{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := NewProber(true)
+	defer p.Close()
+	for _, anew := range []bool{false, true} {
+		if _, err := p.Probe(t.Context(), e, anew); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if c, busy := p.older(p.kept.opened, nil); c != nil || busy {
+		t.Errorf("got %v, busy: %t", c, busy)
+	}
+}

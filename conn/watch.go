@@ -47,9 +47,9 @@ func (ph *physical) watch(ctx context.Context, limit time.Duration) (context.Con
 	}
 	w.mu.Lock() // the context may have ended already
 	defer w.mu.Unlock()
-	w.halt = context.AfterFunc(ctx, w.ended)
-	if w.asks && ph.txCtx != nil && ph.txCtx != ctx {
-		w.haltTx = context.AfterFunc(ph.txCtx, w.ended)
+	w.halt = context.AfterFunc(ctx, func() { w.ended(ctx) })
+	if tx := ph.txCtx; tx != nil && tx != ctx {
+		w.haltTx = context.AfterFunc(tx, func() { w.ended(tx) })
 	}
 	if w.asks {
 		return context.WithoutCancel(ctx), w
@@ -77,10 +77,11 @@ func (w *contextWatch) stop() {
 	}
 }
 
-func (w *contextWatch) ended() {
+// ended is called when the call's context has ended, or its transaction's.
+func (w *contextWatch) ended(ctx context.Context) {
 	if w.begin() && w.limit > 0 && !w.asks {
 		// The call itself comes back only later.
-		w.ph.pool.callFailed(w.ctx, w.ph, w.ctx.Err())
+		w.ph.pool.callFailed(ctx, w.ph, ctx.Err())
 	}
 }
 

@@ -218,3 +218,27 @@ func TestANewAddressIsNoticed(t *testing.T) {
 		}
 	}, []string{"a", "b"})
 }
+
+// An address that leads to all servers in turn keeps its connections, which each have a server of their own. Behind one that has moved
+// from a primary to a standby, as that primary's promotion tells, they lead to the primary.
+func TestAnAddressOfAllServers(t *testing.T) {
+	preferring := func(o *failover.Options) { o.TargetSessionAttrs = "prefer-standby" }
+	scene(t, preferring, []failover.Observation{standby(1)}, func(r *rig) {
+		r.warmUp(0)
+		for range 4 {
+			r.servers[0].back(writer(1))
+			r.pass(6 * time.Second)
+			r.servers[0].back(standby(1))
+			r.pass(6 * time.Second)
+		}
+		want(t, "all servers in turn", r.heard(), "")
+	})
+	scene(t, preferring, []failover.Observation{standby(1)}, func(r *rig) {
+		r.warmUp(0)
+		r.servers[0].back(writer(2))
+		r.pass(6 * time.Second)
+		r.servers[0].back(standby(2))
+		r.pass(6 * time.Second)
+		want(t, "moved", r.heard(), "drain 0")
+	})
+}

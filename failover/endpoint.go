@@ -53,6 +53,8 @@ type standing struct {
 	fresh    bool     // connections of its present epoch may exist
 	shares   bool     // connections are to be spread over it
 	moves    bool     // see Route
+	mixed    bool     // its address leads to standbys and to a primary in turn, as far as is known
+	replayed int64    // the timeline of the standby that was seen before the primary
 	verdicts int      // how often it was found down
 	revived  int      // how often it became usable, or was cleared of suspicion
 	lastErr  error    // the last failed dial or probe; nil while it is up

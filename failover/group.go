@@ -255,6 +255,12 @@ func (g *Group) observe(e *endpoint, o Observation) {
 	g.fence.see(e.name, o)
 	before := e.Observation
 	e.Observation, e.seen = o, true
+	if before.Recovery == InRecovery && o.Recovery == NotInRecovery {
+		e.mixed, e.replayed = true, before.Timeline
+	}
+	if o.Recovery == NotInRecovery && e.replayed > 0 && o.Timeline > e.replayed {
+		e.mixed = false // it was promoted, which begins a timeline
+	}
 	changed := before.known() && before.SystemID == o.SystemID && before.Timeline != o.Timeline
 	if g.fence.on && o.known() && (changed || g.rules.target.wantsWriter() && o.Timeline > firstTimeline) {
 		e.moves = true

@@ -277,11 +277,11 @@ func (g *Group) launch(ctx context.Context, e *endpoint, p *probing) <-chan stru
 	return returned
 }
 
-// twinnedLocked says that another endpoint seems to be the same writer. Of two names for one server one may lead elsewhere by now, as
+// twinnedLocked says that an endpoint of another name seems to be the same writer. Of two names for one server one may lead elsewhere by now, as
 // Kubernetes' services do after a promotion, and the connection that a probe has kept never would.
 func (g *Group) twinnedLocked(e *endpoint) bool {
 	return slices.ContainsFunc(g.endpoints, func(o *endpoint) bool {
-		return o != e && sameWriter(candidate{Observation: o.Observation}, candidate{Observation: e.Observation})
+		return o.host != e.host && sameWriter(candidate{Observation: o.Observation}, candidate{Observation: e.Observation})
 	})
 }
 

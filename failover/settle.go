@@ -71,9 +71,9 @@ func (g *Group) review(e *endpoint) (changed bool) {
 		// A server that has changed its role keeps its sessions. No primary becomes a standby without a restart, which ends
 		// them: then this is another server than the one that they lead to, behind the same address.
 		g.drain(e)
-	case !g.alone && g.rules.target == targetPreferStandby && was == NotInRecovery && e.Recovery == InRecovery:
-		// For the same reason its connections lead to a primary, which isn't what is preferred here. A single address that leads to
-		// all servers in turn would lose its connections again and again.
+	case !e.mixed && g.rules.target == targetPreferStandby && was == NotInRecovery && e.Recovery == InRecovery:
+		// For the same reason its connections lead to a primary, which isn't what is preferred here. An address that leads to all
+		// servers in turn would lose its connections again and again.
 		g.drain(e)
 	}
 	if !usable {

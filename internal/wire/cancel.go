@@ -88,13 +88,14 @@ func endOfStream(err error) bool { return errors.Is(err, io.EOF) || errors.Is(er
 // DialCancel opens the socket of a cancel request, which is closed after CloseLimit whatever its user does.
 func DialCancel(ctx context.Context, network, address string, open Open) (net.Conn, error) {
 	ended, _ := ctx.Value(endedKey{}).(*atomic.Bool)
+	began := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, CloseLimit)
 	defer cancel()
 	c, err := open(ctx, network, address)
 	if err != nil {
 		return nil, err
 	}
-	return &brief{c, time.AfterFunc(CloseLimit, func() { _ = c.Close() }), ended}, nil
+	return &brief{c, time.AfterFunc(CloseLimit-time.Since(began), func() { _ = c.Close() }), ended}, nil
 }
 
 type endedKey struct{}
