@@ -387,7 +387,7 @@ func messagesInCode(t *testing.T) map[string][]string {
 				}
 			case *ast.CallExpr:
 				found[path] = append(found[path], said(n)...)
-				if f, ok := n.Fun.(*ast.SelectorExpr); ok && f.Sel.Name == "Sprintf" && strings.HasPrefix(path, "failover") {
+				if f, ok := n.Fun.(*ast.SelectorExpr); ok && f.Sel.Name == "Sprintf" && strings.HasPrefix(path, "internal/failover") {
 					found[path] = append(found[path], literals(n.Args[0])...) // reasons
 				}
 			case *ast.AssignStmt:

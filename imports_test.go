@@ -14,8 +14,11 @@ func TestImports(t *testing.T) {
 	for of, never := range map[string][]string{
 		module: {"net/http", "expvar", "html/template", "github.com/prometheus", "go.opentelemetry.io",
 			module + "/stats/", module + "/internal/pgtest"},
-		module + "/failover":          {"github.com/jackc", "github.com/lib", module + "/conn", module + "/driver"},
-		module + "/conn":              {module + "/failover", module + "/driver"},
+		// What a program names of conn and failover needs no machinery.
+		module + "/conn":              {"github.com/jackc", "github.com/lib", module + "/internal/conn", module + "/internal/failover", module + "/failover", module + "/driver"},
+		module + "/failover":          {"github.com/jackc", "github.com/lib", module + "/internal/conn", module + "/internal/failover", module + "/conn", module + "/driver"},
+		module + "/internal/conn":     {module + "/internal/failover", module + "/failover", module + "/driver"},
+		module + "/internal/failover": {"github.com/jackc", "github.com/lib", module + "/internal/conn", module + "/conn", module + "/driver"},
 		module + "/internal/base":     {module + "/stats", module + "/leak", module + "/conn", module + "/failover", module + "/driver"},
 		module + "/internal/resolve":  {module + "/stats", module + "/leak", module + "/conn", module + "/failover", module + "/driver"},
 		module + "/internal/wire":     {"database/sql", "github.com/jackc", "github.com/lib", module + "/internal/base"},
@@ -40,10 +43,35 @@ func TestImports(t *testing.T) {
 	}
 }
 
+// The rooms of internal stand on their own: only internal/conn and internal/failover know public packages, which are those of their names,
+// and leak and stats.
+func TestImportsOfRooms(t *testing.T) {
+	const module = "github.com/managedpg/managedpg"
+	out, err := exec.Command("go", "list", "-f", `{{.ImportPath}} {{join .Imports " "}}`, "./internal/...").CombinedOutput()
+	if err != nil {
+		t.Fatalf("go list: %v\n%s", err, out)
+	}
+	may := map[string][]string{
+		module + "/internal/conn":     {module + "/conn", module + "/leak", module + "/stats"},
+		module + "/internal/failover": {module + "/failover"},
+	}
+	for line := range strings.Lines(string(out)) {
+		room, imports := strings.Fields(line)[0], strings.Fields(line)[1:]
+		if strings.HasPrefix(room, module+"/internal/e2e") {
+			continue // tests, which name what a program names
+		}
+		for _, pkg := range imports {
+			if rest, ours := strings.CutPrefix(pkg, module); ours && !strings.HasPrefix(rest, "/internal/") && !slices.Contains(may[room], pkg) {
+				t.Errorf("%s imports %s", room, pkg)
+			}
+		}
+	}
+}
+
 // Which base driver a connection has is known to internal/base alone.
 func TestImportsOfBaseDrivers(t *testing.T) {
 	const module = "github.com/managedpg/managedpg"
-	for _, of := range []string{"/conn", "/driver", "/failover", "/leak", "/stats", "/internal/pool", "/internal/resolve", "/internal/wire"} {
+	for _, of := range []string{"/internal/conn", "/driver", "/internal/failover", "/leak", "/stats", "/internal/pool", "/internal/resolve", "/internal/wire"} {
 		out, err := exec.Command("go", "list", "-f", `{{join .Imports "\n"}}`, module+of).CombinedOutput()
 		if err != nil {
 			t.Fatalf("go list: %v\n%s", err, out)

@@ -16,6 +16,8 @@ import (
 
 	"github.com/managedpg/managedpg/conn"
 	"github.com/managedpg/managedpg/failover"
+	internalconn "github.com/managedpg/managedpg/internal/conn"
+	"github.com/managedpg/managedpg/internal/evidence"
 	"github.com/managedpg/managedpg/internal/sqlstate"
 )
 
@@ -124,8 +126,8 @@ var (
 
 // inTx is one try. Again says that another one is safe, and may fare better.
 func inTx(ctx context.Context, db *sql.DB, opts *TxOptions, fn func(context.Context, *sql.Tx) error) (again bool, err error) {
-	attempt := conn.Attempt{Resolve: opts.ResolveCommit}
-	tx, err := db.BeginTx(conn.WithAttempt(ctx, &attempt), &opts.TxOptions)
+	attempt := internalconn.Attempt{Resolve: opts.ResolveCommit}
+	tx, err := db.BeginTx(internalconn.WithAttempt(ctx, &attempt), &opts.TxOptions)
 	if err != nil {
 		return metNobody(err), err
 	}
@@ -176,7 +178,7 @@ func call(ctx context.Context, db *sql.DB, tx *sql.Tx, fn func(context.Context, 
 }
 
 // rollBack ends a transaction whose function has returned an error.
-func rollBack(tx *sql.Tx, attempt *conn.Attempt, ctx context.Context, fnErr error) (again bool, err error) {
+func rollBack(tx *sql.Tx, attempt *internalconn.Attempt, ctx context.Context, fnErr error) (again bool, err error) {
 	rolledBack := tx.Rollback()
 	s := attempt.State()
 	var lost *conn.LostError
@@ -193,7 +195,7 @@ func rollBack(tx *sql.Tx, attempt *conn.Attempt, ctx context.Context, fnErr erro
 }
 
 // commit ends a transaction whose function has returned nil.
-func commit(ctx context.Context, tx *sql.Tx, attempt *conn.Attempt) (again bool, err error) {
+func commit(ctx context.Context, tx *sql.Tx, attempt *internalconn.Attempt) (again bool, err error) {
 	err = tx.Commit()
 	if err == nil {
 		return false, nil
@@ -202,7 +204,7 @@ func commit(ctx context.Context, tx *sql.Tx, attempt *conn.Attempt) (again bool,
 	switch {
 	case errors.Is(err, sql.ErrTxDone) && ctx.Err() != nil:
 		return false, ctx.Err()
-	case errors.Is(err, sql.ErrTxDone), errors.Is(err, conn.ErrDeparted), s.Departed && sqlstate.Of(err) == "" && !isLost(err):
+	case errors.Is(err, sql.ErrTxDone), errors.Is(err, internalconn.ErrDeparted), s.Departed && sqlstate.Of(err) == "" && !isLost(err):
 		return false, errDeparted
 	case errors.Is(err, pgx.ErrTxCommitRollback), errors.Is(err, pq.ErrInFailedTransaction):
 		if s.Failed == nil {
@@ -269,8 +271,8 @@ func ofConnection(err error) bool {
 	if errors.Is(err, driver.ErrBadConn) || errors.As(err, &dropped) || pgconn.SafeToRetry(err) { // pgx's "conn closed"
 		return true
 	}
-	evidence := failover.Classify(err)
-	return evidence == failover.Lost || evidence == failover.Ended
+	of := evidence.Of(err)
+	return of == evidence.Lost || of == evidence.Ended
 }
 
 func isLost(err error) bool {

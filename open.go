@@ -9,11 +9,11 @@ import (
 	"slices"
 	"sync/atomic"
 
-	"github.com/managedpg/managedpg/conn"
 	"github.com/managedpg/managedpg/driver"
-	"github.com/managedpg/managedpg/failover"
 	"github.com/managedpg/managedpg/internal/base"
+	internalconn "github.com/managedpg/managedpg/internal/conn"
 	"github.com/managedpg/managedpg/internal/dsn"
+	internalfailover "github.com/managedpg/managedpg/internal/failover"
 	"github.com/managedpg/managedpg/internal/usercode"
 	"github.com/managedpg/managedpg/internal/wire"
 	"github.com/managedpg/managedpg/leak"
@@ -59,7 +59,7 @@ func (c *Config) connector(servers []dsn.Endpoint) (*driver.Connector, error) {
 		Logger:    c.logger,
 		FromDSN:   newConnector,
 		Reads:     c.StandbyReads,
-		Pool: conn.Options{
+		Pool: internalconn.Options{
 			Size:           c.PoolSize,
 			MaxOverflow:    c.MaxOverflow,
 			Timeout:        c.PoolTimeout,
@@ -75,7 +75,7 @@ func (c *Config) connector(servers []dsn.Endpoint) (*driver.Connector, error) {
 			Role:           len(endpoints) > 1 || c.TargetSessionAttrs != "any",
 			OnConnect:      c.OnConnect,
 		},
-		Failover: failover.Options{
+		Failover: internalfailover.Options{
 			TargetSessionAttrs:    c.TargetSessionAttrs,
 			Fencing:               c.Fencing,
 			Failover:              c.Failover,

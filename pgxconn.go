@@ -8,7 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/stdlib"
 
-	"github.com/managedpg/managedpg/conn"
+	internalconn "github.com/managedpg/managedpg/internal/conn"
 )
 
 // PgxConn takes a connection from db and calls fn with pgx's own inside it, for what only pgx has: COPY (CopyFrom), LISTEN
@@ -30,7 +30,7 @@ func PgxConn(ctx context.Context, db *sql.DB, fn func(c *pgx.Conn) error) error 
 	}
 	defer c.Close()
 	return c.Raw(func(driverConn any) error {
-		base, err := conn.UnwrapContext(ctx, driverConn)
+		base, err := internalconn.UnwrapContext(ctx, driverConn)
 		if err != nil {
 			return err
 		}

@@ -7,6 +7,7 @@ import (
 	"github.com/managedpg/managedpg/conn"
 	"github.com/managedpg/managedpg/driver"
 	"github.com/managedpg/managedpg/failover"
+	internalconn "github.com/managedpg/managedpg/internal/conn"
 	"github.com/managedpg/managedpg/leak"
 	"github.com/managedpg/managedpg/stats"
 )
@@ -68,7 +69,7 @@ func LongCheckout(ctx context.Context) context.Context { return leak.LongCheckou
 // ReadOnly returns a context for what only reads: with standby_reads a checkout for it gets a connection to a standby, on which nothing can
 // be written (SQLSTATE 25006), and which may be behind the primary. Without standby_reads it changes nothing. A sql.Conn and a
 // transaction stay on the connection with which they began.
-func ReadOnly(ctx context.Context) context.Context { return conn.ReadOnly(ctx) }
+func ReadOnly(ctx context.Context) context.Context { return internalconn.ReadOnly(ctx) }
 
 // Unwrap is the base driver's connection inside a driver connection of managedpg's: a *stdlib.Conn of pgx, or lib/pq's. It
 // is for sql.Conn.Raw:
@@ -81,4 +82,4 @@ func ReadOnly(ctx context.Context) context.Context { return conn.ReadOnly(ctx) }
 // It sees through the connections of otelsql, sqlmw and other wrappers that have a method Raw() driver.Conn or pass CheckNamedValue on. Any
 // other value comes back as it is. The base connection must not be used after Raw's function has returned. [PgxConn] does all
 // of this for pgx.
-func Unwrap(driverConn any) any { return conn.Unwrap(driverConn) }
+func Unwrap(driverConn any) any { return internalconn.Unwrap(driverConn) }

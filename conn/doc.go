@@ -1,6 +1,5 @@
-// Package conn is a connection's life: the physical connection, the pool it lives in, and the logical connection (Conn,
-// Stmt, Tx) that database/sql holds.
+// Package conn has what a call is told of its connection: the errors of a checkout that found none in time, of a connection that was
+// lost or taken back, and what became of a transaction whose COMMIT was not answered ([LostError]'s Resolve).
 //
-// It keeps the promise that no statement is sent twice: driver.ErrBadConn, on which database/sql tries again, leaves this
-// package only when not one byte of the call reached the socket.
+// The connections themselves are in internal/conn.
 package conn

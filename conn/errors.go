@@ -1,16 +1,18 @@
 package conn
 
 import (
-	"database/sql/driver"
+	"context"
 	"errors"
 	"fmt"
 	"strings"
 	"time"
 
+	"github.com/managedpg/managedpg/internal/closed"
+	"github.com/managedpg/managedpg/internal/sqlstate"
 	"github.com/managedpg/managedpg/leak"
 )
 
-// For errors.Is; each comes wrapped in a typed error with detail.
+// For errors.Is; all but ErrClosed come wrapped in a typed error with detail.
 var (
 	// ErrPoolTimeout: no connection became free within pool_timeout. See [PoolTimeoutError].
 	ErrPoolTimeout = errors.New("managedpg: pool timeout")
@@ -21,6 +23,8 @@ var (
 	// ErrOutcomeUnknown: the connection was lost after the statement had been sent and before it was answered: it ran
 	// or it did not. See [LostError].
 	ErrOutcomeUnknown = errors.New("managedpg: outcome unknown")
+	// ErrClosed is what a checkout gets after db.Close.
+	ErrClosed = closed.Err
 )
 
 // LostError is a connection lost while it had work of ours: errors.Is finds ErrTxLost or ErrOutcomeUnknown in it, and
@@ -30,19 +34,18 @@ type LostError struct {
 	Kind error
 	// Endpoint is the server the connection led to.
 	Endpoint string
-	// XID is the transaction's id (pg_current_xact_id), 0 if it isn't known. InTx asks for it with ResolveCommit, and so
-	// does a BeginTx with the context of WithAttempt.
+	// XID is the transaction's id (pg_current_xact_id), 0 if it isn't known. InTx asks for it with ResolveCommit.
 	XID uint64
 	// Err is what the base driver, the context or the socket said.
 	Err error
-
-	commit *sentCommit // what Resolve goes by; nil if the outcome can't be asked for
+	// Ask is what Resolve calls; nil: the server can't be asked, as the transaction's id isn't known.
+	Ask func(context.Context) (Outcome, error)
 }
 
 func (e *LostError) Error() string {
 	what := "transaction lost and rolled back"
 	switch {
-	case e.Err == errSyncWait:
+	case e.Err == sqlstate.ErrSyncWait:
 		what = "outcome unknown"
 	case e.Kind == ErrOutcomeUnknown:
 		what = "outcome unknown: sent, and the connection lost before the answer"
@@ -107,15 +110,3 @@ func (e *PoolTimeoutError) Error() string {
 }
 
 func (e *PoolTimeoutError) Unwrap() error { return e.Err }
-
-// quiet is err in a form in which errors.Is doesn't find driver.ErrBadConn: the cause where there is one, else its text.
-func quiet(err, cause error) error {
-	switch {
-	case !errors.Is(err, driver.ErrBadConn):
-		return err
-	case cause != nil && !errors.Is(cause, driver.ErrBadConn):
-		return cause
-	default:
-		return errors.New(strings.TrimPrefix(err.Error(), "driver: "))
-	}
-}

@@ -3,12 +3,6 @@ package conn
 import (
 	"context"
 	"errors"
-	"fmt"
-	"time"
-
-	"github.com/managedpg/managedpg/internal/base"
-	"github.com/managedpg/managedpg/internal/clock"
-	"github.com/managedpg/managedpg/internal/resolve"
 )
 
 // Outcome is what became of a transaction.
@@ -46,109 +40,9 @@ func (e *LostError) Resolve(ctx context.Context) (Outcome, error) {
 	switch {
 	case e.Kind == ErrTxLost:
 		return Aborted, nil
-	case e.commit == nil:
+	case e.Ask == nil:
 		return OutcomeUnknown, errNoXID
-	case e.commit.Why != "":
-		return OutcomeUnknown, fmt.Errorf("managedpg: not asked: %s", e.commit.Why)
-	}
-	found, err := e.commit.Outcome(ctx, e.commit.over.pool.life.ctx, e.commit, e.Endpoint)
-	switch found {
-	case resolve.Committed:
-		return Committed, nil
-	case resolve.Aborted:
-		return Aborted, nil
 	default:
-		return OutcomeUnknown, err
+		return e.Ask(ctx)
 	}
-}
-
-// sentCommit is a COMMIT that was sent, and over which connection.
-type sentCommit struct {
-	*resolve.Commit
-	over *physical
-}
-
-var _ resolve.Pool = (*sentCommit)(nil)
-
-// explain adds to an error what is needed to ask for the outcome of the COMMIT that met it.
-func (ph *physical) explain(err error, sent *resolve.Commit) {
-	var lost *LostError
-	if errors.As(err, &lost) && lost.Kind == ErrOutcomeUnknown {
-		lost.XID, lost.commit = sent.XID, &sentCommit{sent, ph}
-	}
-}
-
-// Fresh opens a connection to the server that the COMMIT was sent to.
-func (c *sentCommit) Fresh(ctx context.Context) (base.Conn, error) {
-	return c.over.endpoint.ConnectToAsk(ctx)
-}
-
-// Older lends one that was opened before the given time: a free connection of the pool, or the monitor's own.
-func (c *sentCommit) Older(_ context.Context, before time.Duration, passed map[any]bool) (lent *resolve.Lent, busy bool) {
-	passed[c.over] = true
-	return c.over.pool.older(c.over.member, before, passed)
-}
-
-// older lends a connection to the member that was opened before the given time, and is none of those passed over. Busy says that there
-// is one, but that somebody uses it.
-func (p *Pool) older(member int, before time.Duration, passed map[any]bool) (lent *resolve.Lent, busy bool) {
-	meant := func(ph *physical) bool { // asked of connections in use too, of which the base must not be asked anything
-		return ph.member == member && ph.opened < before && !passed[ph] && ph.sock.Broken() == nil
-	}
-	var older []*physical
-	p.open.mu.Lock()
-	for ph := range p.open.all {
-		if meant(ph) {
-			older = append(older, ph)
-		}
-	}
-	p.open.mu.Unlock()
-	if p.opts.Prober != nil {
-		// The monitor's own does as well, and nobody waits for it.
-		if lent, busy = p.opts.Prober(member).older(before, passed); lent != nil {
-			return lent, true
-		}
-	}
-	if len(older) == 0 {
-		return nil, busy
-	}
-	var ph *physical
-	var giveBack func()
-	if p.governed {
-		ph, giveBack = p.borrowFree(meant)
-	} else {
-		ph, giveBack = p.borrowParked(older)
-	}
-	if ph == nil {
-		return nil, true
-	}
-	return &resolve.Lent{Conn: ph.base, PID: ph.server.PID, Key: ph, GiveBack: giveBack}, true
-}
-
-// borrowFree takes a free connection out of the driver's own pool.
-func (p *Pool) borrowFree(meant func(*physical) bool) (ph *physical, giveBack func()) {
-	ph, ok := p.lending.Borrow(meant)
-	if !ok {
-		return nil, nil
-	}
-	return ph, func() { p.putBack(ph, clock.Now()) }
-}
-
-// borrowParked takes a connection that lies in database/sql's free list. If database/sql wants to use it meanwhile, it
-// waits for it to be given back.
-func (p *Pool) borrowParked(older []*physical) (ph *physical, giveBack func()) {
-	for _, ph := range older {
-		c := ph.user.Load()
-		if c == nil || !c.life.lend() {
-			continue
-		}
-		return ph, func() {
-			if !c.life.takeBack() {
-				p.end(ph, c.closing, nil) // database/sql has closed it meanwhile
-			} else if _, unfit := p.unfit(ph, clock.Now()); unfit {
-				p.Sweep() // the last one has passed it over
-			}
-		}
-	}
-	return nil, nil
 }

@@ -11,10 +11,10 @@ import (
 	"sync"
 	"time"
 
-	"github.com/managedpg/managedpg/conn"
-	"github.com/managedpg/managedpg/failover"
 	"github.com/managedpg/managedpg/internal/base"
 	"github.com/managedpg/managedpg/internal/clock"
+	"github.com/managedpg/managedpg/internal/conn"
+	"github.com/managedpg/managedpg/internal/failover"
 	"github.com/managedpg/managedpg/leak"
 	"github.com/managedpg/managedpg/stats"
 )

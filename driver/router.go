@@ -6,9 +6,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/managedpg/managedpg/conn"
-	"github.com/managedpg/managedpg/failover"
 	"github.com/managedpg/managedpg/internal/base"
+	"github.com/managedpg/managedpg/internal/conn"
+	"github.com/managedpg/managedpg/internal/failover"
 )
 
 // router lets the pool ask the failover group, and the group act on the pool. Neither knows the other.

@@ -4,23 +4,16 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
-	"io"
-	"net"
-	"regexp"
 	"strings"
-	"syscall"
 	"time"
 
 	"go.uber.org/multierr"
 
-	"github.com/managedpg/managedpg/internal/closed"
+	"github.com/managedpg/managedpg/internal/evidence"
 )
 
 // ErrNoEndpoint: no endpoint could be used within the checkout's budget. See [NoEndpointError].
 var ErrNoEndpoint = errors.New("managedpg: no usable endpoint")
-
-// ErrClosed is what Connect, Failback and those waiting in them get after Close.
-var ErrClosed = closed.Err
 
 // NoEndpointError says of each endpoint why it could not be used. errors.Is finds ErrNoEndpoint in it, the context's
 // error when that ended the wait, and what the endpoints said, so that errors.As finds a server's answer.
@@ -88,7 +81,7 @@ func (e *EndpointError) Error() string {
 // Unwrap hides a context's error: that a probe or a dial ran into a limit of ours must not read as if the caller's
 // deadline had passed. It hides driver.ErrBadConn too, for which database/sql would wait all over again.
 func (e *EndpointError) Unwrap() error {
-	if ev := Classify(e.Err); ev == TimedOut || ev == NoEvidence || errors.Is(e.Err, driver.ErrBadConn) {
+	if of := evidence.Of(e.Err); of == evidence.TimedOut || of == evidence.None || errors.Is(e.Err, driver.ErrBadConn) {
 		return nil
 	}
 	return e.Err
@@ -121,26 +114,5 @@ func (e *DropError) Error() string {
 	return fmt.Sprintf("managedpg: connection to %s closed, %s: %s", e.Endpoint, e.Kind, e.Detail)
 }
 
-// ineligibleError is Admit's answer to a connection that must not be used.
-type ineligibleError struct{ endpoint, why string }
-
-func (e *ineligibleError) Error() string { return fmt.Sprintf("managedpg: %s: %s", e.endpoint, e.why) }
-
-// isSocketError recognises what a broken socket or an unreachable server comes with, outside net's own errors.
-func isSocketError(err error) bool {
-	for _, known := range []error{
-		io.EOF, io.ErrUnexpectedEOF, io.ErrClosedPipe, net.ErrClosed,
-		syscall.ECONNREFUSED, syscall.ECONNRESET, syscall.ECONNABORTED, syscall.EPIPE,
-		syscall.EHOSTUNREACH, syscall.ENETUNREACH, syscall.EHOSTDOWN, syscall.ENOENT, // no such unix socket
-	} {
-		if errors.Is(err, known) {
-			return true
-		}
-	}
-	return false
-}
-
-var (
-	inURL  = regexp.MustCompile(`://[^@/\s]*@`)
-	inPair = regexp.MustCompile(`(?i)\b((?:ssl)?password|passphrase)\s*=\s*('(?:[^'\\]|\\.)*'|[^\s&]+)`)
-)
+// Is finds evidence.Ours in it: errors.Is is how the rest of managedpg knows that the server hasn't said this.
+func (e *DropError) Is(target error) bool { return target == evidence.Ours }

@@ -34,8 +34,8 @@ var libraries = []string{
 var own = func() []string {
 	module := strings.TrimSuffix(reflect.TypeFor[Tracker]().PkgPath(), "/leak")
 	return []string{
-		module, module + "/driver", module + "/conn", module + "/failover", module + "/leak", module + "/stats",
-		module + "/internal/pool",
+		module, module + "/driver", module + "/leak", module + "/stats",
+		module + "/internal/conn", module + "/internal/failover", module + "/internal/pool",
 	}
 }()
 

@@ -77,3 +77,6 @@ func EndsSession(severity, state string) bool {
 		return false
 	}
 }
+
+// ErrSyncWait is what a COMMIT is told whose wait for a synchronous standby was cancelled: the server has warned, and answered it.
+var ErrSyncWait = errors.New("committed on this server, but the wait for its synchronous standby was cancelled")

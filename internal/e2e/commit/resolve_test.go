@@ -14,6 +14,7 @@ import (
 
 	"github.com/managedpg/managedpg"
 	"github.com/managedpg/managedpg/conn"
+	internalconn "github.com/managedpg/managedpg/internal/conn"
 	"github.com/managedpg/managedpg/internal/pgtest"
 )
 
@@ -218,9 +219,9 @@ func TestResolveCommitHonestly(t *testing.T) {
 		r.Want(1, 1)
 		r.DB.SetMaxIdleConns(2)
 
-		// A plain user can, too, and when it suits him.
+		// Its user may ask too, and when it suits him.
 		rig.Warm(t, r.DB, 2)
-		tx, err := r.DB.BeginTx(conn.WithAttempt(t.Context(), &conn.Attempt{Resolve: true}), nil)
+		tx, err := r.DB.BeginTx(internalconn.WithAttempt(t.Context(), &internalconn.Attempt{Resolve: true}), nil)
 		if err != nil {
 			t.Fatal(err)
 		}

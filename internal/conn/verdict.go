@@ -5,6 +5,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"io"
+	"strings"
 
 	"github.com/managedpg/managedpg/internal/base"
 	"github.com/managedpg/managedpg/internal/sqlstate"
@@ -37,9 +38,6 @@ func (c *Conn) ran(ctx context.Context, ph *physical, query string) {
 	}
 }
 
-// errSyncWait is what a COMMIT is told whose wait for a synchronous standby was cancelled.
-var errSyncWait = errors.New("committed on this server, but the wait for its synchronous standby was cancelled")
-
 // verdict turns what the base driver said of a call into what the caller is told. It is where the promise is kept that
 // database/sql gets driver.ErrBadConn, and so tries again, only for what never left.
 func (c *Conn) verdict(ctx context.Context, ph *physical, mark int64, what kind, query string, err error) error {
@@ -55,7 +53,7 @@ func (c *Conn) verdict(ctx context.Context, ph *physical, mark int64, what kind,
 
 func (c *Conn) judge(ctx context.Context, ph *physical, mark int64, what kind, query string, err error) error {
 	if ph.syncWait.Swap(false) && err == nil {
-		return &LostError{Kind: ErrOutcomeUnknown, Endpoint: ph.endpoint.Name, Err: errSyncWait}
+		return &LostError{Kind: ErrOutcomeUnknown, Endpoint: ph.endpoint.Name, Err: sqlstate.ErrSyncWait}
 	}
 	if err == nil || err == driver.ErrSkip {
 		return err
@@ -166,4 +164,16 @@ func (ph *physical) lostError(kind, err, ctxErr error) error {
 		err = &base.EndedError{Err: err, Ctx: ctxErr}
 	}
 	return &LostError{Kind: kind, Endpoint: ph.endpoint.Name, Err: err}
+}
+
+// quiet is err in a form in which errors.Is doesn't find driver.ErrBadConn: the cause where there is one, else its text.
+func quiet(err, cause error) error {
+	switch {
+	case !errors.Is(err, driver.ErrBadConn):
+		return err
+	case cause != nil && !errors.Is(cause, driver.ErrBadConn):
+		return cause
+	default:
+		return errors.New(strings.TrimPrefix(err.Error(), "driver: "))
+	}
 }

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/managedpg/managedpg/failover"
+	"github.com/managedpg/managedpg/internal/failover"
 )
 
 var pair = []failover.Observation{writer(1), standby(1)}

@@ -2,69 +2,14 @@ package failover_test
 
 import (
 	"context"
-	"crypto/x509"
-	"database/sql/driver"
-	"errors"
-	"fmt"
 	"io"
 	"net"
 	"os"
 	"syscall"
 	"testing"
 
-	"github.com/managedpg/managedpg/failover"
+	"github.com/managedpg/managedpg/internal/failover"
 )
-
-func TestClassify(t *testing.T) {
-	for _, c := range []struct {
-		err  error
-		want failover.Evidence
-	}{
-		{nil, failover.NoEvidence},
-		{context.Canceled, failover.NoEvidence},
-		{&net.OpError{Op: "dial", Err: context.Canceled}, failover.NoEvidence},
-		{&failover.DropError{Endpoint: "db", Kind: failover.Fenced}, failover.NoEvidence},
-		{errRefused, failover.Lost},
-		{&net.OpError{Op: "dial", Err: syscall.EHOSTUNREACH}, failover.Lost},
-		{&net.OpError{Op: "read", Err: syscall.ETIMEDOUT}, failover.Lost},
-		{&net.OpError{Op: "dial", Err: &net.DNSError{Err: "no such host", IsNotFound: true}}, failover.Lost},
-		{&net.DNSError{Err: "i/o timeout", IsTimeout: true}, failover.Lost},
-		{io.EOF, failover.Lost},
-		{fmt.Errorf("failed to receive message: %w", io.ErrUnexpectedEOF), failover.Lost},
-		{syscall.ECONNRESET, failover.Lost},
-		{sqlState("57P02"), failover.Lost},
-		{sqlState("57P03"), failover.Lost},
-		{sqlState("08006"), failover.Lost},
-		{sqlState("58030"), failover.Lost},
-		{sqlState("57P01"), failover.Ended},
-		{sqlState("57P05"), failover.Ended},
-		{context.DeadlineExceeded, failover.TimedOut},
-		{&net.OpError{Op: "read", Err: os.ErrDeadlineExceeded}, failover.TimedOut},
-		{sqlState("53300"), failover.Busy},
-		{sqlState("53400"), failover.Busy},
-		{sqlState("28P01"), failover.Refused},
-		{sqlState("28000"), failover.Refused},
-		{sqlState("3D000"), failover.Refused},
-		{sqlState("57P04"), failover.Refused},
-		{sqlState("42501"), failover.Refused},
-		{x509.UnknownAuthorityError{}, failover.Refused},
-		{sqlState("25006"), failover.WentReadOnly},
-		{&net.OpError{Op: "dial", Err: syscall.EMFILE}, failover.Local},
-		{sqlState("23505"), failover.Answered},
-		{sqlState("57014"), failover.Interrupted},
-		{sqlState("40001"), failover.Interrupted},
-		// A statement that its deadline cancelled, and whose server said so, was answered.
-		{errors.Join(context.DeadlineExceeded, sqlState("57014")), failover.Interrupted},
-		{fmt.Errorf("wrapped: %w", errors.Join(io.EOF, sqlState("57P01"))), failover.Ended},
-		{sqlState(""), failover.Unclear},
-		{driver.ErrBadConn, failover.Unclear},
-		{errors.New("whatever"), failover.Unclear},
-	} {
-		if got := failover.Classify(c.err); got != c.want {
-			t.Errorf("%v: %v, want %v", c.err, got, c.want)
-		}
-	}
-}
 
 // What dials, probes and calls meet, and what becomes of an endpoint that was up: the table of design.md §7.
 func TestEvidenceMovesState(t *testing.T) {

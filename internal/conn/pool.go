@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/managedpg/managedpg/internal/clock"
-	"github.com/managedpg/managedpg/internal/closed"
 	"github.com/managedpg/managedpg/internal/pool"
 	"github.com/managedpg/managedpg/stats"
 )
@@ -88,9 +87,6 @@ func New(opts Options, router Router) *Pool {
 	p.reset.Store(new(pool.Figures))
 	return p
 }
-
-// ErrClosed is what a checkout gets after db.Close.
-var ErrClosed = closed.Err
 
 // Connect is a checkout when the driver governs, and opens a connection when database/sql does.
 func (p *Pool) Connect(ctx context.Context) (driver.Conn, error) {

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/managedpg/managedpg/failover"
+	"github.com/managedpg/managedpg/internal/failover"
 )
 
 func TestDownMovesOnAtOnce(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/managedpg/managedpg/internal/evidence"
 	"github.com/managedpg/managedpg/internal/limit"
 	"github.com/managedpg/managedpg/internal/usercode"
 )
@@ -142,14 +143,14 @@ func (c *checkout) failed(a *attempt, err, cause error) (outcome, error) {
 		c.cutShort(a, cause)
 		return goOn, err
 	case cause == errLimit:
-		return c.met(e, TimedOut, fmt.Errorf("%w of %v: %w", errLimit, c.opts.ConnectTimeout, err), err), err
+		return c.met(e, evidence.TimedOut, fmt.Errorf("%w of %v: %w", errLimit, c.opts.ConnectTimeout, err), err), err
 	default:
-		return c.met(e, Classify(err), err, err), err
+		return c.met(e, evidence.Of(err), err, err), err
 	}
 }
 
 // met says what follows from a dial's own error, and from err, which may say more. It needs the lock.
-func (c *checkout) met(e *endpoint, ev Evidence, err, own error) outcome {
+func (c *checkout) met(e *endpoint, ev evidence.Kind, err, own error) outcome {
 	what := goOn
 	c.tried[e] = trial{err: err, revived: e.revived}
 	switch effectOf(fromDial, ev) {
@@ -175,12 +176,12 @@ func (c *checkout) met(e *endpoint, ev Evidence, err, own error) outcome {
 		c.refused(e, err)
 		c.asked[e] = true
 	case nothing:
-		if ev == Local {
+		if ev == evidence.Local {
 			what = noRoom
 		}
 	}
 	c.settle()
-	if e.state == Down && ev == TimedOut && c.lostAt.IsZero() {
+	if e.state == Down && ev == evidence.TimedOut && c.lostAt.IsZero() {
 		c.abandon(e) // those that dial it too needn't wait as long to find out
 	}
 	return what

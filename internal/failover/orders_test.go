@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/managedpg/managedpg/failover"
+	"github.com/managedpg/managedpg/internal/failover"
 )
 
 // cluster is what is true of three servers of one system while a random play of deaths, promotions and returns goes on.

@@ -8,7 +8,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/managedpg/managedpg/failover"
+	"github.com/managedpg/managedpg/internal/failover"
 )
 
 // The first server is gone and the second is a standby: a checkout that wants to write gets to the third.

@@ -11,7 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/managedpg/managedpg/failover"
+	"github.com/managedpg/managedpg/internal/failover"
 )
 
 var errUnresolved error = &net.DNSError{Err: "no such host", Name: "db", IsNotFound: true}

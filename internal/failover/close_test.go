@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/managedpg/managedpg/failover"
+	"github.com/managedpg/managedpg/internal/failover"
 )
 
 // Close is prompt with hung probes, probes that ignore their context, dials under way, and checkouts that wait.

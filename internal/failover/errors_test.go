@@ -11,7 +11,7 @@ import (
 
 	"go.uber.org/multierr"
 
-	"github.com/managedpg/managedpg/failover"
+	"github.com/managedpg/managedpg/internal/failover"
 )
 
 // No secret leaves by our hand, even where a user's own connector prints its DSN.

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/managedpg/managedpg/failover"
+	"github.com/managedpg/managedpg/internal/failover"
 )
 
 // promoted is the scene after a failover: the first server died, the second was promoted.

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/managedpg/managedpg/internal/evidence"
 	"github.com/managedpg/managedpg/internal/limit"
 	"github.com/managedpg/managedpg/internal/usercode"
 )
@@ -329,14 +330,14 @@ func (g *Group) checked(e *endpoint, p *probing, o Observation, err error) {
 
 // probeFailed needs the lock.
 func (g *Group) probeFailed(e *endpoint, began time.Time, err error) {
-	effect := effectOf(fromProbe, Classify(err))
+	effect := effectOf(fromProbe, evidence.Of(err))
 	if effect == suspectNow && e.fails > 0 {
 		effect = down // a session ended once is no dead server; twice in a row it is as good as one
 	}
 	switch effect {
 	case down:
 		e.fails++
-		if silence(err) {
+		if evidence.Silence(err) {
 			if e.unanswered == 0 {
 				e.silentSince = began
 			}

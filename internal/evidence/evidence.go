@@ -1,24 +1,25 @@
-package failover
+// Package evidence says what an error tells of the server that it came from.
+package evidence
 
 import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"io"
 	"net"
-	"strings"
 	"syscall"
 
 	"github.com/managedpg/managedpg/internal/sqlstate"
 	"github.com/managedpg/managedpg/internal/usercode"
 )
 
-// Evidence is what an error says about an endpoint. What follows from it depends on where it was met: see effectOf.
-type Evidence int
+// Kind is what an error says about an endpoint. What follows from it depends on where it was met: see effectOf in internal/failover.
+type Kind int
 
 const (
-	// NoEvidence: no error, or one that says nothing about the endpoint (the caller cancelled).
-	NoEvidence Evidence = iota
+	// None: no error, or one that says nothing about the endpoint (the caller cancelled).
+	None Kind = iota
 	// Answered: the server answered with an error of the statement's or the session's own. It is alive.
 	Answered
 	// Lost: nobody there, or nobody who can serve: refused, unreachable, unresolvable, reset, EOF; SQLSTATE 57P02
@@ -47,9 +48,9 @@ const (
 )
 
 // String is the evidence in a word.
-func (e Evidence) String() string {
-	switch e {
-	case NoEvidence:
+func (k Kind) String() string {
+	switch k {
+	case None:
 		return "none"
 	case Answered:
 		return "answered"
@@ -74,19 +75,21 @@ func (e Evidence) String() string {
 	}
 }
 
-// Classify says what an error tells of the endpoint it came from. A server's answer, recognised by its SQLSTATE method
+// Ours is found by errors.Is in what we have put in the place of an error when we closed the socket ourselves.
+var Ours = errors.New("closed on purpose")
+
+// Of says what an error tells of the endpoint it came from. A server's answer, recognised by its SQLSTATE method
 // (pgx's and lib/pq's errors have it), counts before anything else that the error wraps.
-func Classify(err error) Evidence {
+func Of(err error) Kind {
 	if err == nil {
-		return NoEvidence
+		return None
 	}
-	var ours *DropError
-	if errors.As(err, &ours) {
-		return NoEvidence // we closed the socket ourselves
+	if errors.Is(err, Ours) {
+		return None
 	}
 	var theirs *usercode.Error
 	if errors.As(err, &theirs) {
-		return NoEvidence
+		return None
 	}
 	if state := sqlstate.Of(err); state != "" {
 		return classifyState(state)
@@ -95,7 +98,7 @@ func Classify(err error) Evidence {
 }
 
 // classifyState goes by PostgreSQL's appendix A, "PostgreSQL Error Codes".
-func classifyState(state string) Evidence {
+func classifyState(state string) Kind {
 	switch state {
 	case sqlstate.CrashShutdown, sqlstate.CannotConnectNow:
 		return Lost
@@ -120,7 +123,7 @@ func classifyState(state string) Evidence {
 	}
 }
 
-func classifySocket(err error) Evidence {
+func classifySocket(err error) Kind {
 	var (
 		dns        *net.DNSError
 		unknownCA  x509.UnknownAuthorityError
@@ -133,7 +136,7 @@ func classifySocket(err error) Evidence {
 	)
 	switch {
 	case errors.Is(err, context.Canceled):
-		return NoEvidence
+		return None
 	case errors.Is(err, context.DeadlineExceeded):
 		return TimedOut
 	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
@@ -154,68 +157,22 @@ func classifySocket(err error) Evidence {
 	}
 }
 
-// silence tells a server that says nothing from one that says no: only the former may have calls stuck on it.
-func silence(err error) bool {
-	return Classify(err) == TimedOut || errors.Is(err, syscall.ETIMEDOUT) || errors.Is(err, syscall.EHOSTUNREACH) ||
-		errors.Is(err, syscall.EHOSTDOWN)
-}
-
-// source is where evidence was met.
-type source int
-
-const (
-	fromDial source = iota
-	fromProbe
-	fromCall
-)
-
-// effect is what evidence does to an endpoint.
-type effect int
-
-const (
-	nothing       effect = iota
-	probeNow             // its state stays, a probe goes out
-	suspectNow           // Suspect, and a probe goes out
-	alive                // it answers: no longer Down, but this was no success either
-	full                 // alive, and nobody gets in
-	misconfigured        // Misconfigured
-	down                 // Down
-)
-
-// effectOf is the table of design.md §7. A TimedOut given to it passed the endpoint's own limit; a caller's deadline is
-// a matter for Connect, and never more than suspectNow.
-func effectOf(from source, ev Evidence) effect {
-	if from == fromCall {
-		switch ev {
-		case Lost, Ended, TimedOut, Unclear:
-			return suspectNow
-		case WentReadOnly:
-			return probeNow
-		default: // a statement's own error, 42501 and 53xxx included
-			return nothing
+// isSocketError recognises what a broken socket or an unreachable server comes with, outside net's own errors.
+func isSocketError(err error) bool {
+	for _, known := range []error{
+		io.EOF, io.ErrUnexpectedEOF, io.ErrClosedPipe, net.ErrClosed,
+		syscall.ECONNREFUSED, syscall.ECONNRESET, syscall.ECONNABORTED, syscall.EPIPE,
+		syscall.EHOSTUNREACH, syscall.ENETUNREACH, syscall.EHOSTDOWN, syscall.ENOENT, // no such unix socket
+	} {
+		if errors.Is(err, known) {
+			return true
 		}
 	}
-	switch ev {
-	case Lost, TimedOut, Unclear:
-		return down
-	case Ended:
-		return suspectNow
-	case WentReadOnly:
-		return probeNow
-	case Busy:
-		return full
-	case Interrupted:
-		return alive
-	case Refused, Answered:
-		return misconfigured
-	default:
-		return nothing
-	}
+	return false
 }
 
-// redact takes what looks like a password out of an error's text: base drivers take care not to show one, but a user's
-// own connector may print its DSN.
-func redact(text string) string {
-	text = inURL.ReplaceAllString(text, "://***@")
-	return strings.ToValidUTF8(inPair.ReplaceAllString(text, "$1=***"), "?")
+// Silence tells a server that says nothing from one that says no: only the former may have calls stuck on it.
+func Silence(err error) bool {
+	return Of(err) == TimedOut || errors.Is(err, syscall.ETIMEDOUT) || errors.Is(err, syscall.EHOSTUNREACH) ||
+		errors.Is(err, syscall.EHOSTDOWN)
 }

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/managedpg/managedpg/failover"
+	"github.com/managedpg/managedpg/internal/failover"
 )
 
 func TestSuspectIsProbedAtOnceByOneProbe(t *testing.T) {

@@ -2,6 +2,7 @@ package failover
 
 import (
 	"context"
+	"fmt"
 	"time"
 )
 
@@ -61,3 +62,8 @@ func (g *Group) admit(a *attempt, o Observation) error {
 	g.settle()
 	return a.refusal
 }
+
+// ineligibleError is Admit's answer to a connection that must not be used.
+type ineligibleError struct{ endpoint, why string }
+
+func (e *ineligibleError) Error() string { return fmt.Sprintf("managedpg: %s: %s", e.endpoint, e.why) }

@@ -1,4 +1,4 @@
-package failover_test
+package evidence_test
 
 import (
 	"context"
@@ -8,11 +8,11 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
-	"github.com/managedpg/managedpg/failover"
+	"github.com/managedpg/managedpg/internal/evidence"
 )
 
 // What an error says about the server that it came from.
-func ExampleClassify() {
+func ExampleOf() {
 	for _, err := range []error{
 		io.EOF,
 		syscall.ECONNREFUSED,
@@ -23,7 +23,7 @@ func ExampleClassify() {
 		&pgconn.PgError{Code: "28P01"}, // wrong password
 		&pgconn.PgError{Code: "23505"}, // a key that exists already
 	} {
-		fmt.Println(failover.Classify(err))
+		fmt.Println(evidence.Of(err))
 	}
 	// Output:
 	// lost

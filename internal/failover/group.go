@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/managedpg/managedpg/internal/evidence"
 )
 
 // Limits of the histories kept.
@@ -178,7 +180,7 @@ func (g *Group) Current() (int, bool) {
 // deadline unanswered, or met 25006 outside a transaction declared READ ONLY. Errors that say nothing about the endpoint
 // do no harm. The endpoint is probed at once, by one probe at a time, whatever the number of calls.
 func (g *Group) CallFailed(member int, err error) {
-	effect := effectOf(fromCall, Classify(err))
+	effect := effectOf(fromCall, evidence.Of(err))
 	if effect == nothing {
 		return
 	}
@@ -234,7 +236,7 @@ func (g *Group) down(e *endpoint, err error) {
 	e.state, e.silent, e.full, e.lastErr = Down, false, false, err
 	e.good = 0
 	e.verdicts++
-	e.hung.Store(silence(err))
+	e.hung.Store(evidence.Silence(err))
 }
 
 // refused: it is alive and won't have us. It needs the lock.

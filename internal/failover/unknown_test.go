@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/managedpg/managedpg/failover"
+	"github.com/managedpg/managedpg/internal/failover"
 )
 
 func TestUnknownIsTriedInConfiguredOrder(t *testing.T) {
