@@ -60,8 +60,8 @@ func (u *use) paused(s *wire.Socket) {
 	u.rows, u.returning = u.returning, false
 }
 
-// atWork says whether somebody waits at the socket now, or has heard from the server since the last call returned, and within
-// the time that makes a holder suspicious.
+// atWork says whether somebody waits at the socket now, or has heard from the server, within the time that makes a holder suspicious,
+// since the last call returned. Of a call that returned rows its own answer counts too: they have yet to be read.
 func (ph *physical) atWork(quiet time.Duration) bool {
 	u, s := &ph.use, ph.sock
 	waits, known := s.CallWaits()
@@ -69,7 +69,7 @@ func (ph *physical) atWork(quiet time.Duration) bool {
 		waits = s.Waiting() && u.rows
 	}
 	heard := s.Heard()
-	return waits || heard > u.heard && clock.Now()-heard < quiet
+	return waits || (u.rows || heard > u.heard) && clock.Now()-heard < quiet
 }
 
 // cancellable is the context for a call that returns rows, and what ends them. lib/pq sends a cancel request when the
