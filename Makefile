@@ -11,11 +11,12 @@
 # make suites pgx's, lib/pq's and database/sql's own tests against the bare drivers and against us; takes five to ten minutes
 # make sim    10,000 random loads of the pool, in fake time
 # make ledger every promise about lost and doubled writes, under fire, for 10 minutes
+# make night  all of these but the measurements, again and again, three at a time, for two hours, and a page of what fell out; FLAGS='-for 8h'
 
 STATICCHECK := go run honnef.co/go/tools/cmd/staticcheck@v0.7.0
 MODULES := $(sort $(dir $(wildcard go.mod */go.mod */*/go.mod)))
 
-.PHONY: quick harm overload suites sim demo test check bench race fuzz failover ledger
+.PHONY: quick harm overload suites sim night demo test check bench race fuzz failover ledger
 
 # What fails isn't hidden by the tee after it.
 SHELL := bash
@@ -83,6 +84,10 @@ suites:
 
 sim:
 	@go test -timeout 60m -run TestSimulation ./internal/pool -seeds 10000 $(FLAGS)
+
+night:
+	@.ci/prepare chromium pgbouncer haproxy patroni etcd-server postgresql-18
+	@cd integration && go run ./night $(FLAGS)
 
 ledger:
 	@.ci/prepare
