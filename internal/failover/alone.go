@@ -89,34 +89,20 @@ func (c *checkout) nextAlone() (e *endpoint, left int) {
 // queueAlone waits for its turn to dial the only endpoint. When another's dial finds it down meanwhile, that error is
 // everybody's: queueing on for a dead server, each for a whole connect_timeout, would take forever.
 func (c *checkout) queueAlone(e *endpoint) (done bool, err error) {
-	select {
-	case e.slots <- struct{}{}:
-		return false, nil
-	default:
-	}
 	c.mu.Lock()
-	failed := e.dialFailed
+	down := e.gate.down
 	c.mu.Unlock()
-	select {
-	case e.slots <- struct{}{}:
-	case <-failed:
-		return true, c.sameAsAnother(e)
-	case <-c.done:
-		return true, ErrClosed
-	case <-c.ctx.Done():
-		return true, fmt.Errorf("managedpg: pool %q: waiting to dial %s: %w", c.opts.Pool, e.name, c.ctx.Err())
-	}
-	select {
-	case <-failed:
-		<-e.slots
-		return true, c.sameAsAnother(e)
-	default:
+	turn, err := e.gate.enter(c.ctx, down, c.done)
+	switch {
+	case turn:
 		return false, nil
+	case err == nil:
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return true, e.gate.downErr
+	case err == ErrClosed:
+		return true, err
+	default:
+		return true, fmt.Errorf("managedpg: pool %q: waiting to dial %s: %w", c.opts.Pool, e.name, err)
 	}
-}
-
-func (c *checkout) sameAsAnother(e *endpoint) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return e.dialErr
 }

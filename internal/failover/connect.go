@@ -12,9 +12,6 @@ const (
 	// its full time.
 	leastGrace = 10 * time.Millisecond
 	mostGrace  = 50 * time.Millisecond
-	// headStart is how long the first dial to an endpoint without connections has it to itself: a server that eight dials
-	// reach at once answers the first of them several times later.
-	headStart = 50 * time.Millisecond
 	// A server with no room is asked again after firstBusy, then after ever longer, up to busyAtMost.
 	firstBusy  = 25 * time.Millisecond
 	busyAtMost = time.Second
@@ -194,66 +191,23 @@ func (c *checkout) hopeless() bool {
 }
 
 // queue waits for a turn to dial. It answers false when things have changed meanwhile.
-func (c *checkout) queue(e *endpoint, changed <-chan struct{}) (bool, error) {
+func (c *checkout) queue(e *endpoint, changed <-chan struct{}) (turn bool, err error) {
+	var first <-chan struct{}
+	var left time.Duration
 	c.mu.Lock()
-	scout, left := c.behind(e)
+	if !e.fresh {
+		first, left = e.gate.behindLocked()
+	}
 	c.mu.Unlock()
-	if scout != nil {
-		timer := time.NewTimer(left)
-		defer timer.Stop()
-		select {
-		case <-timer.C:
-		case <-scout:
-			return false, nil
-		case <-changed:
-			return false, nil
-		case <-c.done:
-			return false, ErrClosed
-		case <-c.ctx.Done():
-			c.mu.Lock()
-			defer c.mu.Unlock()
-			return false, c.ended(e, c.ctx.Err(), c.ctx.Err())
-		}
+	if turn, err = e.gate.follow(c.ctx, first, left, changed, c.done); turn {
+		turn, err = e.gate.enter(c.ctx, changed, c.done)
 	}
-	select {
-	case e.slots <- struct{}{}:
-		return true, nil
-	default:
-	}
-	select {
-	case e.slots <- struct{}{}:
-	case <-changed:
-		return false, nil
-	case <-c.done:
-		return false, ErrClosed
-	case <-c.ctx.Done():
+	if err != nil && err != ErrClosed {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		return false, c.ended(e, c.ctx.Err(), c.ctx.Err())
+		err = c.ended(e, err, err)
 	}
-	select {
-	case <-changed:
-		<-e.slots
-		return false, nil
-	default:
-		return true, nil
-	}
-}
-
-// behind is what to wait for when another checkout's dial has its head start, and for how long at most; else nil, and this
-// one may be it. It needs the lock.
-func (c *checkout) behind(e *endpoint) (scout <-chan struct{}, left time.Duration) {
-	switch {
-	case e.fresh:
-		return nil, 0
-	case e.scout == nil:
-		e.scout, e.scoutAt = make(chan struct{}), time.Now()
-		return nil, 0
-	}
-	if left = headStart - time.Since(e.scoutAt); left <= 0 {
-		return nil, 0
-	}
-	return e.scout, left
+	return turn, err
 }
 
 // limit is the time for a dial (0: no limit), and what its passing means: errLimit when it is all that connect_timeout

@@ -11,14 +11,15 @@ type endpoint struct {
 	host    *host
 	watched bool // the monitor probes it
 	signals
+	gate gate
 
 	// What follows is guarded by Group.mu.
 	candidate
 	place
 	standing
 	probes
-	dialled
 	healthRecord
+	coming int // checkouts that are on their way to it
 }
 
 // signals are what an endpoint shows without the lock.
@@ -27,7 +28,6 @@ type signals struct {
 	hung    atomic.Bool   // see Route
 	load    atomic.Int64  // see Route
 	surplus atomic.Int64  // see Route
-	slots   chan struct{} // one for each dial under way
 	probing chan struct{} // holds one while a probe is under way
 	poked   chan struct{} // tells the monitor that due has changed
 	left    chan struct{} // closed when it is forgotten
@@ -71,15 +71,6 @@ type probes struct {
 	unanswered  int       // probes in a row that got no answer
 	silentSince time.Time // when the first of those began
 	stuckAt     int       // how many they were when Stuck was last called
-}
-
-// dialled is what the dials to an endpoint are at.
-type dialled struct {
-	coming     int           // checkouts that are on their way to it
-	dialFailed chan struct{} // closed, and replaced, when a dial finds it down
-	scout      chan struct{} // closed when a dial ends; nil while none has its head start
-	scoutAt    time.Time     // when that began
-	dialErr    error         // what that dial met
 }
 
 // healthRecord is what was seen of an endpoint, for Health.

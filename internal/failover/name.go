@@ -48,8 +48,8 @@ func (g *Group) newMember(h *host, number int, address string) *endpoint {
 		number:  number,
 		host:    h,
 		watched: g.opts.HealthCheck && h.Probe != nil,
+		gate:    newGate(g.opts.DialLimit),
 		signals: signals{
-			slots:   make(chan struct{}, g.opts.DialLimit),
 			probing: make(chan struct{}, 1),
 			poked:   make(chan struct{}, 1),
 			left:    make(chan struct{}),
@@ -57,7 +57,6 @@ func (g *Group) newMember(h *host, number int, address string) *endpoint {
 		candidate:    candidate{Observation: Observation{Role: RoleUnknown}, state: Unknown, barred: barred},
 		place:        place{name: h.Name, address: address},
 		standing:     standing{admitted: true, was: !barred, shown: Unknown},
-		dialled:      dialled{dialFailed: make(chan struct{})},
 		healthRecord: healthRecord{lag: lag{is: lagUnknown}},
 	}
 	if h.Lookup != nil {

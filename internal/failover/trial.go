@@ -30,13 +30,10 @@ const (
 // over is called when a dial has ended. It needs the lock.
 func (c *checkout) over(a *attempt) {
 	delete(c.dials, a)
-	if e := a.endpoint; e.scout != nil {
-		close(e.scout)
-		e.scout = nil
-	}
+	a.endpoint.gate.overLocked()
 }
 
-// try dials, with a slot in hand that it gives back.
+// try dials, and leaves the gate.
 func (c *checkout) try(e *endpoint, most time.Duration, means error) (outcome, error) {
 	ctx, cancel := context.WithCancelCause(c.ctx)
 	a := &attempt{group: c.Group, endpoint: e, cancel: cancel, last: c.patient, picky: c.picky}
@@ -44,7 +41,7 @@ func (c *checkout) try(e *endpoint, most time.Duration, means error) (outcome, e
 	if c.closed {
 		c.mu.Unlock()
 		cancel(ErrClosed)
-		<-e.slots
+		e.gate.leave()
 		return finished, ErrClosed
 	}
 	a.verdicts = e.verdicts
@@ -64,7 +61,7 @@ func (c *checkout) try(e *endpoint, most time.Duration, means error) (outcome, e
 			c.over(a)
 			c.unlock()
 		}
-		<-e.slots // what was learnt is known before the next in the queue has its turn
+		e.gate.leave() // what was learnt is known before the next in the queue has its turn
 	}()
 	if most > 0 {
 		dialCtx, stop = limit.New(dialCtx, most)
@@ -156,9 +153,7 @@ func (c *checkout) met(e *endpoint, ev evidence.Kind, err, own error) outcome {
 	switch effectOf(fromDial, ev) {
 	case down:
 		c.down(e, err)
-		e.dialErr = own
-		close(e.dialFailed)
-		e.dialFailed = make(chan struct{})
+		e.gate.downLocked(own)
 		if e.watched {
 			c.probeBy(e, time.Now().Add(jittered(firstRetry)))
 		}
