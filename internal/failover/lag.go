@@ -100,12 +100,12 @@ func (g *Group) judge(e *endpoint, behind time.Duration, certain bool, now time.
 	}
 }
 
-// checkLagIn is when the next probe can be certain of what this one could not; 0: it is, or can't be. It needs the lock.
-func (g *Group) checkLagIn(e *endpoint, now time.Time) time.Duration {
+// lagAt is when a probe can be certain of what the last one could not; zero: it is, or can't be. It needs the lock.
+func (g *Group) lagAt(e *endpoint, now time.Time) time.Time {
 	if e.lag.dueAt == 0 || e.lagging || !e.lag.maybe && !e.lag.due.Before(now) {
-		return 0
+		return time.Time{}
 	}
-	return max(0, e.lag.due.Add(g.opts.MaxReplicationLag).Sub(now))
+	return e.lag.due.Add(g.opts.MaxReplicationLag)
 }
 
 func (g *Group) whyLagging(e *endpoint) string {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
@@ -14,24 +15,8 @@ import (
 	"github.com/managedpg/managedpg/internal/usercode"
 )
 
-// The monitor's paces. An endpoint that is up is probed every HealthCheckInterval, less a random tenth.
-const (
-	// firstRetry is the wait after an endpoint went down; it doubles with each failed probe, up to HealthCheckInterval.
-	firstRetry = 100 * time.Millisecond
-	// While no endpoint is usable and a checkout waits, those that aren't usable are probed ever more slowly: every
-	// hurryFirst to begin with, then each fortieth of the outage, up to every hurry; and after hurryFor down to every
-	// hurryAtMost.
-	hurryFirst  = 5 * time.Millisecond
-	hurry       = 25 * time.Millisecond
-	hurryFor    = 5 * time.Second
-	hurryAtMost = time.Second
-	// evidenceGap is the least time between two probes that calls ask for. It doubles with each that finds nothing, up
-	// to evidenceGapAtMost: an application whose every other statement meets 25006 must not cause a stream of probes.
-	evidenceGap       = 25 * time.Millisecond
-	evidenceGapAtMost = time.Second
-	// closePatience is how long Close waits for probes and callbacks to notice.
-	closePatience = 50 * time.Millisecond
-)
+// closePatience is how long Close waits for probes and callbacks to notice.
+const closePatience = 50 * time.Millisecond
 
 // Start starts the monitor: a goroutine for each endpoint that is probed. After the first call it costs an atomic load.
 // Connect calls it.
@@ -170,17 +155,11 @@ func (g *Group) poke(e *endpoint) {
 	g.probeSoon(e)
 }
 
-// probeSoon has the endpoint probed now, or when evidenceGap has passed since the last probe. It needs the lock.
+// probeSoon has the endpoint probed now, or when enough time has passed since the last probe. It needs the lock.
 func (g *Group) probeSoon(e *endpoint) {
-	gap := evidenceGapAtMost
-	if time.Since(e.began) > evidenceGapAtMost {
-		e.calm = 0
-	}
-	if e.calm < 6 {
-		gap = min(gap, evidenceGap<<e.calm)
-	}
-	e.calm++
-	g.probeBy(e, e.began.Add(gap))
+	wait, calm := evidenceWait(e.calm, time.Since(e.began))
+	e.calm = calm
+	g.probeBy(e, e.began.Add(wait))
 }
 
 // probeBy has the endpoint probed at a time, or at once when that is past, unless it is due earlier. It needs the lock.
@@ -321,10 +300,45 @@ func (g *Group) checked(e *endpoint, p *probing, o Observation, err error) {
 		g.probeFailed(e, p.began, err)
 	}
 	g.settle()
-	g.setDue(e, now.Add(g.pace(e, now)))
+	g.setDue(e, now.Add(g.pace(e, now).wait(now, rand.Float64())))
 	if e.again {
 		e.again = false
 		g.probeSoon(e)
+	}
+}
+
+// pace is what the wait for the next probe goes by. It needs the lock.
+func (g *Group) pace(e *endpoint, now time.Time) pace {
+	p := pace{interval: g.opts.HealthCheckInterval, spread: g.rules.balances(), state: e.state, fails: e.fails, lagAt: g.lagAt(e, now)}
+	if g.hurried(now) && e.awaited(g.rules.target) {
+		p.hurrying = g.hurrying
+	}
+	return p
+}
+
+// hurried says that a checkout waits, or did a moment ago: short deadlines come and go. It needs the lock.
+func (g *Group) hurried(now time.Time) bool {
+	return !g.hurrying.IsZero() && (g.waiting > 0 || now.Sub(g.waitedAt) < hurryAtMost)
+}
+
+// awaited: a checkout that waits hopes for it. A refusal is no matter of time, and asking often can lock an account.
+func (e *endpoint) awaited(t target) bool {
+	return e.state != Misconfigured && !e.barred && !e.usable(t)
+}
+
+// hasten makes the probes hurry for a checkout that waits. It needs the lock.
+func (g *Group) hasten() {
+	if g.lostAt.IsZero() {
+		return
+	}
+	now := time.Now()
+	if g.hurrying.IsZero() || g.waiting == 0 && now.Sub(g.waitedAt) > hurryFor {
+		g.hurrying = now
+	}
+	for _, e := range g.endpoints {
+		if e.watched && e.awaited(g.rules.target) && len(e.probing) == 0 {
+			g.probeBy(e, e.began.Add(hurryWait(now.Sub(g.hurrying))))
+		}
 	}
 }
 

@@ -5,66 +5,84 @@ import (
 	"time"
 )
 
-// pace is the wait before the next probe. It needs the lock.
-func (g *Group) pace(e *endpoint, now time.Time) time.Duration {
-	interval := g.opts.HealthCheckInterval
-	wait := jittered(interval)
-	switch e.state {
+const (
+	// firstRetry is the wait after an endpoint went down; it doubles with each failed probe, up to HealthCheckInterval.
+	firstRetry = 100 * time.Millisecond
+	// While no endpoint is usable and a checkout waits, those that aren't usable are probed ever more slowly: every
+	// hurryFirst to begin with, then each fortieth of the outage, up to every hurry; and after hurryFor down to every
+	// hurryAtMost.
+	hurryFirst  = 5 * time.Millisecond
+	hurry       = 25 * time.Millisecond
+	hurryFor    = 5 * time.Second
+	hurryAtMost = time.Second
+	// evidenceGap is the least time between two probes that calls ask for. It doubles with each that finds nothing, up
+	// to evidenceGapAtMost: an application whose every other statement meets 25006 must not cause a stream of probes.
+	evidenceGap       = 25 * time.Millisecond
+	evidenceGapAtMost = time.Second
+)
+
+// pace is all that the wait for an endpoint's next probe goes by, after one has ended.
+type pace struct {
+	interval time.Duration // HealthCheckInterval
+	spread   bool          // connections are spread over the endpoints, so that each is wanted
+	state    State
+	fails    int       // failed probes in a row
+	lagAt    time.Time // when a probe can be certain of what the last one could not; zero: it was
+	hurrying time.Time // since when probes hurry for a checkout that waits for this endpoint; zero: none does
+}
+
+// wait is that wait. An endpoint that is up is probed every interval, less a tenth at most: chance, from 0 to 1, says what of that.
+func (p pace) wait(now time.Time, chance float64) time.Duration {
+	wait := shortened(p.interval, chance)
+	switch p.state {
 	case Suspect:
 		wait = min(wait, firstRetry)
 	case Down:
-		retry := interval
-		if e.fails < 16 {
-			retry = min(retry, firstRetry<<max(0, e.fails-1))
-		}
-		if g.rules.balances() {
-			retry = min(retry, awaitEvery)
-		}
-		wait = jittered(retry)
+		wait = shortened(p.retry(), chance)
 	}
-	if in := g.checkLagIn(e, now); in > 0 && e.state == Up {
-		wait = min(wait, in)
+	if p.state == Up && p.lagAt.After(now) {
+		wait = min(wait, p.lagAt.Sub(now))
 	}
-	if g.hurried(now) && e.awaited(g.rules.target) {
-		wait = min(wait, hurryPace(now.Sub(g.hurrying)))
+	if !p.hurrying.IsZero() {
+		wait = min(wait, hurryWait(now.Sub(p.hurrying)))
 	}
 	return wait
 }
 
-// hurried says that a checkout waits, or did a moment ago: short deadlines come and go. It needs the lock.
-func (g *Group) hurried(now time.Time) bool {
-	return !g.hurrying.IsZero() && (g.waiting > 0 || now.Sub(g.waitedAt) < hurryAtMost)
+// retry is the wait for an endpoint that is down.
+func (p pace) retry() time.Duration {
+	retry := p.interval
+	if p.fails < 16 {
+		retry = min(retry, firstRetry<<max(0, p.fails-1))
+	}
+	if p.spread {
+		retry = min(retry, awaitEvery)
+	}
+	return retry
 }
 
-// awaited: a checkout that waits hopes for it. A refusal is no matter of time, and asking often can lock an account.
-func (e *endpoint) awaited(t target) bool {
-	return e.state != Misconfigured && !e.barred && !e.usable(t)
-}
-
-func hurryPace(since time.Duration) time.Duration {
+// hurryWait is the wait while probes hurry, since so long.
+func hurryWait(since time.Duration) time.Duration {
 	return min(hurryAtMost, min(max(hurryFirst, since/40), hurry)+max(0, since-hurryFor)/8)
 }
 
-// hasten makes the probes hurry for a checkout that waits. It needs the lock.
-func (g *Group) hasten() {
-	if g.lostAt.IsZero() {
-		return
+// evidenceWait is the least time between the last probe, which began so long ago, and one that evidence asks for, when so many that it
+// asked for in a row have found nothing. Then is how many those are from now on.
+func evidenceWait(calm int, ago time.Duration) (wait time.Duration, then int) {
+	if ago > evidenceGapAtMost {
+		calm = 0
 	}
-	now := time.Now()
-	if g.hurrying.IsZero() || g.waiting == 0 && now.Sub(g.waitedAt) > hurryFor {
-		g.hurrying = now
+	wait = evidenceGapAtMost
+	if calm < 6 {
+		wait = min(wait, evidenceGap<<calm)
 	}
-	for _, e := range g.endpoints {
-		if e.watched && e.awaited(g.rules.target) && len(e.probing) == 0 {
-			g.probeBy(e, e.began.Add(hurryPace(now.Sub(g.hurrying))))
-		}
-	}
+	return wait, calm + 1
 }
 
-// jittered takes a random tenth off.
-func jittered(d time.Duration) time.Duration {
-	if d < 10 {
-		return d
-	}
-	return d - rand.N(d/10)
+// shortened takes a part of a tenth off.
+func shortened(d time.Duration, chance float64) time.Duration {
+	return d - time.Duration(chance*float64(d/10))
 }
+
+// jittered takes a random part of a tenth off, so that those who began together don't go on together.
+func jittered(d time.Duration) time.Duration { return shortened(d, rand.Float64()) }
