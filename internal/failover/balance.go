@@ -170,6 +170,6 @@ func (g *Group) shed() {
 		few -= surplus
 		g.owed += surplus
 		e.surplus.Store(int64(surplus))
-		g.call(func() { g.opts.Shed(e.number, surplus) })
+		g.out.post(func() { g.opts.Shed(e.number, surplus) })
 	}
 }

@@ -1,6 +1,7 @@
 package failover
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -30,15 +31,16 @@ type Group struct {
 	started atomic.Bool
 	done    chan struct{} // closed by Close
 	running sync.WaitGroup
+	strays  strays
+	out     outbox
 
 	// mu guards what follows, and the endpoints' fields that say so. It is held for short, never during a callback, a
-	// dial or a probe; it is given back by unlock, which then makes the callbacks that are due.
+	// dial or a probe. Whoever has changed something gives it back by unlock, which then makes the callbacks that are due.
 	mu     sync.Mutex
 	closed bool
 	owed   int // connections that are to be closed or were, by shed, and that no dial has made up for yet
 	members
 	waiters
-	outbox
 	account
 }
 
@@ -62,16 +64,6 @@ type waiters struct {
 	waiting  int       // checkouts that wait for a usable endpoint
 	waitedAt time.Time // when one last began or ended to wait
 	hurrying time.Time // since when probes hurry for them; zero: they don't
-}
-
-// outbox is what is due to code that isn't the group's.
-type outbox struct {
-	calls      []func() // Drop, Drain, Stuck and cancellations that are due
-	delivering bool     // a goroutine is at it
-	news       []func() // log records and OnFailover
-	telling    bool     // a goroutine is at it
-	loose      int      // goroutines in code that isn't ours: probes, and the one that tells the news
-	allQuiet   chan struct{}
 }
 
 // account is what a group has been through.
@@ -105,6 +97,10 @@ func New(opts Options, endpoints ...Endpoint) *Group {
 		members: members{fence: fence{highest: make(map[string]newest)}},
 		waiters: waiters{changed: make(chan struct{}), dials: make(map[*attempt]struct{})},
 	}
+	g.out.strays = &g.strays
+	g.out.panicked = func(v any, stack []byte) {
+		g.opts.Logger().Error("managedpg: panic in OnFailover", "pool", g.opts.Pool, "panic", fmt.Sprint(v), "stack", string(stack))
+	}
 	for i, e := range endpoints {
 		h := &host{Endpoint: e, number: i}
 		g.hosts = append(g.hosts, h)
@@ -116,6 +112,18 @@ func New(opts Options, endpoints ...Endpoint) *Group {
 		g.current = g.endpoints[0]
 	}
 	return g
+}
+
+// unlock gives the lock back, and makes the callbacks that are due.
+func (g *Group) unlock() {
+	g.mu.Unlock()
+	g.out.deliver()
+}
+
+// log needs the lock; the record is written without it, in order.
+func (g *Group) log(level slog.Level, msg string, attrs ...any) {
+	attrs = append([]any{"pool", g.opts.Pool}, attrs...)
+	g.out.tell(func() { g.opts.Logger().Log(context.Background(), level, msg, attrs...) })
 }
 
 // Route is where a dial is to lead.

@@ -15,105 +15,6 @@ import (
 	"github.com/managedpg/managedpg/internal/usercode"
 )
 
-// closePatience is how long Close waits for probes and callbacks to notice.
-const closePatience = 50 * time.Millisecond
-
-// Start starts the monitor: a goroutine for each endpoint that is probed. After the first call it costs an atomic load.
-// Connect calls it.
-func (g *Group) Start() {
-	if g.started.Load() {
-		return
-	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if !g.started.CompareAndSwap(false, true) {
-		return
-	}
-	first := time.Now().Add(g.firstProbe())
-	for _, e := range g.endpoints {
-		e.due = first
-	}
-	if g.rules.balances() {
-		g.runLocked(g.balance)
-	}
-	for _, e := range g.endpoints {
-		if e.watched {
-			g.runLocked(func() { g.watch(e, time.Until(first)) })
-		}
-	}
-}
-
-// run starts a goroutine that ends at once when done is closed.
-func (g *Group) run(f func()) bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.runLocked(f)
-}
-
-func (g *Group) runLocked(f func()) bool {
-	if g.closed {
-		return false
-	}
-	g.running.Add(1)
-	go func() {
-		defer g.running.Done()
-		f()
-	}()
-	return true
-}
-
-// loosen starts a goroutine in code that may not end when it should. It needs the lock.
-func (g *Group) loosen(f func()) {
-	g.loose++
-	go func() {
-		f()
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		g.loose--
-		if g.loose == 0 && g.allQuiet != nil {
-			close(g.allQuiet)
-			g.allQuiet = nil
-		}
-	}()
-}
-
-// Close ends the monitor and the dials under way, and wakes those who wait in Connect with ErrClosed. It doesn't wait for
-// a probe that ignores its context.
-func (g *Group) Close() {
-	g.mu.Lock()
-	if g.closed {
-		g.mu.Unlock()
-		return
-	}
-	g.closed = true
-	close(g.done)
-	for a := range g.dials {
-		g.call(func() { a.cancel(ErrClosed) })
-	}
-	for _, h := range g.hosts {
-		if h.looking != nil {
-			g.call(h.cancel)
-		}
-	}
-	g.unlock()
-	g.running.Wait()
-
-	g.mu.Lock()
-	if g.loose == 0 {
-		g.mu.Unlock()
-		return
-	}
-	quiet := make(chan struct{})
-	g.allQuiet = quiet
-	g.mu.Unlock()
-	patience := time.NewTimer(closePatience)
-	defer patience.Stop()
-	select {
-	case <-quiet:
-	case <-patience.C:
-	}
-}
-
 // watch probes an endpoint when it is due, until Close.
 func (g *Group) watch(e *endpoint, first time.Duration) {
 	timer := time.NewTimer(first)
@@ -243,7 +144,7 @@ func (g *Group) launch(ctx context.Context, e *endpoint, p *probing) <-chan stru
 		ctx = context.WithValue(ctx, twinnedKey{}, true)
 	}
 	to := e.route()
-	g.loosen(func() {
+	g.strays.run(func() {
 		var o Observation
 		err := usercode.Call(func() (err error) { o, err = e.host.Probe(ctx, to); return err })
 		g.logPanic(err)
@@ -380,7 +281,7 @@ func (g *Group) abandon(e *endpoint) {
 	}
 	for a := range g.dials {
 		if a.endpoint == e && !a.last {
-			g.call(func() { a.cancel(errAbandoned) })
+			g.out.post(func() { a.cancel(errAbandoned) })
 		}
 	}
 }

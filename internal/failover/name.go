@@ -146,7 +146,7 @@ func (g *Group) beginLookup(ctx context.Context, h *host) {
 	over := make(chan struct{})
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookupLimit)
 	h.looking, h.cancel, h.lookedAt = over, cancel, time.Now()
-	g.loosen(func() {
+	g.strays.run(func() {
 		addresses, err := g.resolve(ctx, h)
 		cancel()
 		g.lookedUp(h, addresses, err)
@@ -277,7 +277,7 @@ func (g *Group) sight(e *endpoint, present bool) {
 	e.missed++
 	if e.missed >= leftAfter && now.Sub(e.missedAt) >= (leftAfter-1)*g.opts.HealthCheckInterval {
 		e.gone, e.barred = true, true
-		g.call(func() { g.forget(e) })
+		g.out.post(func() { g.forget(e) })
 	}
 }
 
@@ -298,7 +298,7 @@ func (g *Group) forget(e *endpoint) {
 	g.departed, g.resetDeparted = g.departed.plus(e.checks), g.resetDeparted.plus(e.resetChecks)
 	g.rename(e.host)
 	if f := g.opts.Gone; f != nil {
-		g.call(func() { f(e.number) })
+		g.out.post(func() { f(e.number) })
 	}
 }
 

@@ -1,67 +1,78 @@
 package failover
 
 import (
-	"context"
-	"fmt"
-	"log/slog"
 	"runtime/debug"
+	"sync"
 )
 
-// call queues a callback. It needs the lock.
-func (g *Group) call(f func()) { g.calls = append(g.calls, f) }
+// outbox is what is due to code that isn't the group's. It is filled under the group's lock, in the order of what happened, and emptied without
+// it. Its own lock comes after the group's.
+type outbox struct {
+	strays   *strays
+	panicked func(value any, stack []byte) // is told of a panic in the news
 
-// unlock gives the lock back and makes the callbacks that are due, unless another goroutine is at it: one at a time, in
-// order.
-func (g *Group) unlock() {
-	if g.delivering {
-		g.mu.Unlock()
+	mu      sync.Mutex // guards what follows
+	calls   []func()   // Drop, Drain, Stuck and cancellations that are due
+	calling bool       // a goroutine makes them
+	news    []func()   // log records and OnFailover, which may take their time
+	telling bool       // a goroutine tells them
+}
+
+// post queues a callback for the next deliver.
+func (o *outbox) post(f func()) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.calls = append(o.calls, f)
+}
+
+// deliver makes the callbacks that are due, one at a time and in order, unless another goroutine is at it.
+func (o *outbox) deliver() {
+	o.mu.Lock()
+	if o.calling {
+		o.mu.Unlock()
 		return
 	}
-	g.delivering = true
-	for len(g.calls) > 0 {
-		f := g.calls[0]
-		g.calls = g.calls[1:]
-		g.mu.Unlock()
+	o.calling = true
+	for len(o.calls) > 0 {
+		f := o.calls[0]
+		o.calls = o.calls[1:]
+		o.mu.Unlock()
 		f()
-		g.mu.Lock()
+		o.mu.Lock()
 	}
-	g.delivering = false
-	g.mu.Unlock()
+	o.calling = false
+	o.mu.Unlock()
 }
 
-// log needs the lock; the record is written without it, in order.
-func (g *Group) log(level slog.Level, msg string, attrs ...any) {
-	attrs = append([]any{"pool", g.opts.Pool}, attrs...)
-	g.tell(func() { g.opts.Logger().Log(context.Background(), level, msg, attrs...) })
-}
-
-// tell queues news for the goroutine that tells them, and starts it if there is none. It needs the lock.
-func (g *Group) tell(f func()) {
-	g.news = append(g.news, f)
-	if !g.telling {
-		g.telling = true
-		g.loosen(g.teller)
+// tell queues news for the goroutine that tells them in order, and starts it if there is none.
+func (o *outbox) tell(f func()) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.news = append(o.news, f)
+	if !o.telling {
+		o.telling = true
+		o.strays.run(o.teller)
 	}
 }
 
-func (g *Group) teller() {
-	g.mu.Lock()
-	for len(g.news) > 0 {
-		f := g.news[0]
-		g.news = g.news[1:]
-		g.mu.Unlock()
-		g.contained(f)
-		g.mu.Lock()
+func (o *outbox) teller() {
+	o.mu.Lock()
+	for len(o.news) > 0 {
+		f := o.news[0]
+		o.news = o.news[1:]
+		o.mu.Unlock()
+		o.contained(f)
+		o.mu.Lock()
 	}
-	g.telling = false
-	g.mu.Unlock()
+	o.telling = false
+	o.mu.Unlock()
 }
 
 // contained keeps a panic of OnFailover from ending the program.
-func (g *Group) contained(f func()) {
+func (o *outbox) contained(f func()) {
 	defer func() {
 		if v := recover(); v != nil {
-			g.opts.Logger().Error("managedpg: panic in OnFailover", "pool", g.opts.Pool, "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
+			o.panicked(v, debug.Stack())
 		}
 	}()
 	f()

@@ -130,7 +130,7 @@ func (g *Group) record(e Event) {
 	g.events = appendBounded(g.events, e, keptEvents)
 	g.log(level, "managedpg: "+string(e.Kind), "from", e.From, "to", e.To, "reason", e.Reason, "duration", e.Duration)
 	if tell := g.opts.OnFailover; tell != nil {
-		g.tell(func() { tell(e) })
+		g.out.tell(func() { tell(e) })
 	}
 }
 
@@ -175,7 +175,7 @@ func (g *Group) drop(e *endpoint, kind DropKind, below int64, detail string) {
 	e.fresh = false
 	if lent, f := e.lent, g.opts.Drop; lent && f != nil {
 		reason := &DropError{Endpoint: e.name, Kind: kind, Detail: detail}
-		g.call(func() { f(e.number, below, reason) })
+		g.out.post(func() { f(e.number, below, reason) })
 	}
 }
 
@@ -184,7 +184,7 @@ func (g *Group) drain(e *endpoint) {
 	e.epoch.Add(1)
 	e.fresh = false
 	if f := g.opts.Drain; e.lent && f != nil {
-		g.call(func() { f(e.number) })
+		g.out.post(func() { f(e.number) })
 	}
 }
 
@@ -193,7 +193,7 @@ func (g *Group) stuck(e *endpoint) {
 	if f := g.opts.Stuck; e.lent && f != nil {
 		since := e.silentSince
 		reason := &DropError{Endpoint: e.name, Kind: Hung, Detail: fmt.Sprintf("%d probes in a row were not answered", e.unanswered)}
-		g.call(func() { f(e.number, since, reason) })
+		g.out.post(func() { f(e.number, since, reason) })
 	}
 }
 
