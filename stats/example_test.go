@@ -59,8 +59,9 @@ func ExampleClosedBy() {
 // The buckets in which a histogram is published, for who publishes it elsewhere.
 func ExampleLatency_Buckets() {
 	var r stats.Recorder
+	c := r.Created(time.Millisecond)
 	for _, wait := range []time.Duration{20 * time.Microsecond, 20 * time.Microsecond, 3 * time.Millisecond} {
-		r.CheckedOutAfter(wait)
+		c.CheckedOutAfter(wait)
 	}
 	s := stats.Snapshot{GovernedBy: stats.GovernedByDriver}
 	r.Fill(&s)

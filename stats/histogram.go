@@ -66,38 +66,41 @@ type base struct {
 	sum    int64
 }
 
-func (h *Histogram) reset(b *base) {
+// counted is what histograms have counted, one or several.
+type counted struct {
+	base
+	max int64
+}
+
+// counted is what the histogram has counted; the largest is that since the last reset, or ever.
+func (h *Histogram) counted(ever bool) (c counted) {
 	for i := range h.counts {
-		b.counts[i] = h.counts[i].Load()
+		c.counts[i] = h.counts[i].Load()
 	}
-	b.sum = h.sum.Load()
-	h.before.Store(max(h.before.Load(), h.max.Swap(0)))
+	c.sum, c.max = h.sum.Load(), h.max.Load()
+	if ever {
+		c.max = max(c.max, h.before.Load())
+	}
+	return c
 }
 
-// latency is what the histogram has counted since the last reset.
-func (h *Histogram) latency(b *base) (l Latency) {
-	h.fill(&l, b, h.max.Load())
-	return l
-}
+// reset makes the largest start anew.
+func (h *Histogram) reset() { h.before.Store(max(h.before.Load(), h.max.Swap(0))) }
 
-// ever is what the histogram has counted, whatever was reset.
-func (h *Histogram) ever() (l Latency) {
-	h.fill(&l, &base{}, max(h.before.Load(), h.max.Load()))
-	return l
-}
-
-func (h *Histogram) fill(l *Latency, b *base, longest int64) {
+// latency is what was counted since.
+func (c *counted) latency(since *base) (l Latency) {
 	for i := range l.counts {
-		l.counts[i] = h.counts[i].Load() - b.counts[i]
+		l.counts[i] = c.counts[i] - since.counts[i]
 		l.Count += l.counts[i]
 	}
 	if l.Count == 0 {
-		return
+		return l
 	}
-	l.Sum = time.Duration(h.sum.Load() - b.sum)
+	l.Sum = time.Duration(c.sum - since.sum)
 	l.Mean = l.Sum / time.Duration(l.Count)
-	l.Max = time.Duration(longest)
+	l.Max = time.Duration(c.max)
 	l.P50, l.P90, l.P99 = l.quantile(0.50), l.quantile(0.90), l.quantile(0.99)
+	return l
 }
 
 // Latency sums up a histogram. In JSON its durations are in seconds.

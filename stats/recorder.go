@@ -104,14 +104,14 @@ const nowBits = 18
 func (a *account) enter() { a.word.Add(1<<nowBits + 1) }
 func (a *account) leave() { a.word.Add(^uint64(0)) }
 
-func (a *account) read() (now, ever int64) {
-	word := a.word.Load()
+func (a *account) read() (now, ever int64) { return split(a.word.Load()) }
+
+func split(word uint64) (now, ever int64) {
 	return int64(word & (1<<nowBits - 1)), int64(word >> nowBits)
 }
 
 // Recorder counts what happens in one pool. Its zero value is ready; it is safe for concurrent use.
 type Recorder struct {
-	lent    account      // connections in use, and checkouts
 	opened  account      // connections that are open, and that were created
 	timeout atomic.Int64 // checkouts that pool_timeout ended
 	failed  atomic.Int64 // those that failed otherwise
@@ -120,11 +120,12 @@ type Recorder struct {
 	closed  [numClosed]atomic.Int64
 	errors  errorLog
 
-	checkoutTime Histogram // when the driver governs
-	useTime      Histogram
-	createTime   Histogram
+	waits      Histogram // of checkouts that had to wait, when the driver governs
+	createTime Histogram
 
-	mu    sync.Mutex // guards reset; never taken by what is counted
+	mu    sync.Mutex // guards what follows. Taken to read, and for a connection's beginning and end, but by no checkout
+	conns []*ConnRecorder
+	ended ConnRecorder // what connections have counted that are closed
 	reset resetPoint
 }
 
@@ -138,21 +139,6 @@ type resetPoint struct {
 	checkoutTime, useTime, createTime base
 }
 
-// CheckedOut counts a checkout.
-func (r *Recorder) CheckedOut() { r.lent.enter() }
-
-// CheckedOutAfter counts a checkout of a governed pool and what it took.
-func (r *Recorder) CheckedOutAfter(wait time.Duration) {
-	r.lent.enter()
-	r.checkoutTime.Record(wait)
-}
-
-// CheckedIn counts a check-in and how long the connection was held.
-func (r *Recorder) CheckedIn(held time.Duration) {
-	r.lent.leave()
-	r.useTime.Record(held)
-}
-
 // CheckoutFailed counts a checkout that got no connection; timeout says that pool_timeout ended it.
 func (r *Recorder) CheckoutFailed(timeout bool) {
 	if timeout {
@@ -162,16 +148,62 @@ func (r *Recorder) CheckoutFailed(timeout bool) {
 	}
 }
 
-// Created counts a connection and what it took to open it.
-func (r *Recorder) Created(took time.Duration) {
+// Created counts a connection and what it took to open it. What it returns counts its checkouts, and its end.
+func (r *Recorder) Created(took time.Duration) *ConnRecorder {
 	r.opened.enter()
 	r.createTime.Record(took)
+	c := &ConnRecorder{recorder: r}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c.index = len(r.conns)
+	r.conns = append(r.conns, c)
+	return c
 }
 
-// Closed counts a connection's end.
-func (r *Recorder) Closed(why Closed) {
-	r.opened.leave()
-	r.closed[why].Add(1)
+func (r *Recorder) remove(c *ConnRecorder) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ended.takeOver(c)
+	last := len(r.conns) - 1
+	r.conns[c.index] = r.conns[last]
+	r.conns[c.index].index = c.index
+	r.conns[last] = nil
+	r.conns = r.conns[:last]
+}
+
+// lentLocked is how many connections are in use, and were ever. It looks until nothing has moved between two looks, so that the two are
+// of one moment, or a few times where too much moves.
+func (r *Recorder) lentLocked() (now, ever int64) {
+	const looks = 4
+	for look := range looks {
+		beforeNow, beforeEver := now, ever
+		now, ever = r.ended.lent.read()
+		for _, c := range r.conns {
+			n, e := c.lent.read()
+			now, ever = now+n, ever+e
+		}
+		if look > 0 && now == beforeNow && ever == beforeEver {
+			break
+		}
+	}
+	return now, ever
+}
+
+func (r *Recorder) useTimeLocked(ever bool) (c counted) {
+	r.ended.use.addTo(&c, ever)
+	for _, conn := range r.conns {
+		conn.use.addTo(&c, ever)
+	}
+	return c
+}
+
+func (r *Recorder) checkoutTimeLocked(ever bool) (c counted) {
+	c = r.waits.counted(ever)
+	c.counts[0] += r.ended.atOnce.Load()
+	for _, conn := range r.conns {
+		c.counts[0] += conn.atOnce.Load()
+	}
+	return c
 }
 
 // CountCancel counts what became of a cancel request.
@@ -183,7 +215,9 @@ func (r *Recorder) CountLost(l Lost) { r.lost[l].Add(1) }
 // Now tells the counts that are facts of this moment.
 func (r *Recorder) Now() (open, checkedOut int64) {
 	open, _ = r.opened.read()
-	checkedOut, _ = r.lent.read()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	checkedOut, _ = r.lentLocked()
 	return open, checkedOut
 }
 
@@ -191,9 +225,15 @@ func (r *Recorder) Now() (open, checkedOut int64) {
 func (r *Recorder) Reset() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.useTime.reset(&r.reset.useTime)
-	r.createTime.reset(&r.reset.createTime)
-	r.checkoutTime.reset(&r.reset.checkoutTime)
+	r.reset.useTime = r.useTimeLocked(false).base
+	r.reset.createTime = r.createTime.counted(false).base
+	r.reset.checkoutTime = r.checkoutTimeLocked(false).base
+	r.createTime.reset()
+	r.waits.reset()
+	r.ended.use.reset()
+	for _, c := range r.conns {
+		c.use.reset()
+	}
 	// The totals begin where their parts do, so that they add up from here on too. What is counted is counted in the total
 	// first, so none can be negative.
 	r.reset.checkins, r.reset.closed = 0, 0
@@ -220,27 +260,30 @@ func (r *Recorder) Fill(s *Snapshot) {
 	defer r.mu.Unlock()
 	r.fill(s, &r.reset)
 	s.Errors = r.errors.counts(false)
-	s.UseTime = r.useTime.latency(&r.reset.useTime)
-	s.CreateTime = r.createTime.latency(&r.reset.createTime)
-	if s.GovernedBy == GovernedByDriver {
-		s.CheckoutTime = r.checkoutTime.latency(&r.reset.checkoutTime)
-		s.AvgCheckoutTime = s.CheckoutTime.Mean
-	}
+	r.fillTimes(s, &r.reset, false)
 }
 
 // FillTotals is Fill without regard to Reset.
 func (r *Recorder) FillTotals(s *Snapshot) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.fill(s, &resetPoint{})
 	s.Errors = r.errors.counts(true)
-	s.UseTime, s.CreateTime = r.useTime.ever(), r.createTime.ever()
+	r.fillTimes(s, &resetPoint{}, true)
+}
+
+func (r *Recorder) fillTimes(s *Snapshot, since *resetPoint, ever bool) {
+	use, create := r.useTimeLocked(ever), r.createTime.counted(ever)
+	s.UseTime, s.CreateTime = use.latency(&since.useTime), create.latency(&since.createTime)
 	if s.GovernedBy == GovernedByDriver {
-		s.CheckoutTime = r.checkoutTime.ever()
+		wait := r.checkoutTimeLocked(ever)
+		s.CheckoutTime = wait.latency(&since.checkoutTime)
 		s.AvgCheckoutTime = s.CheckoutTime.Mean
 	}
 }
 
 func (r *Recorder) fill(s *Snapshot, since *resetPoint) {
-	out, checkouts := r.lent.read()
+	out, checkouts := r.lentLocked()
 	open, created := r.opened.read()
 	s.CheckedOut, s.Open = out, open
 	s.TotalCheckins = checkouts - out - since.checkins

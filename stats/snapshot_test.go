@@ -171,10 +171,12 @@ func TestEquationsUnderLoad(t *testing.T) {
 					return
 				default:
 				}
-				r.Created(time.Millisecond)
-				r.CheckedOutAfter(time.Microsecond)
-				r.CheckedIn(time.Microsecond)
-				r.Closed(ClosedIdle)
+				c := r.Created(time.Millisecond)
+				for range 3 {
+					c.CheckedOutAfter(time.Microsecond)
+					c.CheckedIn(time.Microsecond)
+				}
+				c.Closed(ClosedIdle)
 			}
 		})
 	}
@@ -246,12 +248,13 @@ func wantAtRest(t *testing.T, s Snapshot) {
 // After a reset what is open and in use counts as opened and checked out since, and nothing else counts.
 func TestReset(t *testing.T) {
 	var r Recorder
-	for range 3 {
-		r.Created(time.Second)
-		r.CheckedOutAfter(time.Second)
+	var conns [3]*ConnRecorder
+	for i := range conns {
+		conns[i] = r.Created(time.Second)
+		conns[i].CheckedOutAfter(time.Second)
 	}
-	r.CheckedIn(time.Hour)
-	r.Closed(ClosedRecycle)
+	conns[0].CheckedIn(time.Hour)
+	conns[0].Closed(ClosedRecycle)
 	r.CheckoutFailed(true)
 	r.CheckoutFailed(false)
 
@@ -275,8 +278,8 @@ func TestReset(t *testing.T) {
 		}
 	}
 
-	r.CheckedIn(time.Millisecond)
-	r.Closed(ClosedIdle)
+	conns[1].CheckedIn(time.Millisecond)
+	conns[1].Closed(ClosedIdle)
 	s = fill(&r)
 	wantAtRest(t, s)
 	want = Snapshot{Open: 1, CheckedOut: 1, TotalCheckouts: 2, TotalCheckins: 1, TotalConnectionsCreated: 2,
@@ -304,11 +307,10 @@ func wantCounts(t *testing.T, when string, got, want Snapshot) {
 
 func TestDerivedFigures(t *testing.T) {
 	var r Recorder
-	for range 7 {
-		r.Created(0)
-	}
-	for range 6 {
-		r.CheckedOutAfter(0)
+	for i := range 7 {
+		if c := r.Created(0); i < 6 {
+			c.CheckedOutAfter(0)
+		}
 	}
 	s := fill(&r)
 	if s.CheckedIn != 1 || s.Overflow != 2 || s.Utilization != 0.75 {
@@ -331,20 +333,20 @@ func TestDerivedFigures(t *testing.T) {
 func TestTotals(t *testing.T) {
 	var r Recorder
 	count := func() {
-		r.Created(time.Second)
-		r.CheckedOutAfter(time.Minute)
-		r.CheckedIn(time.Hour)
-		r.Closed(ClosedDrain)
+		c := r.Created(time.Second)
+		c.CheckedOutAfter(time.Minute)
+		c.CheckedIn(time.Hour)
+		c.Closed(ClosedDrain)
 		r.CheckoutFailed(true)
 	}
 	count()
 	r.Reset()
-	r.CheckedOutAfter(time.Millisecond)
+	r.Created(time.Second).CheckedOutAfter(time.Millisecond)
 	s := Snapshot{GovernedBy: GovernedByDriver, Size: 5}
 	r.FillTotals(&s)
 	wantEquations(t, s)
 	wantCounts(t, "after a reset", s, Snapshot{CheckedOut: 1, TotalCheckouts: 2, TotalCheckins: 1, FailedCheckouts: 1,
-		CheckoutTimeouts: 1, TotalConnectionsCreated: 1, TotalConnectionsClosed: 1, Utilization: 0.2})
+		CheckoutTimeouts: 1, Open: 1, TotalConnectionsCreated: 2, TotalConnectionsClosed: 1, Utilization: 0.2})
 	if s.ClosedBy != (ClosedBy{ClosedDrain: 1}) || s.CheckoutTime.Count != 2 || s.CheckoutTime.Max != time.Minute ||
 		s.CheckoutTime.Sum != time.Minute+time.Millisecond || s.UseTime.P99 == 0 {
 		t.Errorf("after a reset: %+v", s)
@@ -356,7 +358,7 @@ func TestTotals(t *testing.T) {
 
 func TestSnapshotAllocatesNothing(t *testing.T) {
 	var r Recorder
-	r.CheckedOutAfter(time.Millisecond)
+	r.Created(0).CheckedOutAfter(time.Millisecond)
 	if n := testing.AllocsPerRun(100, func() { fill(&r) }); n > 0 {
 		t.Errorf("%v allocations", n)
 	}

@@ -90,7 +90,7 @@ func (c *Conn) checkOut(ctx context.Context) error {
 		if ph.used && !c.ready(ctx, at) { // ResetSession found it lent
 			return driver.ErrBadConn
 		}
-		c.pool.Recorder.CheckedOut()
+		ph.counts.CheckedOut()
 	}
 	c.pool.assign(ctx, c, ph, at)
 	ph.track(ctx)
@@ -113,7 +113,7 @@ func (c *Conn) ResetSession(ctx context.Context) error {
 		if !c.ready(ctx, at) {
 			return driver.ErrBadConn
 		}
-		c.pool.Recorder.CheckedOut()
+		ph.counts.CheckedOut()
 	case c.life.gone():
 		return driver.ErrBadConn
 	default:

@@ -100,7 +100,7 @@ func (p *Pool) openPhysical(ctx context.Context, to Route) (_ *physical, err err
 	if p.opts.Recycle > 0 {
 		ph.expires = ph.freeSince + p.opts.Recycle - p.jitter(p.opts.Recycle/10)
 	}
-	p.Recorder.Created(ph.freeSince - start)
+	ph.counts = p.Recorder.Created(ph.freeSince - start)
 	return ph, nil
 }
 

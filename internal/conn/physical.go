@@ -65,6 +65,7 @@ type checkouts struct {
 	use        use                  // by its holder, for Reclaim
 	freeSince  time.Duration        // when it was checked in, or opened
 	used       bool                 // has been checked out before: its session may need a reset
+	counts     *stats.ConnRecorder  // of them; set when the connection is opened
 }
 
 // session is the server's session, as far as it is known. It is only touched by who has the connection checked out, or by the pool while

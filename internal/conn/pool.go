@@ -132,7 +132,7 @@ func (p *Pool) checkout(ctx context.Context) (ph *physical, at time.Duration, er
 	if at = ph.checkedOut; fresh {
 		at = clock.Now()
 	}
-	p.Recorder.CheckedOutAfter(waited)
+	ph.counts.CheckedOutAfter(waited)
 	ph.waited(waited)
 	return ph, at, nil
 }
@@ -142,7 +142,7 @@ func (p *Pool) tryCheckout(ctx context.Context) (ph *physical, at time.Duration,
 	if ph, ok = p.lending.TryAcquire(ctx); !ok {
 		return nil, 0, false
 	}
-	p.Recorder.CheckedOutAfter(0)
+	ph.counts.CheckedOutAfter(0)
 	ph.waited(0)
 	return ph, ph.checkedOut, true
 }
@@ -195,7 +195,7 @@ func (p *Pool) checkIn(ph *physical, at time.Duration) {
 	}
 	ph.freeSince = at
 	ph.used = true
-	p.Recorder.CheckedIn(at - ph.checkedOut)
+	ph.counts.CheckedIn(at - ph.checkedOut)
 	p.event(context.Background(), "checkin", ph)
 }
 

@@ -38,7 +38,7 @@ func (ph *physical) Reclaim(checkout uint64, r leak.Report) bool {
 		c.pool.lending.Taken()
 	}
 	go ph.base.Abandon(func() {
-		c.pool.Recorder.Closed(stats.ClosedReclaimed)
+		ph.counts.Closed(stats.ClosedReclaimed)
 		if c.pool.governed {
 			c.pool.lending.Gone()
 		}

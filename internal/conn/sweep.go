@@ -111,7 +111,7 @@ func (p *Pool) end(ph *physical, why stats.Closed, then func()) {
 	p.forget(ph)
 	p.event(context.Background(), "close", ph, "reason", why)
 	ph.close(func() {
-		p.Recorder.Closed(why)
+		ph.counts.Closed(why)
 		if then != nil {
 			then()
 		}

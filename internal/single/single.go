@@ -1,0 +1,2 @@
+// Package single has a counter of one goroutine's, which others read meanwhile.
+package single
