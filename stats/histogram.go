@@ -28,12 +28,14 @@ type Histogram struct {
 
 // Record counts one duration; a negative one counts as 0.
 func (h *Histogram) Record(d time.Duration) {
-	if d <= 0 { // most waits
-		h.counts[0].Add(1)
-		return
-	}
-	h.counts[bucket(d)].Add(1)
+	d = max(d, 0)
 	h.sum.Add(int64(d))
+	h.count(d)
+}
+
+// count is Record of a duration that isn't negative, when somebody else has the sum.
+func (h *Histogram) count(d time.Duration) {
+	h.counts[bucket(d)].Add(1)
 	for {
 		old := h.max.Load()
 		if int64(d) <= old || h.max.CompareAndSwap(old, int64(d)) {

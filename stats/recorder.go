@@ -121,6 +121,7 @@ type Recorder struct {
 	errors  errorLog
 
 	waits      Histogram // of checkouts that had to wait, when the driver governs
+	useTime    Histogram // without the sum, which the connections have
 	createTime Histogram
 
 	mu    sync.Mutex // guards what follows. Taken to read, and for a connection's beginning and end, but by no checkout
@@ -190,9 +191,10 @@ func (r *Recorder) lentLocked() (now, ever int64) {
 }
 
 func (r *Recorder) useTimeLocked(ever bool) (c counted) {
-	r.ended.use.addTo(&c, ever)
+	c = r.useTime.counted(ever)
+	c.sum = r.ended.held.Load()
 	for _, conn := range r.conns {
-		conn.use.addTo(&c, ever)
+		c.sum += conn.held.Load()
 	}
 	return c
 }
@@ -230,10 +232,7 @@ func (r *Recorder) Reset() {
 	r.reset.checkoutTime = r.checkoutTimeLocked(false).base
 	r.createTime.reset()
 	r.waits.reset()
-	r.ended.use.reset()
-	for _, c := range r.conns {
-		c.use.reset()
-	}
+	r.useTime.reset()
 	// The totals begin where their parts do, so that they add up from here on too. What is counted is counted in the total
 	// first, so none can be negative.
 	r.reset.checkins, r.reset.closed = 0, 0
