@@ -15,17 +15,21 @@ func (c *Conn) exec(ctx context.Context, query string, args []driver.NamedValue)
 	if err != nil {
 		return nil, err
 	}
-	defer c.leave()
+	if c.life.shared { // else there is nothing to leave
+		defer c.leave()
+	}
 	if c.raw {
 		if args, err = c.check(ph, args, ph.features.CanExec()); err != nil {
 			return nil, err
 		}
 	}
 	baseCtx, watch := ph.watch(ctx, wire.CloseLimit)
-	defer watch.stop()
+	if watch != nil {
+		defer watch.stop()
+	}
 	before := ph.base.Mark()
 	res, err := ph.features.Exec(baseCtx, query, args)
-	for n := 0; c.runAgain(ctx, ph, n, err); n++ {
+	for n := 0; err != nil && c.runAgain(ctx, ph, n, err); n++ {
 		res, err = ph.features.Exec(baseCtx, query, args)
 	}
 	if err != nil || ph.syncWait.Load() {
@@ -43,7 +47,9 @@ func (c *Conn) query(ctx context.Context, query string, args []driver.NamedValue
 	if err != nil {
 		return nil, err
 	}
-	defer c.leave()
+	if c.life.shared { // else there is nothing to leave
+		defer c.leave()
+	}
 	if c.raw {
 		if args, err = c.check(ph, args, ph.features.CanQuery()); err != nil {
 			return nil, err
@@ -53,7 +59,7 @@ func (c *Conn) query(ctx context.Context, query string, args []driver.NamedValue
 	baseCtx, watch := ph.watch(ctx, wire.CloseLimit)
 	rowsCtx, cancel := ph.cancellable(baseCtx, c.pool)
 	rows, err := ph.features.Query(rowsCtx, query, args)
-	for n := 0; c.runAgain(ctx, ph, n, err); n++ {
+	for n := 0; err != nil && c.runAgain(ctx, ph, n, err); n++ {
 		rows, err = ph.features.Query(rowsCtx, query, args)
 	}
 	if err != nil || ph.syncWait.Load() {
@@ -149,7 +155,9 @@ func (c *Conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, e
 			return nil, err
 		}
 	}
-	defer c.leave()
+	if c.life.shared { // else there is nothing to leave
+		defer c.leave()
+	}
 	if ph.base.Busy() {
 		return nil, errRowsOpen // pgx would close the connection
 	}
@@ -157,7 +165,9 @@ func (c *Conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, e
 		opts.ReadOnly = true // else lib/pq would say READ WRITE, which overrides the session
 	}
 	baseCtx, watch := ph.watch(ctx, wire.CloseLimit)
-	defer watch.stop()
+	if watch != nil {
+		defer watch.stop()
+	}
 	before := ph.base.Mark()
 	attempt := attemptOf(ctx)
 	if attempt.resolves() && !opts.ReadOnly {

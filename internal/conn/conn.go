@@ -41,27 +41,28 @@ func (c *Conn) enter(ctx context.Context) (*physical, error) {
 			return nil, err
 		}
 	}
-	c.phys.doneReading()
+	ph := c.phys
+	ph.doneReading()
 	// Of rows that are still open the request is under way until they are closed.
-	if !c.phys.base.Busy() && c.phys.cancels.Pending() != nil {
-		if err := c.phys.settle(ctx); err != nil {
+	if ph.cancels.Pending() != nil && !ph.base.Busy() {
+		if err := ph.settle(ctx); err != nil {
 			c.leave()
 			return nil, err
 		}
 	}
-	c.phys.cancels.Show(false)
-	c.phys.gaveRows = false
-	if reason := c.phys.fenced.Load(); reason != nil {
-		c.phys.base.Kill(*reason)
+	ph.cancels.Show(false)
+	ph.gaveRows = false
+	if reason := ph.fenced.Load(); reason != nil {
+		ph.base.Kill(*reason)
 	}
-	if c.phys.syncWait.Load() {
-		c.phys.syncWait.Store(false) // it came while the rows of the last call were read: too late to tell
+	if ph.syncWait.Load() {
+		ph.syncWait.Store(false) // it came while the rows of the last call were read: too late to tell
 	}
-	if !c.phys.obeys && ctx.Err() != nil { // lib/pq would send the call all the same
+	if !ph.obeys && ctx.Err() != nil { // lib/pq would send the call all the same
 		c.leave()
 		return nil, ctx.Err()
 	}
-	return c.phys, nil
+	return ph, nil
 }
 
 // leave ends a call.

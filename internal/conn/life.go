@@ -6,12 +6,14 @@ import (
 	"errors"
 	"runtime"
 	"sync/atomic"
+
+	"github.com/managedpg/managedpg/internal/single"
 )
 
 // life is what a logical connection may be used for. database/sql serialises its calls; Reclaim, the pool's sweeps and those who ask
 // about a COMMIT come from elsewhere, and only these methods keep them apart.
 type life struct {
-	state  atomic.Int32
+	state  single.State
 	shared bool                          // Reclaim may come, so calls in progress are marked; set when made
 	back   atomic.Pointer[chan struct{}] // closed when it is back from who borrowed it, nil if nobody has
 	why    error                         // what calls are told; written before state is lifeFailed or lifeGone

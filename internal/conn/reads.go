@@ -103,7 +103,7 @@ const (
 // runAgain says that a read, which has been run again so many times, met a recovery conflict and is to be run once more. It has waited for
 // the conflict to be over then.
 func (c *Conn) runAgain(ctx context.Context, ph *physical, times int, err error) bool {
-	if err == nil || times == conflictRetries || !c.conflicted(ctx, ph, err) {
+	if times == conflictRetries || !c.conflicted(ctx, ph, err) {
 		return false
 	}
 	pause := time.NewTimer(conflictPause << times)

@@ -56,12 +56,16 @@ func (s *Stmt) ExecContext(ctx context.Context, args []driver.NamedValue) (drive
 	if err != nil {
 		return nil, err
 	}
-	defer s.conn.leave()
+	if s.conn.life.shared { // else there is nothing to leave
+		defer s.conn.leave()
+	}
 	baseCtx, watch := ph.watch(ctx, wire.CloseLimit)
-	defer watch.stop()
+	if watch != nil {
+		defer watch.stop()
+	}
 	before := ph.base.Mark()
 	res, err := base.StmtExec(baseCtx, s.cached.base, args)
-	for n := 0; s.conn.runAgain(ctx, ph, n, err); n++ {
+	for n := 0; err != nil && s.conn.runAgain(ctx, ph, n, err); n++ {
 		res, err = base.StmtExec(baseCtx, s.cached.base, args)
 	}
 	if err != nil || ph.syncWait.Load() {
@@ -79,12 +83,14 @@ func (s *Stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driv
 	if err != nil {
 		return nil, err
 	}
-	defer s.conn.leave()
+	if s.conn.life.shared { // else there is nothing to leave
+		defer s.conn.leave()
+	}
 	before := ph.base.Mark()
 	baseCtx, watch := ph.watch(ctx, wire.CloseLimit)
 	rowsCtx, cancel := ph.cancellable(baseCtx, s.conn.pool)
 	rows, err := base.StmtQuery(rowsCtx, s.cached.base, args)
-	for n := 0; s.conn.runAgain(ctx, ph, n, err); n++ {
+	for n := 0; err != nil && s.conn.runAgain(ctx, ph, n, err); n++ {
 		rows, err = base.StmtQuery(rowsCtx, s.cached.base, args)
 	}
 	if err != nil || ph.syncWait.Load() {

@@ -60,10 +60,14 @@ func (t *Tx) finish(ctx context.Context, what kind, f func() error, attempt *Att
 	if err != nil {
 		return err
 	}
-	defer t.conn.leave()
+	if t.conn.life.shared { // else there is nothing to leave
+		defer t.conn.leave()
+	}
 	ph.txCtx = nil
 	baseCtx, watch := ph.watch(ctx, wire.CloseLimit)
-	defer watch.stop()
+	if watch != nil {
+		defer watch.stop()
+	}
 	t.kept.Context = baseCtx
 	var sending *resolve.Commit
 	if attempt != nil {

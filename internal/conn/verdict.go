@@ -22,11 +22,15 @@ const (
 	harmless // BEGIN, PREPARE, a ping: whether it ran makes no difference
 )
 
-// ran keeps up with what a successful text did to the session.
+// ran keeps up with what a successful text did to the session, which is nothing mostly.
 func (c *Conn) ran(ctx context.Context, ph *physical, query string) {
-	if c.tx.attempt != nil {
-		c.tx.attempt.ran(query, nil)
+	if c.tx.attempt != nil || ph.tracksTx || ph.tx == sqltext.TxReadOnly || sqltext.MayForget(query) {
+		c.follow(ctx, ph, query)
 	}
+}
+
+func (c *Conn) follow(ctx context.Context, ph *physical, query string) {
+	c.tx.attempt.ran(query, nil)
 	switch {
 	case ph.tracksTx && sqltext.TouchesTx(query):
 		ph.tx = sqltext.TxAfter(query, ph.tx)

@@ -38,7 +38,15 @@ type contextWatch struct {
 // watch is to be called at the start of a call, which goes to the base with the context that it returns; it lasts until stop. Once
 // the context has ended the base has the limit, if not less.
 func (ph *physical) watch(ctx context.Context, limit time.Duration) (context.Context, *contextWatch) {
-	if ph.obeys || ctx.Done() == nil && ph.txCtx == nil {
+	if ph.obeys { // nothing more, so that it is inlined
+		return ctx, nil
+	}
+	return ph.watchBoth(ctx, limit)
+}
+
+// watchBoth watches the call's context, and its transaction's.
+func (ph *physical) watchBoth(ctx context.Context, limit time.Duration) (context.Context, *contextWatch) {
+	if ctx.Done() == nil && ph.txCtx == nil {
 		return ctx, nil
 	}
 	w := &contextWatch{ctx: ctx, ph: ph, sock: ph.sock, limit: limit}
@@ -59,9 +67,12 @@ func (ph *physical) watch(ctx context.Context, limit time.Duration) (context.Con
 
 // stop ends it. Nothing happens to the socket after that.
 func (w *contextWatch) stop() {
-	if w == nil {
-		return
+	if w != nil { // nothing more, so that it is inlined
+		w.stopNow()
 	}
+}
+
+func (w *contextWatch) stopNow() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.over = true

@@ -212,10 +212,12 @@ func (p *Pool[T]) takeLocked() (thing T, ok bool) {
 }
 
 func (p *Pool[T]) popLocked(i int) T {
-	thing := p.free[i].thing
-	copy(p.free[i:], p.free[i+1:])
-	p.free[len(p.free)-1] = freed[T]{}
-	p.free = p.free[:len(p.free)-1]
+	thing, last := p.free[i].thing, len(p.free)-1
+	if i < last {
+		copy(p.free[i:], p.free[i+1:])
+	}
+	p.free[last] = freed[T]{}
+	p.free = p.free[:last]
 	return thing
 }
 

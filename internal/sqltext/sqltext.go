@@ -191,10 +191,25 @@ func MayAllowWrites(text string) bool {
 	return strings.Contains(text, "WRITE") || strings.Contains(text, "READ_ONLY")
 }
 
+// MayForget is a quick no for most texts: whether ForgetsStatements could find anything in it. A text that is one statement and begins with
+// neither a D nor white space or a comment has nothing.
+func MayForget(text string) bool { // no more, so that it is inlined
+	return text != "" && (mayHideD[text[0]] || strings.IndexByte(text, ';') >= 0)
+}
+
+// mayHideD are the bytes after which DEALLOCATE, DISCARD or DO may be a text's first word, or which begin it.
+var mayHideD = func() (bytes [256]bool) {
+	for b := range byte(' ' + 1) {
+		bytes[b] = true
+	}
+	bytes['d'], bytes['D'], bytes['-'], bytes['/'] = true, true, true, true
+	return bytes
+}()
+
 // ForgetsStatements says whether the text may be one after which the server has no prepared statements any more: wherever in it, in a
-// DO block too, DEALLOCATE or DISCARD stands, and ALL. It is a quick no for a text that is one statement and begins otherwise.
+// DO block too, DEALLOCATE or DISCARD stands, and ALL.
 func ForgetsStatements(text string) bool {
-	if text == "" || text[0] > ' ' && text[0]|0x20 != 'd' && text[0] != '-' && text[0] != '/' && strings.IndexByte(text, ';') < 0 {
+	if !MayForget(text) {
 		return false
 	}
 	_, after, deallocates := strings.Cut(strings.ToUpper(text), "DEALLOCATE")

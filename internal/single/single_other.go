@@ -4,7 +4,7 @@ package single
 
 import "sync/atomic"
 
-// Counter is a number that one goroutine at a time writes, and any may read. Its zero value is 0.
+// Counter is a number. Its zero value is 0.
 type Counter struct{ n atomic.Int64 }
 
 // Load is the number now.
@@ -15,3 +15,6 @@ func (c *Counter) Add(n int64) { c.Store(c.Load() + n) }
 
 // Store sets the number.
 func (c *Counter) Store(n int64) { c.n.Store(n) }
+
+// State is one of a few. Its zero value is 0.
+type State struct{ atomic.Int32 }
