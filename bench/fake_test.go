@@ -1,6 +1,7 @@
 package main
 
 import (
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -34,5 +35,16 @@ func BenchmarkFake(b *testing.B) {
 				})
 			}
 		})
+	}
+}
+
+// What Usage costs is told by a part of leak detection's that has no name outside of it.
+func TestUsageRow(t *testing.T) {
+	var out strings.Builder
+	if err := (usage{}).run(&out, true, regexp.MustCompile("^usage")); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(out.String(), "| checkout          | usage ") {
+		t.Errorf("no row in\n%s", out.String())
 	}
 }

@@ -55,6 +55,7 @@ func run(out io.Writer, quick bool, pick *regexp.Regexp) error {
 	fmt.Fprintf(out, "%s\n%s", machine.Head("What managedpg costs", "go run ."), legend)
 	for _, open := range []func() (table, error){
 		func() (table, error) { return fakeSection(), nil },
+		func() (table, error) { return usage{}, nil },
 		postgresSection,
 		unpinnedSection,
 		tlsSection,

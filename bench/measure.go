@@ -38,8 +38,9 @@ func (s *subject) db() (*sql.DB, error) {
 
 // workload is something to do with a sql.DB. Its start gives the call to be measured, and what is to be closed after it.
 type workload struct {
-	name  string
-	start func(ctx context.Context, db *sql.DB) (call func() error, stop func() error, err error)
+	name    string
+	further int // calls that database/sql makes of the driver in a checkout, but for the first: of arguments, BeginTx and Commit
+	start   func(ctx context.Context, db *sql.DB) (call func() error, stop func() error, err error)
 }
 
 // bench is a subject with a workload on it.

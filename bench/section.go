@@ -44,8 +44,7 @@ func (s *section) run(out io.Writer, quick bool, pick *regexp.Regexp) error {
 		return nil
 	}
 	fmt.Fprintf(out, "\n## %s\n\n%s\n\n", s.name, s.about)
-	fmt.Fprintf(out, rowFormat, "workload", "subject", "against", "ns/call", "+ns", "ratio (quartiles)", "±", "allocs", "budget", "")
-	fmt.Fprintf(out, rowFormat, "---", "---", "---", "--:", "--:", "---", "--:", "--:", "---", "---")
+	printRowHead(out)
 	for i := range s.workloads {
 		if err := s.measure(out, &s.workloads[i], e, pick); err != nil {
 			return err
@@ -77,15 +76,24 @@ func (s *section) measure(out io.Writer, w *workload, e effort, pick *regexp.Reg
 		} else if rival, ok := measured[c.rival]; ok {
 			text, verdict = "> "+c.rival.name, ahead(rival, r.summary)
 		}
-		fmt.Fprintf(out, rowFormat, w.name, c.subject.name, c.against.name,
-			fmt.Sprintf("%.0f", r.base+r.delta),
-			fmt.Sprintf("%+.0f", r.delta),
-			fmt.Sprintf("%.3f (%.3f-%.3f)", r.ratio, r.q1, r.q3),
-			fmt.Sprintf("%.3f", r.ratioError),
-			fmt.Sprintf("%.1f (%+.1f)", r.allocs, r.allocs-r.baseAllocs),
-			text, verdict)
+		printRow(out, w.name, c.subject.name, c.against.name, r, text, verdict)
 	}
 	return nil
+}
+
+func printRowHead(out io.Writer) {
+	fmt.Fprintf(out, rowFormat, "workload", "subject", "against", "ns/call", "+ns", "ratio (quartiles)", "±", "allocs", "budget", "")
+	fmt.Fprintf(out, rowFormat, "---", "---", "---", "--:", "--:", "---", "--:", "--:", "---", "---")
+}
+
+func printRow(out io.Writer, workload, subject, against string, r result, budget, verdict string) {
+	fmt.Fprintf(out, rowFormat, workload, subject, against,
+		fmt.Sprintf("%.0f", r.base+r.delta),
+		fmt.Sprintf("%+.0f", r.delta),
+		fmt.Sprintf("%.3f (%.3f-%.3f)", r.ratio, r.q1, r.q3),
+		fmt.Sprintf("%.3f", r.ratioError),
+		fmt.Sprintf("%.1f (%+.1f)", r.allocs, r.allocs-r.baseAllocs),
+		budget, verdict)
 }
 
 // row is what -only is matched against.

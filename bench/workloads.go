@@ -51,7 +51,7 @@ func query(name, text string) workload {
 
 // queryRow reads one row of a text with one argument.
 func queryRow(text string) workload {
-	return workload{name: "QueryRow", start: func(ctx context.Context, db *sql.DB) (func() error, func() error, error) {
+	return workload{name: "QueryRow", further: 1, start: func(ctx context.Context, db *sql.DB) (func() error, func() error, error) {
 		return func() error {
 			var v int64
 			return db.QueryRowContext(ctx, text, 42).Scan(&v)
@@ -61,7 +61,7 @@ func queryRow(text string) workload {
 
 // preparedExec executes a statement with one argument.
 func preparedExec(text string) workload {
-	return workload{name: "prepared Exec", start: func(ctx context.Context, db *sql.DB) (func() error, func() error, error) {
+	return workload{name: "prepared Exec", further: 1, start: func(ctx context.Context, db *sql.DB) (func() error, func() error, error) {
 		st, err := db.PrepareContext(ctx, text)
 		if err != nil {
 			return nil, nil, err
@@ -75,7 +75,7 @@ func preparedExec(text string) workload {
 
 // preparedQueryRow reads one row of a statement with one argument.
 func preparedQueryRow(text string) workload {
-	return workload{name: "prepared QueryRow", start: func(ctx context.Context, db *sql.DB) (func() error, func() error, error) {
+	return workload{name: "prepared QueryRow", further: 1, start: func(ctx context.Context, db *sql.DB) (func() error, func() error, error) {
 		st, err := db.PrepareContext(ctx, text)
 		if err != nil {
 			return nil, nil, err
@@ -89,7 +89,7 @@ func preparedQueryRow(text string) workload {
 
 // tx is a transaction of one statement.
 func tx(text string) workload {
-	return workload{name: "Tx", start: func(ctx context.Context, db *sql.DB) (func() error, func() error, error) {
+	return workload{name: "Tx", further: 2, start: func(ctx context.Context, db *sql.DB) (func() error, func() error, error) {
 		return func() error {
 			tx, err := db.BeginTx(ctx, nil)
 			if err != nil {

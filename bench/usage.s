@@ -1,0 +1,1 @@
+// This file lets usage.go declare a function without a body.
