@@ -3,18 +3,23 @@ package leak
 import (
 	"context"
 	"runtime/pprof"
+	"sync/atomic"
 )
 
 type longKey struct{}
 
+// longs is set by the first LongCheckout, so that programs without any don't look for one in each context.
+var longs atomic.Bool
+
 // LongCheckout returns a context for a checkout that is meant to be long, as LISTEN's is: it is never reported and
 // never reclaimed. It still counts as a holder in [Tracker.Longest] and in the profile.
 func LongCheckout(ctx context.Context) context.Context {
+	longs.Store(true)
 	return context.WithValue(ctx, longKey{}, true)
 }
 
 func isLong(ctx context.Context) bool {
-	return ctx.Value(longKey{}) != nil
+	return longs.Load() && ctx.Value(longKey{}) != nil
 }
 
 // A checkout must not keep its context: it would pin whatever hangs off a request, and some contexts (gin's,

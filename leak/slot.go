@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/managedpg/managedpg/internal/single"
 	"github.com/managedpg/managedpg/internal/stack"
 )
 
@@ -17,7 +18,7 @@ import (
 // state free, waits for reading to fall before it writes. So a check-in is one atomic swap and a checkout one store; neither
 // takes a lock, and a checkout waits only if the one before it is being copied at that moment.
 type Slot struct {
-	state   atomic.Int64
+	state   single.State
 	reading atomic.Bool
 
 	checkout checkout

@@ -21,7 +21,7 @@ type life struct {
 
 // States of a life, and what ends each.
 const (
-	lifeParked     int32 = iota // nobody's: not used yet, or in sql.DB's free list. Its next checkout or call, lend or a sweep
+	lifeParked     int64 = iota // nobody's: not used yet, or in sql.DB's free list. Its next checkout or call, lend or a sweep
 	lifeEmpty                   // in sql.DB's free list, without a physical connection. Its next checkout
 	lifeHeld                    // checked out. A call, its check-in, or Reclaim
 	lifeInCall                  // checked out, a call is in progress. The call's end
@@ -31,7 +31,7 @@ const (
 	lifeGone                    // closed or reclaimed
 )
 
-func (l *life) is(state int32) bool { return l.state.Load() == state }
+func (l *life) is(state int64) bool { return l.state.Load() == state }
 
 func (l *life) parked() bool  { return l.is(lifeParked) }
 func (l *life) isEmpty() bool { return l.is(lifeEmpty) }
@@ -96,7 +96,7 @@ func (l *life) end() {
 }
 
 // move changes the state, if it is the given one once Reclaim has had its look.
-func (l *life) move(from, to int32) bool {
+func (l *life) move(from, to int64) bool {
 	for {
 		switch was := l.state.Load(); was {
 		case from:
@@ -131,7 +131,7 @@ func (l *life) unparkLater(ctx context.Context) bool {
 	return true
 }
 
-func (l *life) working() int32 {
+func (l *life) working() int64 {
 	if l.shared {
 		return lifeInCall
 	}
@@ -223,7 +223,7 @@ func (l *life) awaitBack(ctx context.Context) error {
 
 // close ends it, and tells what it was: lifeHeld and lifeParked have a physical connection to be ended now, lifeLent has one that is
 // the borrower's to end.
-func (l *life) close() (was int32) {
+func (l *life) close() (was int64) {
 	for {
 		switch was := l.state.Load(); was {
 		case lifeGone:

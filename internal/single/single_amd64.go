@@ -17,17 +17,20 @@ func (c *Counter) Add(n int64) { c.n += n }
 func (c *Counter) Store(n int64) { c.n = n }
 
 // State is one of a few. Its zero value is 0.
-type State struct{ s int32 }
+type State struct{ s int64 }
 
 // Load is the state now.
-func (s *State) Load() int32 { return atomic.LoadInt32(&s.s) }
+func (s *State) Load() int64 { return atomic.LoadInt64(&s.s) }
 
 // CompareAndSwap changes it, if it is the old one.
-func (s *State) CompareAndSwap(old, new int32) bool {
-	return atomic.CompareAndSwapInt32(&s.s, old, new)
+func (s *State) CompareAndSwap(old, new int64) bool {
+	return atomic.CompareAndSwapInt64(&s.s, old, new)
 }
+
+// Swap changes it, and returns the old one.
+func (s *State) Swap(new int64) (old int64) { return atomic.SwapInt64(&s.s, new) }
 
 // Store changes it. Whoever finds it so finds what was written before: a call that isn't inlined is where the compiler has that done.
 //
 //go:noinline
-func (s *State) Store(new int32) { s.s = new }
+func (s *State) Store(new int64) { s.s = new }

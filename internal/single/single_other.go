@@ -17,4 +17,4 @@ func (c *Counter) Add(n int64) { c.Store(c.Load() + n) }
 func (c *Counter) Store(n int64) { c.n.Store(n) }
 
 // State is one of a few. Its zero value is 0.
-type State struct{ atomic.Int32 }
+type State struct{ atomic.Int64 }
