@@ -43,6 +43,7 @@ test:
 		echo "== $$module"; \
 		(cd $$module && go vet ./... && $(STATICCHECK) ./... && go test -race -timeout 20m ./...); \
 	done
+	@go test ./internal/single ./internal/conn ./leak ./stats # internal/single is another one for the race detector
 	@$(MAKE) --no-print-directory fuzz
 
 quick:
