@@ -22,10 +22,8 @@ const idlePing = time.Second
 // ready makes a free connection fit for its next user: pre-ping, the base's own reset, pool_reset. Any error means that
 // the connection is not to be used; nothing of the user's has been sent on it.
 func (ph *physical) ready(ctx context.Context, p *Pool, at time.Duration) error {
-	if ph.cancels.Pending() != nil {
-		if err := ph.settle(ctx); err != nil {
-			return err
-		}
+	if ph.cancels.Pending() != nil && ph.settle(ctx) != nil {
+		return nil // the caller's context has ended, which costs no connection: whoever begins a call on it settles it first
 	}
 	if p.opts.PrePing {
 		if err := ph.prePing(ctx, p, at); err != nil {
@@ -57,20 +55,36 @@ func (ph *physical) prePing(ctx context.Context, p *Pool, at time.Duration) erro
 	case seen == wire.PeekClosed:
 		return driver.ErrBadConn
 	case seen == wire.PeekUnread, hung, at-ph.freeSince > idlePing:
+		return ph.ping(ctx, p.opts.PingTimeout)
+	default:
+		return nil
+	}
+}
+
+// ping asks the server for an answer. A caller's context that ends meanwhile says nothing of the server, and costs no connection that can be
+// asked to cancel: whoever begins a call on it settles it first.
+func (ph *physical) ping(ctx context.Context, limit time.Duration) error {
+	ask := ph.base.RoundTrip // the base's own Ping would close the connection when its context ends
+	if !ph.base.Known() {
 		if ph.features.Pinger == nil {
 			return nil
 		}
-		ctx, cancel := context.WithTimeout(ctx, p.opts.PingTimeout)
-		defer cancel()
-		ctx, watch := ph.watch(ctx, 0) // nothing can be lost
-		defer watch.stop()
-		err := ph.features.Pinger.Ping(ctx)
-		if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			err = fmt.Errorf("%w: %w", pool.ErrSilent, err)
-		}
-		return err
-	default:
+		ask = ph.features.Pinger.Ping
+	}
+	limited, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	baseCtx, watch := ph.watch(limited, 0)
+	err := ask(baseCtx)
+	watch.stop()
+	switch {
+	case err == nil:
 		return nil
+	case ctx.Err() == nil && limited.Err() != nil:
+		return fmt.Errorf("%w: %w", pool.ErrSilent, err)
+	case ctx.Err() != nil && ph.cancels.Pending() != nil && !ph.lost():
+		return nil
+	default:
+		return err
 	}
 }
 

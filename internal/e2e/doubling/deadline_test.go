@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -15,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/lib/pq"
 
 	"github.com/managedpg/managedpg"
@@ -249,9 +251,14 @@ func TestDeadlinesCostNoConnection(t *testing.T) {
 
 // Whatever the server is at when a context ends, the session goes on: in rows, in a transaction, between its statements.
 func TestTheSessionOutlivesACancelledCall(t *testing.T) {
-	rig.InEachCombination(t, func(t *testing.T, c rig.Combination, db *sql.DB) {
-		if db.SetMaxOpenConns(1); c.Governed {
-			db = rig.Open(t, rig.WithKeys(pgtest.Database(t), "base_driver="+c.Base, "pool_size=1", "max_overflow=0"))
+	rig.InEachCombination(t, func(t *testing.T, c rig.Combination, _ *sql.DB) {
+		keys := []string{"base_driver=" + c.Base, "cancel_timeout=5s"}
+		if c.Governed {
+			keys = append(keys, "pool_size=1", "max_overflow=0")
+		}
+		db := rig.Open(t, rig.WithKeys(pgtest.Database(t), keys...))
+		if !c.Governed {
+			db.SetMaxOpenConns(1)
 		}
 		backend := func() int { return rig.Value[int](t, db, "SELECT pg_backend_pid()") }
 		first := backend()
@@ -305,6 +312,92 @@ func TestTheSessionOutlivesACancelledCall(t *testing.T) {
 			}
 		}
 	})
+}
+
+// Nor does it cost the session that the next caller's context ends while a cancel request is still on its way.
+func TestTheSessionOutlivesWhoWaitsForACancelRequest(t *testing.T) {
+	for _, keys := range []string{"", "pool_size=1&max_overflow=0"} {
+		t.Run(keys, func(t *testing.T) {
+			cfg, err := managedpg.ParseDSN(pgtest.Database(t) + "&cancel_timeout=5s&health_check=false&" + keys)
+			rig.NoError(t, err)
+			var dials atomic.Int32
+			last := make(chan struct{}) // the request's end is seen then
+			cfg.PgxConfig = func(c *pgx.ConnConfig) error {
+				dial := c.DialFunc
+				c.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
+					nc, err := dial(ctx, network, addr)
+					if err == nil && dials.Add(1) > 1 {
+						nc = lateEnd{nc, last}
+					}
+					return nc, err
+				}
+				return nil
+			}
+			db, err := managedpg.OpenDB(cfg)
+			rig.NoError(t, err)
+			defer db.Close()
+			db.SetMaxOpenConns(1)
+			first := rig.Value[int](t, db, "SELECT pg_backend_pid()")
+			short := func(text string) error {
+				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+				defer cancel()
+				_, err := db.ExecContext(ctx, text)
+				return err
+			}
+			if err := short("SELECT pg_sleep(30)"); rig.SQLState(err) != "57014" {
+				t.Errorf("the cancelled call was told %v", err)
+			}
+			if err := short("SELECT 1"); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("who waits for the request was told %v", err)
+			}
+			close(last)
+			if now := rig.Value[int](t, db, "SELECT pg_backend_pid()"); now != first {
+				t.Error("the session has changed")
+			}
+		})
+	}
+}
+
+// Nor that it ends while a connection that lay idle is pinged for it.
+func TestTheSessionOutlivesWhoWaitsForAPing(t *testing.T) {
+	rig.InEachCombination(t, func(t *testing.T, c rig.Combination, _ *sql.DB) {
+		proxy := pgtest.NewProxy(t, pgtest.Shared(t).Addr())
+		keys := []string{"cancel_timeout=15s", "health_check=false"}
+		if c.Governed {
+			keys = append(keys, "pool_size=1", "max_overflow=0")
+		}
+		db := rig.Open(t, rig.WithKeys(proxy.DSN(pgtest.Database(t)), append(keys, "base_driver="+c.Base)...))
+		db.SetMaxOpenConns(1)
+		first := rig.Value[int](t, db, "SELECT pg_backend_pid()")
+		time.Sleep(1200 * time.Millisecond) // a connection that was free for longer than a second is pinged
+		proxy.Arm(pgtest.Fault{On: pgtest.OnQuery(""), Do: pgtest.Hang})
+		go func() {
+			rig.Eventually(t, "a cancel request", func() bool { return proxy.Cancels() > 0 })
+			proxy.Release()
+		}()
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		if _, err := db.ExecContext(ctx, "SELECT 1"); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("it was told %v", err)
+		}
+		if now := rig.Value[int](t, db, "SELECT pg_backend_pid()"); now != first {
+			t.Error("the session has changed")
+		}
+	})
+}
+
+// lateEnd is a connection whose end is read only once the channel is closed.
+type lateEnd struct {
+	net.Conn
+	last chan struct{}
+}
+
+func (c lateEnd) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if err != nil {
+		<-c.last
+	}
+	return n, err
 }
 
 // Through a pooler that doesn't pass cancel requests on each one is a wait in vain, so after some there are no more.

@@ -18,7 +18,7 @@ import (
 // What a program does with pgx's own connection ends with its context as under bare pgx: a wait for notifications leaves the
 // connection whole, a statement's error is the context's; and what is known of cancel requests is left alone.
 func TestCallsOnPgxsConnectionEnd(t *testing.T) {
-	for name, dsn := range map[string]string{"bare": "", "managedpg": "base_driver=pgx", "managedpg by the driver": "base_driver=pgx&pool_size=2"} {
+	for name, dsn := range map[string]string{"bare": "", "managedpg": "cancel_timeout=5s", "managedpg by the driver": "cancel_timeout=5s&pool_size=2"} {
 		for _, tls := range []bool{false, true} {
 			var opts []pgtest.ProxyOption
 			mode := "sslmode=disable"
