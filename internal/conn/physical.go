@@ -35,6 +35,7 @@ type link struct {
 	cancels  *base.Cancels
 	obeys    bool // its context
 	tracksTx bool // session.tx says what its transaction is, as the base can't tell
+	once     bool // it is for one user: DISCARD ALL would undo what pgx's AfterConnect has set, which can't be run again
 }
 
 // origin is where a connection leads and what it was opened for. It is set when the connection is opened.
@@ -52,7 +53,6 @@ type origin struct {
 	server   base.Server   // as it was then
 	opened   time.Duration // by clock.Now()
 	expires  time.Duration // when pool_recycle ends it, if at all
-	once     bool          // it is for one user: DISCARD ALL would undo what pgx's AfterConnect has set, which can't be run again
 	slot     *leak.Slot    // nil without leak detection
 }
 
@@ -71,15 +71,14 @@ type checkouts struct {
 // session is the server's session, as far as it is known. It is only touched by who has the connection checked out, or by the pool while
 // it is free.
 type session struct {
-	tx         sqltext.Tx       // of a base that can't tell: see inTx
-	txCtx      context.Context  // the transaction's, which ends each of its calls with lib/pq; nil where lib/pq sees to that itself
-	identity   *resolve.Session // what the server said of itself, if InTx has had it asked
-	stmts      *stmtCache       // nil until there is a statement to keep
-	generation int              // counts how often the server has forgotten the prepared statements
-	cancelled  bool             // the server has confirmed the cancel request that is pending
-	syncWait   atomic.Bool      // a COMMIT's wait for a synchronous standby was cancelled; set by the notice handler
-
+	tx         sqltext.Tx              // of a base that can't tell: see inTx
+	txCtx      context.Context         // the transaction's, which ends each of its calls with lib/pq; nil where lib/pq sees to that itself
+	identity   *resolve.Session        // what the server said of itself, if InTx has had it asked
+	stmts      *stmtCache              // nil until there is a statement to keep
+	generation int                     // counts how often the server has forgotten the prepared statements
+	cancelled  bool                    // the server has confirmed the cancel request that is pending
 	gaveRows   bool                    // the last call has returned rows
+	syncWait   atomic.Bool             // a COMMIT's wait for a synchronous standby was cancelled; set by the notice handler
 	reading    *contextWatch           // with the rows of the last call, which may still be read
 	cancelRows context.CancelCauseFunc // ends the rows of the last call, if Reclaim may want to; see cancellable
 }
