@@ -26,8 +26,8 @@ const scaleAbout = `
 ## Scale
 
 Pools over a base driver that does nothing, everything at its default. Bytes are of the heap, for each idle connection that
-has been used; managedpg's are those above "bare" where database/sql governs, and all where the driver does, since
-database/sql then keeps nothing. Queued: 1,000 goroutines wait for the one connection that isn't held; ns from one checkout
+has been used; managedpg's are those above "bare", whoever governs, since database/sql keeps as much of a connection that is the
+driver's. Queued: 1,000 goroutines wait for the one connection that isn't held; ns from one checkout
 to the next, and the 99th percentile of the waits.
 
 `
@@ -79,7 +79,7 @@ func printPools(out io.Writer, n int, length time.Duration) error {
 	bare := &subject{"bare", bareFake, kept}
 	bySQL := limited("by database/sql", overFake("", func(*managedpg.Config) {}), kept)
 	bytes := map[*subject]float64{}
-	for _, r := range []struct{ subject, above *subject }{{bare, nil}, {bySQL, bare}, {governed(n), nil}} {
+	for _, r := range []struct{ subject, above *subject }{{bare, nil}, {bySQL, bare}, {governed(n), bare}} {
 		p, err := r.subject.grow(n, length)
 		if err != nil {
 			return fmt.Errorf("%s: %w", r.subject.name, err)
