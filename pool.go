@@ -47,7 +47,8 @@ func (p *Pool) Usage() []leak.Usage { return p.connector().Usage() }
 // Health is what the probes of the endpoints have found.
 func (p *Pool) Health() failover.Health { return p.connector().Health() }
 
-// CheckNow probes all endpoints now, within ctx and health_check_timeout, and returns what was found.
+// CheckNow probes all endpoints now, within ctx and health_check_timeout, and returns what was found. With standby_reads the pool for reads
+// probes them too.
 func (p *Pool) CheckNow(ctx context.Context) failover.Health { return p.connector().CheckNow(ctx) }
 
 // Failover says which endpoint is used, and how it came to that.
@@ -58,23 +59,25 @@ func (p *Pool) Failover() failover.Status { return p.connector().Failover() }
 func (p *Pool) Failback(ctx context.Context) error { return p.connector().Failback(ctx) }
 
 // Drain closes all free connections now, and each of the others when it is given back, so that from now on only new ones
-// are used: after a change of a role's settings, say, or of the server behind an address.
+// are used: after a change of a role's settings, say, or of the server behind an address. With standby_reads those of the pool for
+// reads too.
 func (p *Pool) Drain() { p.connector().Drain() }
 
 // Resize changes pool_size and max_overflow (-1: no limit) at once. Surplus free connections are closed, those in use when they are
-// given back. It is an error for a size below 1 and a max_overflow below -1, both up to 10000, and without pool_size.
+// given back. It is an error for a size below 1 and a max_overflow below -1, both up to 10000, and without pool_size. A pool for reads
+// keeps its limits: it is resized by its own handle, which Pools has.
 func (p *Pool) Resize(size, maxOverflow int) error { return p.connector().Resize(size, maxOverflow) }
 
 // Pause begins no checkout any more until Resume: those who want a connection wait, within their own limits (their context,
 // pool_timeout). It returns when all connections were given back; else with ctx's error and who still holds some, and the pool stays
-// paused all the same. It is an error without pool_size.
+// paused all the same. It is an error without pool_size. With standby_reads the pool for reads is paused too.
 func (p *Pool) Pause(ctx context.Context) error { return p.connector().Pause(ctx) }
 
 // Resume ends Pause. Those who have waited are served.
 func (p *Pool) Resume() { p.connector().Resume() }
 
 // ForgetTimelines makes fencing forget what it has seen, so that a server on a lower timeline than before is used again: an
-// operator's word after a restore from a backup. The endpoints are probed anew.
+// operator's word after a restore from a backup. The endpoints are probed anew. With standby_reads the pool for reads forgets too.
 func (p *Pool) ForgetTimelines() { p.connector().ForgetTimelines() }
 
 // Connect is for database/sql, which calls it for a connection: a Pool is a database/sql/driver.Connector.

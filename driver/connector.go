@@ -157,14 +157,35 @@ func (c *Connector) Close() error {
 func (c *Connector) Name() string { return c.name }
 
 // Drain closes all free connections now, and each of the others when it is given back, so that from now on only new ones
-// are used: after a change of a role's settings, say, or of the server behind an address.
-func (c *Connector) Drain() { c.pool.Drain() }
+// are used: after a change of a role's settings, say, or of the server behind an address. With standby_reads those of the pool for
+// reads too.
+func (c *Connector) Drain() {
+	for _, each := range c.withReads() {
+		each.pool.Drain()
+	}
+}
+
+// withReads is the pool, and the one for reads beside it where there is one.
+func (c *Connector) withReads() []*Connector {
+	if c.reads == nil {
+		return []*Connector{c}
+	}
+	return []*Connector{c, c.reads}
+}
 
 // Health is what the probes of the endpoints have found.
 func (c *Connector) Health() failover.Health { return c.router.Health() }
 
-// CheckNow probes all endpoints now, within ctx and health_check_timeout, and returns what was found.
-func (c *Connector) CheckNow(ctx context.Context) failover.Health { return c.router.CheckNow(ctx) }
+// CheckNow probes all endpoints now, within ctx and health_check_timeout, and returns what was found. With standby_reads the pool for reads
+// probes them too.
+func (c *Connector) CheckNow(ctx context.Context) failover.Health {
+	if c.reads != nil {
+		var probes sync.WaitGroup
+		defer probes.Wait()
+		probes.Go(func() { c.reads.CheckNow(ctx) })
+	}
+	return c.router.CheckNow(ctx)
+}
 
 // Failover says which endpoint is used, and how it came to that.
 func (c *Connector) Failover() failover.Status { return c.router.Status() }
@@ -177,7 +198,7 @@ func (c *Connector) Failback(ctx context.Context) error { return c.router.Failba
 var errNotGoverned = errors.New("database/sql governs the pool: give pool_size")
 
 // Resize changes pool_size and max_overflow (-1: no limit) at once. Surplus free connections are closed, those in use when they are
-// given back.
+// given back. A pool for reads keeps its limits: it is resized by its own handle, which Pools has.
 func (c *Connector) Resize(size, maxOverflow int) error {
 	switch {
 	case !c.governed():
@@ -194,11 +215,23 @@ func (c *Connector) Resize(size, maxOverflow int) error {
 const mostSize = 10000
 
 // Pause begins no checkout any more until Resume: those who want a connection wait, within their own limits. It returns when all
-// connections were given back; else with the context's error and who still holds some, and the pool stays paused.
+// connections were given back; else with the context's error and who still holds some, and the pool stays paused. With standby_reads
+// the pool for reads is paused too.
 func (c *Connector) Pause(ctx context.Context) error {
 	if !c.governed() {
 		return fmt.Errorf("managedpg: pool %q: %w", c.name, errNotGoverned)
 	}
+	both := c.withReads()
+	errs := make([]error, len(both))
+	var pauses sync.WaitGroup
+	for i, each := range both {
+		pauses.Go(func() { errs[i] = each.pause(ctx) })
+	}
+	pauses.Wait()
+	return errors.Join(errs...)
+}
+
+func (c *Connector) pause(ctx context.Context) error {
 	err := c.pool.Pause(ctx)
 	if err == nil {
 		return nil
@@ -212,13 +245,21 @@ func (c *Connector) Pause(ctx context.Context) error {
 }
 
 // Resume ends Pause. Those who have waited are served.
-func (c *Connector) Resume() { c.pool.Resume() }
+func (c *Connector) Resume() {
+	for _, each := range c.withReads() {
+		each.pool.Resume()
+	}
+}
 
 func (c *Connector) governed() bool { return c.config.Size > 0 }
 
 // ForgetTimelines makes fencing forget what it has seen, so that a server on a lower timeline than before is used again: an
-// operator's word after a restore from a backup. The endpoints are probed anew.
-func (c *Connector) ForgetTimelines() { c.router.ForgetTimelines() }
+// operator's word after a restore from a backup. The endpoints are probed anew. With standby_reads the pool for reads forgets too.
+func (c *Connector) ForgetTimelines() {
+	for _, each := range c.withReads() {
+		each.router.ForgetTimelines()
+	}
+}
 
 // Leaks are the checkouts that have been held for longer than leak_threshold, the longest first. It is empty without leak
 // detection.

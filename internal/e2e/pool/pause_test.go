@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/managedpg/managedpg"
 	"github.com/managedpg/managedpg/internal/e2e/rig"
 	"github.com/managedpg/managedpg/internal/pgtest"
 )
@@ -120,5 +121,58 @@ func TestResize(t *testing.T) {
 	}
 	if err := rig.PoolOf(t, sqls).Pause(t.Context()); err == nil {
 		t.Error("a pool that database/sql governs was paused")
+	}
+}
+
+// What an operator does to a pool is done to the one for reads beside it too, but for its limits.
+func TestOperatorsReachThePoolForReads(t *testing.T) {
+	db := rig.Open(t, rig.WithKeys(pgtest.Database(t), "standby_reads=true", "pool_size=2", "max_overflow=0"))
+	pool := rig.PoolOf(t, db)
+	var reads *managedpg.Pool
+	for _, p := range managedpg.Pools() {
+		if p.Name() == pool.Name()+"/reads" {
+			reads = p
+		}
+	}
+	reading := managedpg.ReadOnly(t.Context())
+	c, err := db.Conn(reading)
+	rig.NoError(t, err)
+	rig.Exec(t, c, "SELECT 1")
+
+	soon, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if err := pool.Pause(soon); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), `/reads": paused, with 1 connections still in use`) {
+		t.Errorf("paused while a read is under way: %v", err)
+	}
+	rig.NoError(t, c.Close())
+	rig.NoError(t, pool.Pause(t.Context()))
+	told := make(chan error, 1)
+	go func() {
+		_, err := db.ExecContext(reading, "SELECT 1")
+		told <- err
+	}()
+	rig.Eventually(t, "a read waits", func() bool { return reads.Stats().Waiting == 1 })
+	pool.Resume()
+	rig.NoError(t, <-told)
+
+	if open := reads.Stats().Open; open != 1 {
+		t.Errorf("%d connections for reads before Drain", open)
+	}
+	pool.Drain()
+	rig.Eventually(t, "they are drained", func() bool { return reads.Stats().Open == 0 })
+
+	before := reads.Health().TotalChecks
+	pool.CheckNow(t.Context())
+	if after := reads.Health().TotalChecks; after <= before {
+		t.Errorf("%d checks by the pool for reads, %d before CheckNow", after, before)
+	}
+	pool.ForgetTimelines()
+	rig.NoError(t, pool.Resize(3, 0))
+	if s, r := pool.Stats(), reads.Stats(); s.Size != 3 || r.Size != 2 {
+		t.Errorf("resized to %d, and for reads %d", s.Size, r.Size)
+	}
+	rig.NoError(t, reads.Resize(4, 0))
+	if r := reads.Stats(); r.Size != 4 {
+		t.Errorf("the pool for reads was resized to %d", r.Size)
 	}
 }
