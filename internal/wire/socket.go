@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/managedpg/managedpg/internal/clock"
+	"github.com/managedpg/managedpg/internal/single"
 	"github.com/managedpg/managedpg/internal/sqlstate"
 )
 
@@ -26,9 +27,9 @@ type Socket struct {
 	raw syscall.RawConn // nil where the system's socket can't be had: then Peek always answers PeekUnknown
 
 	traffic traffic
-	heard   atomic.Int64 // when the last read brought something, by clock.Now()
-	refused atomic.Bool  // Refuse was called
-	idled   atomic.Bool  // the server's last word was that the session was idle for too long
+	heard   single.Counter // when the last read brought something, by clock.Now()
+	refused atomic.Bool    // Refuse was called
+	idled   atomic.Bool    // the server's last word was that the session was idle for too long
 
 	cancel *canceller // nil where the base has a call for cancel requests; set when opened
 
@@ -118,7 +119,7 @@ func (s *Socket) read(b []byte, what uint64) (int, error) {
 	n, err := s.Conn.Read(b)
 	s.traffic.end(what)
 	if n > 0 {
-		s.heard.Store(int64(clock.Now()))
+		s.heard.Store(int64(clock.Now())) // a socket has one reader at a time
 		if s.cancel != nil && s.cancel.startup != nil {
 			s.cancel.readAlong(b[:n])
 		}
