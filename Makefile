@@ -9,7 +9,7 @@
 # make failover  what losing a server costs the application, 20 times in each way; takes an hour, FLAGS=-quick minutes
 # make harm   every fault against the bare drivers and against us, of which we must never be the worse one; takes some minutes
 # make suites pgx's, lib/pq's and database/sql's own tests against the bare drivers and against us; takes five to ten minutes
-# make sim    10,000 random loads of the pool, in fake time
+# make sim    10,000 random loads of the pool, and of the whole driver over a simulated server, in fake time
 # make ledger every promise about lost and doubled writes, under fire, for 10 minutes
 # make night  all of these but the measurements, again and again, three at a time, for two hours, and a page of what fell out; FLAGS='-for 8h'
 
@@ -48,7 +48,7 @@ test:
 
 quick:
 	@go test -skip TestMillionStacks $$(go list -f '{{.ImportPath}} {{join .TestImports " "}} {{join .XTestImports " "}}' ./... | \
-		grep ' [a-z]' | grep -v /internal/pgtest | cut -d' ' -f1)
+		grep ' [a-z]' | grep -v '/internal/pgtest\|/internal/sim ' | cut -d' ' -f1)
 	@go test -run 'Imports|Grown|Links|Readme|EveryMessage|Contributing|PageShows' .
 
 bench:
@@ -85,6 +85,7 @@ suites:
 
 sim:
 	@go test -timeout 60m -run TestSimulation ./internal/pool -seeds 10000 $(FLAGS)
+	@go test -count=1 -timeout 60m -run TestSeeds ./internal/sim -seeds 10000 $(FLAGS)
 
 night:
 	@.ci/prepare chromium pgbouncer haproxy patroni etcd-server postgresql-18

@@ -368,7 +368,7 @@ func messagesInCode(t *testing.T) map[string][]string {
 			return err
 		case d.IsDir():
 			_, isModule := os.Stat(filepath.Join(path, "go.mod"))
-			if path != "." && (isModule == nil || path == "examples" || path == "internal/pgtest" || path == "internal/e2e" || strings.HasPrefix(path, ".")) {
+			if path != "." && (isModule == nil || path == "examples" || path == "internal/pgtest" || path == "internal/e2e" || path == "internal/sim" || strings.HasPrefix(path, ".")) {
 				return fs.SkipDir
 			}
 			return nil

@@ -1,0 +1,6 @@
+//go:build !simruntime
+
+package sim
+
+// seedBubble can do nothing in Go's own runtime.
+func seedBubble(uint64) {}

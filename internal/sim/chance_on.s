@@ -1,0 +1,3 @@
+//go:build simruntime
+
+// Without a file in assembly a function without a body is an error.

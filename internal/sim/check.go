@@ -1,0 +1,58 @@
+package sim
+
+import (
+	"errors"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/managedpg/managedpg"
+)
+
+// check holds what callers were told against what the servers have.
+func (w *world) check() {
+	c := w.cluster
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, s := range c.strange {
+		w.fail("the simulation doesn't know %s", s)
+	}
+	balance := make(map[int64]int64)
+	for _, row := range slices.Sorted(maps.Keys(w.calls)) {
+		call, n := w.calls[row], c.rows[row]
+		reads := call.kind == "read"
+		switch {
+		case call.told == toldNothing:
+			w.fail("call %d never ended", row)
+		case n > 1:
+			w.fail("call %d: doubled", row)
+		case call.told == toldOK && n == 0 && !reads:
+			w.fail("call %d: lost", row)
+		case call.told == toldNot && n > 0:
+			w.fail("call %d: told %v, and done", row, call.err)
+		}
+		// Connections that there are go on, whatever new ones meet.
+		if w.plan.gentle && (call.told == toldUnknown || errors.Is(call.err, managedpg.ErrTxLost)) {
+			w.fail("call %d: %v, and only new connections met faults", row, call.err)
+		}
+		if n > 0 {
+			balance[call.from] -= call.sum
+			balance[call.to] += call.sum
+		}
+		// cancel_timeout, and what Resolve is given when the context has ended.
+		if took := call.ended.Sub(call.began); took > call.limit+1500*time.Millisecond {
+			w.fail("call %d took %v, its context %v", row, took, call.limit)
+		}
+		if call.began.Before(w.mended.Add(settles)) || call.brief {
+			continue
+		}
+		if call.told != toldOK {
+			w.fail("call %d: %v, %v after the last fault", row, call.err, call.began.Sub(w.mended))
+		}
+	}
+	for a := range int64(accounts) {
+		if balance[a] != c.balance[a] {
+			w.fail("account %d has %d, of %d", a, c.balance[a], balance[a])
+		}
+	}
+}

@@ -1,0 +1,199 @@
+package sim
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+)
+
+// cluster is PostgreSQL servers of one system, whose replication is synchronous: what a COMMIT has answered is on each of them.
+type cluster struct {
+	log     func(format string, args ...any)
+	random  *rand.Rand // of how long things take
+	servers []*server
+
+	mu       sync.Mutex // guards what follows, and the servers' fields
+	timeline int64
+	primary  *server       // who may commit
+	rows     map[int64]int // how often each row is there
+	balance  map[int64]int64
+	lsn      int64
+	strange  []string // statements that the simulation doesn't know
+}
+
+// server is one of them. More than 15 fields: what it is, and what is in it.
+type server struct {
+	cluster  *cluster
+	name     string
+	language string // of its messages' severity; "" English
+
+	// What it is.
+	up       bool
+	standby  bool
+	timeline int64
+	started  int64         // how often
+	thawed   chan struct{} // nil: it isn't frozen; closed when it goes on
+	down     chan struct{} // closed when it dies
+	full     bool          // no room for new sessions
+	closing  bool          // a smart shutdown: no new sessions
+	closed   bool          // nobody listens
+
+	// What is in it.
+	sessions map[uint32]*session
+	lastPID  uint32
+	nextXID  uint64
+	done     map[uint64]bool // the transactions that are committed, by id
+	pending  []*transaction  // committed here, and not yet elsewhere
+}
+
+// transaction is what one has written.
+type transaction struct {
+	xid    uint64
+	writes []write
+}
+
+// write is one row or a sum added to an account.
+type write struct {
+	row     int64
+	account int64
+	amount  int64
+}
+
+func newCluster(n int, log func(string, ...any), random *rand.Rand) *cluster {
+	c := &cluster{log: log, random: random, timeline: 1, rows: make(map[int64]int), balance: make(map[int64]int64)}
+	for i := range n {
+		s := &server{cluster: c, name: fmt.Sprintf("db%d", i+1), standby: i > 0, nextXID: 700, done: make(map[uint64]bool), lastPID: uint32(100 * (i + 1))}
+		c.servers = append(c.servers, s)
+		s.start()
+	}
+	c.primary = c.servers[0]
+	return c
+}
+
+// start needs the lock.
+func (s *server) start() {
+	s.up, s.down, s.sessions = true, make(chan struct{}), make(map[uint32]*session)
+	s.started++
+	s.closing, s.closed, s.full = false, false, false
+	if !s.standby {
+		s.timeline = max(s.timeline, 1)
+		// What was in its WAL when it died is committed now, if it is still the primary.
+		for _, t := range s.pending {
+			s.committed(t)
+		}
+	} else {
+		s.timeline = s.cluster.timeline
+	}
+	s.pending = nil
+	s.numberAnew()
+}
+
+// numberAnew gives the ids again that nobody has committed. It needs the lock.
+func (s *server) numberAnew() {
+	s.nextXID = 700
+	for xid := range s.done {
+		s.nextXID = max(s.nextXID, xid+1)
+	}
+}
+
+// committed makes a transaction's writes the truth, if the server is who may do that. It needs the lock.
+func (s *server) committed(t *transaction) {
+	s.done[t.xid] = true
+	c := s.cluster
+	if c.primary != s {
+		return
+	}
+	c.lsn += 100
+	for _, w := range t.writes {
+		if w.row != 0 {
+			c.rows[w.row]++
+		} else {
+			c.balance[w.account] += w.amount
+		}
+	}
+}
+
+// die ends the server's process, and with it all sessions.
+func (s *server) die() {
+	s.cluster.mu.Lock()
+	if !s.up {
+		s.cluster.mu.Unlock()
+		return
+	}
+	s.up = false
+	close(s.down)
+	if s.thawed != nil {
+		close(s.thawed)
+		s.thawed = nil
+	}
+	var ends []*end
+	for _, e := range s.sessionsInOrder() {
+		ends = append(ends, e.conn)
+	}
+	s.cluster.mu.Unlock()
+	for _, e := range ends {
+		n := e.link.net
+		n.mu.Lock()
+		e.link.reset()
+		n.mu.Unlock()
+	}
+}
+
+// sessionsInOrder needs the lock.
+func (s *server) sessionsInOrder() []*session {
+	var all []*session
+	for pid := uint32(0); pid <= s.lastPID; pid++ {
+		if one := s.sessions[pid]; one != nil {
+			all = append(all, one)
+		}
+	}
+	return all
+}
+
+// restart starts a server that is down.
+func (s *server) restart() {
+	s.cluster.mu.Lock()
+	defer s.cluster.mu.Unlock()
+	if !s.up {
+		s.start()
+	}
+}
+
+// freeze stops the server's processes; the system goes on taking connections for it.
+func (s *server) freeze() {
+	s.cluster.mu.Lock()
+	defer s.cluster.mu.Unlock()
+	if s.up && s.thawed == nil {
+		s.thawed = make(chan struct{})
+	}
+}
+
+func (s *server) thaw() {
+	s.cluster.mu.Lock()
+	defer s.cluster.mu.Unlock()
+	if s.thawed != nil {
+		close(s.thawed)
+		s.thawed = nil
+	}
+}
+
+func (s *server) set(f func()) {
+	s.cluster.mu.Lock()
+	defer s.cluster.mu.Unlock()
+	f()
+}
+
+// accept: the system takes the connections of a frozen server.
+func (s *server) accept() bool {
+	s.cluster.mu.Lock()
+	defer s.cluster.mu.Unlock()
+	return s.up && !s.closed
+}
+
+// took is how long something takes.
+func (c *cluster) took(most time.Duration) time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return time.Duration(c.random.Int64N(int64(most)) + 1)
+}

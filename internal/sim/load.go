@@ -1,0 +1,177 @@
+package sim
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/managedpg/managedpg"
+)
+
+const accounts = 5
+
+// call is one of the load's, and what its caller was told.
+type call struct {
+	row           int64
+	kind          string
+	began, ended  time.Time
+	limit         time.Duration // its context's
+	brief         bool
+	from, to, sum int64 // of a transfer
+	told          told
+	err           error
+}
+
+// told is what a caller knows.
+type told int
+
+const (
+	toldNothing told = iota
+	toldOK
+	toldNot
+	toldUnknown
+)
+
+func (t told) String() string { return [...]string{"nothing", "ok", "not done", "unknown"}[t] }
+
+// work has clients call until some time after the last fault.
+func (w *world) work() {
+	stop := make(chan struct{})
+	var clients sync.WaitGroup
+	for i := range w.plan.clients {
+		clients.Go(func() { w.client(rand.New(rand.NewPCG(w.plan.seed, 100+uint64(i))), stop) })
+	}
+	w.play()
+	w.mu.Lock()
+	w.mended = time.Now()
+	w.mu.Unlock()
+	time.Sleep(settles + goodFor)
+	close(stop)
+	clients.Wait()
+}
+
+func (w *world) client(r *rand.Rand, stop <-chan struct{}) {
+	var insert *sql.Stmt
+	for insert == nil {
+		time.Sleep(time.Millisecond)
+		insert, _ = w.db.Prepare("INSERT INTO entry VALUES ($1)")
+	}
+	defer insert.Close()
+	pace := []float64{2, 20, 100}[r.IntN(3)] * float64(time.Millisecond)
+	for {
+		pause := time.NewTimer(time.Duration(r.ExpFloat64() * pace))
+		select {
+		case <-stop:
+			pause.Stop()
+			return
+		case <-pause.C:
+		}
+		w.call(r, insert)
+	}
+}
+
+func (w *world) call(r *rand.Rand, insert *sql.Stmt) {
+	w.mu.Lock()
+	w.lastRow++
+	c := &call{row: w.lastRow, began: time.Now(), limit: 5 * time.Second}
+	w.calls[c.row] = c
+	w.mu.Unlock()
+	if w.plan.brief > 0 && r.IntN(w.plan.brief) == 0 {
+		c.brief, c.limit = true, time.Duration(r.Int64N(int64(20*time.Millisecond)))
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), c.limit)
+	if c.brief && r.IntN(2) == 0 {
+		ctx, cancel = context.WithCancel(context.Background())
+		time.AfterFunc(c.limit, cancel)
+	}
+	defer cancel()
+	var err error
+	switch r.IntN(8) {
+	case 0, 1:
+		err = w.transfer(ctx, r, c)
+	case 2:
+		c.kind = "single"
+		_, err = w.db.ExecContext(ctx, fmt.Sprintf("INSERT INTO entry VALUES (%d)", c.row))
+	case 3:
+		c.kind = "single with an argument"
+		_, err = w.db.ExecContext(ctx, "INSERT INTO entry VALUES ($1)", c.row)
+	case 4:
+		c.kind = "prepared"
+		_, err = insert.ExecContext(ctx, c.row)
+	case 5:
+		c.kind = "transaction"
+		err = w.transaction(ctx, c)
+	case 6:
+		c.kind = "read"
+		var n int
+		err = w.db.QueryRowContext(ctx, "SELECT count(*) FROM entry WHERE id = $1", c.row).Scan(&n)
+	default:
+		c.kind = "conn"
+		err = w.conn(ctx, c)
+	}
+	w.mu.Lock()
+	c.ended, c.err = time.Now(), err
+	switch {
+	case err == nil:
+		c.told = toldOK
+	case errors.Is(err, managedpg.ErrOutcomeUnknown):
+		c.told = toldUnknown
+	default:
+		c.told = toldNot
+	}
+	w.mu.Unlock()
+	w.log("call %d, %s: %v after %v: %v", c.row, c.kind, c.told, c.ended.Sub(c.began), err)
+}
+
+// transfer moves money in a function.
+func (w *world) transfer(ctx context.Context, r *rand.Rand, c *call) error {
+	c.kind = "transfer"
+	c.from, c.to, c.sum = r.Int64N(accounts), r.Int64N(accounts), 1+r.Int64N(10)
+	opts := &managedpg.TxOptions{Retries: r.IntN(3), ResolveCommit: r.IntN(2) == 0}
+	if opts.ResolveCommit {
+		c.kind = "transfer that asks"
+	}
+	return managedpg.InTx(ctx, w.db, opts, func(ctx context.Context, tx *sql.Tx) error {
+		const update = "UPDATE account SET balance = balance + $1 WHERE id = $2"
+		if _, err := tx.ExecContext(ctx, update, -c.sum, c.from); err != nil {
+			return err
+		}
+		if _, err := tx.ExecContext(ctx, "INSERT INTO entry VALUES ($1)", c.row); err != nil {
+			return err
+		}
+		_, err := tx.ExecContext(ctx, update, c.sum, c.to)
+		return err
+	})
+}
+
+// transaction is one without InTx.
+func (w *world) transaction(ctx context.Context, c *call) error {
+	tx, err := w.db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	if _, err := tx.ExecContext(ctx, "INSERT INTO entry VALUES ($1)", c.row); err != nil {
+		_ = tx.Rollback()
+		return err
+	}
+	return tx.Commit()
+}
+
+// conn writes on a connection that is kept for two statements.
+func (w *world) conn(ctx context.Context, c *call) error {
+	conn, err := w.db.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	var n int
+	if err := conn.QueryRowContext(ctx, "SELECT count(*) FROM entry WHERE id = $1", c.row).Scan(&n); err != nil {
+		return err
+	}
+	_, err = conn.ExecContext(ctx, "INSERT INTO entry VALUES ($1)", c.row)
+	return err
+}

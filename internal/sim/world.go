@@ -1,0 +1,132 @@
+package sim
+
+import (
+	"database/sql"
+	"fmt"
+	"hash/fnv"
+	"log/slog"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/managedpg/managedpg"
+)
+
+// world is one run.
+type world struct {
+	plan    *plan
+	began   time.Time
+	net     *network
+	cluster *cluster
+	db      *sql.DB
+
+	mu      sync.Mutex // guards what follows
+	history []string
+	wrong   []string
+	calls   map[int64]*call
+	lastRow int64
+	mended  time.Time
+}
+
+// Result is what came of a run.
+type Result struct {
+	Wrong []string // what must not be
+	Log   []string
+	Hash  uint64 // of the log
+	Calls int
+	OK    int
+}
+
+// Run plays a seed without some of its faults. It is called in a bubble of testing/synctest's.
+func Run(seed uint64, without ...int) *Result {
+	seedBubble(seed)
+	w := &world{plan: newPlan(seed), began: time.Now(), calls: make(map[int64]*call)}
+	w.plan.drop(without)
+	w.cluster = newCluster(w.plan.servers, w.log, rand.New(rand.NewPCG(seed, 2)))
+	delays := rand.New(rand.NewPCG(seed, 3))
+	w.net = newNetwork(w.log, func() time.Duration { return time.Duration(50+delays.IntN(500)) * time.Microsecond })
+	for _, s := range w.cluster.servers {
+		s.language = w.plan.language
+		w.net.listen[s.name+":5432"] = s
+	}
+	if err := w.open(); err != nil {
+		w.fail("open: %v", err)
+	} else {
+		w.work()
+		w.close()
+	}
+	w.check()
+	h := fnv.New64a()
+	h.Write([]byte(strings.Join(w.history, "\n")))
+	r := &Result{Wrong: w.wrong, Log: w.history, Hash: h.Sum64(), Calls: len(w.calls)}
+	for _, c := range w.calls {
+		if c.told == toldOK {
+			r.OK++
+		}
+	}
+	return r
+}
+
+func (w *world) log(format string, args ...any) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.history = append(w.history, fmt.Sprintf("%12v  %s", time.Since(w.began), fmt.Sprintf(format, args...)))
+}
+
+// fail notes what must not be.
+func (w *world) fail(format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	w.log("WRONG: %s", text)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.wrong = append(w.wrong, text)
+}
+
+func (w *world) open() error {
+	dsn := "host=db1 port=5432 user=u password=p dbname=bank sslmode=disable " + strings.Join(w.plan.options, " ")
+	cfg, err := managedpg.ParseDSN(dsn)
+	if err != nil {
+		return err
+	}
+	cfg.PgxConfig = func(c *pgx.ConnConfig) error {
+		c.DialFunc, c.LookupFunc = w.net.dial, w.net.lookup
+		return nil
+	}
+	cfg.Logger = slog.New(slog.NewTextHandler(logger{w}, nil))
+	if w.db, err = managedpg.OpenDB(cfg); err != nil {
+		return err
+	}
+	if w.plan.size == 0 {
+		w.db.SetMaxIdleConns(100)
+	}
+	return nil
+}
+
+// logger puts the pool's log into the history.
+type logger struct{ w *world }
+
+func (l logger) Write(b []byte) (int, error) {
+	_, text, _ := strings.Cut(strings.TrimSpace(string(b)), " ") // without the time
+	l.w.log("log: %s", text)
+	return len(b), nil
+}
+
+// close closes the pool, after which nothing may be left.
+func (w *world) close() {
+	began := time.Now()
+	if err := w.db.Close(); err != nil {
+		w.fail("close: %v", err)
+	}
+	if took := time.Since(began); took > time.Second {
+		w.fail("close took %v", took)
+	}
+	time.Sleep(3 * time.Second)
+	w.net.mu.Lock()
+	defer w.net.mu.Unlock()
+	for _, k := range w.net.links {
+		w.fail("link %d to %s is left", k.id, k.address)
+	}
+}
