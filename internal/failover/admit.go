@@ -42,24 +42,24 @@ func (g *Group) admit(a *attempt, o Observation) error {
 	admits, shut := g.rules.target.admits(o), g.fence.shuts(o)
 	switch {
 	case !e.watched, e.lastCheck.IsZero(), admits && !shut:
-		g.observe(e, o)
+		g.observeLocked(e, o)
 		e.dialSaw = time.Now()
 	default:
 		// Behind a proxy this may be another server than the one the others lead to: only a probe decides for them.
-		g.poke(e)
+		g.pokeLocked(e)
 	}
 	if promoted {
-		g.poke(e) // the sooner its timeline is known, the sooner an old writer is fenced
+		g.pokeLocked(e) // the sooner its timeline is known, the sooner an old writer is fenced
 	}
 	switch {
 	case shut:
-		a.refusal = &ineligibleError{e.name, g.whyFenced(o)}
+		a.refusal = &ineligibleError{e.name, g.whyFencedLocked(o)}
 	case !admits:
 		a.refusal = &ineligibleError{e.name, g.whyNotAdmitted(o)}
-	case a.picky && g.fitterThan(e, o):
+	case a.picky && g.fitterThanLocked(e, o):
 		a.refusal, a.spurned = &ineligibleError{e.name, "another one is, or may be, fitter"}, true
 	}
-	g.settle()
+	g.settleLocked()
 	return a.refusal
 }
 

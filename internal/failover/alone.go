@@ -5,8 +5,8 @@ import (
 	"slices"
 )
 
-// single says that there is only one server to go to. It needs the lock.
-func (g *Group) single() bool {
+// singleLocked says that there is only one server to go to.
+func (g *Group) singleLocked() bool {
 	servers := 0
 	for _, e := range g.endpoints {
 		if !e.barred {
@@ -19,16 +19,16 @@ func (g *Group) single() bool {
 func (c *checkout) lonely() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.single()
+	return c.singleLocked()
 }
 
 // round is for a single endpoint: each of its servers is asked once, those that are usable first.
 func (c *checkout) round() error {
 	for {
 		c.mu.Lock()
-		c.goTo(nil)
-		e, left := c.nextAlone()
-		c.goTo(e)
+		c.goToLocked(nil)
+		e, left := c.nextAloneLocked()
+		c.goToLocked(e)
 		c.mu.Unlock()
 		if e == nil {
 			return c.fail(nil)
@@ -49,8 +49,8 @@ func (c *checkout) round() error {
 	}
 }
 
-// nextAlone is the server to ask, nil if all have been, and how many are left with it. It needs the lock.
-func (c *checkout) nextAlone() (e *endpoint, left int) {
+// nextAloneLocked is the server to ask, nil if all have been, and how many are left with it.
+func (c *checkout) nextAloneLocked() (e *endpoint, left int) {
 	var rest []*endpoint
 	consider := func(o *endpoint) {
 		if _, asked := c.tried[o]; !asked && !slices.Contains(rest, o) {
@@ -63,7 +63,7 @@ func (c *checkout) nextAlone() (e *endpoint, left int) {
 	if c.current.usable(c.rules.target) && !c.current.silent && !c.rules.balances() {
 		consider(c.current)
 	}
-	for _, o := range c.ranked() {
+	for _, o := range c.rankedLocked() {
 		consider(o)
 	}
 	for _, o := range c.endpoints {

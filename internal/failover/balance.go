@@ -46,8 +46,8 @@ func (r rules) shares(cs []candidate, current int) []int {
 	return shares
 }
 
-// share notes which endpoints get connections. It needs the lock.
-func (g *Group) share(cs []candidate) {
+// shareLocked notes which endpoints get connections.
+func (g *Group) shareLocked(cs []candidate) {
 	for _, e := range g.endpoints {
 		e.shares = e == g.current
 	}
@@ -58,17 +58,17 @@ func (g *Group) share(cs []candidate) {
 	}
 }
 
-// ranked are the usable endpoints, the best first; where connections are spread, of those that share them the one with the fewest, and of
-// several such any. It needs the lock.
-func (g *Group) ranked() []*endpoint {
-	cs := g.candidates()
+// rankedLocked are the usable endpoints, the best first; where connections are spread, of those that share them the one with the fewest, and of
+// several such any.
+func (g *Group) rankedLocked() []*endpoint {
+	cs := g.candidatesLocked()
 	var ranked []*endpoint
 	if g.rules.balances() {
 		for _, i := range g.rules.shares(cs, slices.Index(g.endpoints, g.current)) {
 			ranked = append(ranked, g.endpoints[i])
 		}
 		rand.Shuffle(len(ranked), func(i, j int) { ranked[i], ranked[j] = ranked[j], ranked[i] })
-		slices.SortStableFunc(ranked, func(a, b *endpoint) int { return a.connections() - b.connections() })
+		slices.SortStableFunc(ranked, func(a, b *endpoint) int { return a.connectionsLocked() - b.connectionsLocked() })
 	}
 	for _, i := range order(g.rules.target, cs) {
 		if e := g.endpoints[i]; !slices.Contains(ranked, e) {
@@ -78,11 +78,11 @@ func (g *Group) ranked() []*endpoint {
 	return ranked
 }
 
-// connections are those that there are, and those on their way. It needs the lock.
-func (e *endpoint) connections() int { return int(e.load.Load()) + e.coming }
+// connectionsLocked are those that there are, and those on their way.
+func (e *endpoint) connectionsLocked() int { return int(e.load.Load()) + e.coming }
 
-// goTo notes where the checkout's next dial leads to, so that others choose by it; nil: nowhere. It needs the lock.
-func (c *checkout) goTo(e *endpoint) {
+// goToLocked notes where the checkout's next dial leads to, so that others choose by it; nil: nowhere.
+func (c *checkout) goToLocked(e *endpoint) {
 	if c.bound != nil {
 		c.bound.coming--
 	}
@@ -95,12 +95,11 @@ func (c *checkout) goTo(e *endpoint) {
 func (c *checkout) arrived() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.goTo(nil)
+	c.goToLocked(nil)
 }
 
-// fitterThan says that another usable endpoint is fitter than e as it was just seen, or may be, as nobody has asked it yet. It needs
-// the lock.
-func (g *Group) fitterThan(e *endpoint, o Observation) bool {
+// fitterThanLocked says that another usable endpoint is fitter than e as it was just seen, or may be, as nobody has asked it yet.
+func (g *Group) fitterThanLocked(e *endpoint, o Observation) bool {
 	t := g.rules.target
 	seen := candidate{Observation: o, state: Up}
 	return slices.ContainsFunc(g.endpoints, func(other *endpoint) bool {
@@ -118,7 +117,7 @@ func (g *Group) balance() {
 			return
 		case <-tick.C:
 			g.mu.Lock()
-			g.shed()
+			g.shedLocked()
 			g.lookForMoreLocked()
 			g.unlock()
 		}
@@ -132,14 +131,14 @@ func (g *Group) lookForMoreLocked() {
 	}
 	for _, h := range g.hosts {
 		if h.Lookup != nil && g.opts.HealthCheck && h.looking == nil && time.Since(h.lookedAt) >= awaitEvery {
-			g.beginLookup(context.Background(), h)
+			g.beginLookupLocked(context.Background(), h)
 		}
 	}
 }
 
-// shed has a few connections closed, as they are checked in, of members that have more than their share while another one has less. Those
-// that nobody has checked in since the last time are chosen anew, as some members' may all be held for long. It needs the lock.
-func (g *Group) shed() {
+// shedLocked has a few connections closed, as they are checked in, of members that have more than their share while another one has less. Those
+// that nobody has checked in since the last time are chosen anew, as some members' may all be held for long.
+func (g *Group) shedLocked() {
 	for _, e := range g.endpoints {
 		g.owed = max(0, g.owed-int(e.surplus.Swap(0)))
 	}
@@ -149,7 +148,7 @@ func (g *Group) shed() {
 		if !e.shares || e.state != Up {
 			continue
 		}
-		n := e.connections()
+		n := e.connectionsLocked()
 		if total += n; len(members) == 0 || n < least {
 			least = n
 		}
@@ -162,7 +161,7 @@ func (g *Group) shed() {
 	few := max(fewShed, total/fewShedOf) - g.owed
 	rand.Shuffle(len(members), func(i, j int) { members[i], members[j] = members[j], members[i] })
 	for _, e := range members {
-		n := e.connections()
+		n := e.connectionsLocked()
 		surplus := min(n-fair, few)
 		if surplus <= 0 || n-least <= tolerance && (least > 0 || n < 2) {
 			continue

@@ -94,11 +94,11 @@ func (c *checkout) search() error {
 			return ErrClosed
 		}
 		changed := c.changed
-		c.goTo(nil)
-		e, left := c.next()
-		c.goTo(e)
+		c.goToLocked(nil)
+		e, left := c.nextLocked()
+		c.goToLocked(e)
 		if e == nil {
-			hopeless := c.hopeless()
+			hopeless := c.hopelessLocked()
 			c.mu.Unlock()
 			if hopeless {
 				return c.fail(nil)
@@ -140,9 +140,8 @@ func (c *checkout) search() error {
 	}
 }
 
-// next is the endpoint to dial, nil if there is none left in this round, and how many are left with it. It needs the
-// lock.
-func (c *checkout) next() (e *endpoint, left int) {
+// nextLocked is the endpoint to dial, nil if there is none left in this round, and how many are left with it.
+func (c *checkout) nextLocked() (e *endpoint, left int) {
 	consider := func(o *endpoint) {
 		if t, ok := c.tried[o]; ok && t.revived == o.revived {
 			return
@@ -155,7 +154,7 @@ func (c *checkout) next() (e *endpoint, left int) {
 	if currentFirst {
 		consider(c.current)
 	}
-	for _, o := range c.ranked() {
+	for _, o := range c.rankedLocked() {
 		if o != c.current || !currentFirst {
 			consider(o)
 		}
@@ -180,8 +179,8 @@ func (c *checkout) next() (e *endpoint, left int) {
 	return e, left
 }
 
-// hopeless: all refuse us, which no waiting will mend. It needs the lock.
-func (c *checkout) hopeless() bool {
+// hopelessLocked: all refuse us, which no waiting will mend.
+func (c *checkout) hopelessLocked() bool {
 	for _, e := range c.endpoints {
 		if e.state != Misconfigured && !e.barred {
 			return false
@@ -205,7 +204,7 @@ func (c *checkout) queue(e *endpoint, changed <-chan struct{}) (turn bool, err e
 	if err != nil && err != ErrClosed {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		err = c.ended(e, err, err)
+		err = c.endedLocked(e, err, err)
 	}
 	return turn, err
 }
@@ -224,7 +223,7 @@ func (c *checkout) limit(e *endpoint, left int) (time.Duration, error) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if e.state == Suspect && e.watched && !c.patient && c.stands(e) {
+	if e.state == Suspect && e.watched && !c.patient && c.standsLocked(e) {
 		if grace := max(leastGrace, min(4*e.response, mostGrace)); limit == 0 || grace < limit {
 			limit, means = grace, errGrace
 		}
@@ -244,9 +243,9 @@ func (c *checkout) end() (end time.Time) {
 	return end
 }
 
-// stands says that another endpoint can stand in for a suspect one until a probe has settled what it is. One that is less fit
-// can't, nor one that is written to on the same timeline: that would split the data for a moment's slowness. It needs the lock.
-func (c *checkout) stands(in *endpoint) bool {
+// standsLocked says that another endpoint can stand in for a suspect one until a probe has settled what it is. One that is less fit
+// can't, nor one that is written to on the same timeline: that would split the data for a moment's slowness.
+func (c *checkout) standsLocked(in *endpoint) bool {
 	t := c.rules.target
 	for _, e := range c.endpoints {
 		if e != in && e.state == Up && !e.full && e.usable(t) && e.preference(t) <= in.preference(t) &&

@@ -42,12 +42,12 @@ type place struct {
 	missedAt time.Time // when the first of those came
 }
 
-// standing is what settle has made of an endpoint.
+// standing is what settleLocked has made of an endpoint.
 type standing struct {
 	admitted bool     // its role will do
-	reviewed Recovery // its Recovery when settle last looked
-	was      bool     // usable when settle last looked
-	shown    State    // its state when settle last looked
+	reviewed Recovery // its Recovery when settleLocked last looked
+	was      bool     // usable when settleLocked last looked
+	shown    State    // its state when settleLocked last looked
 	seen     bool     // its Observation is one
 	lent     bool     // connections to it may exist
 	fresh    bool     // connections of its present epoch may exist

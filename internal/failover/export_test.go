@@ -6,26 +6,26 @@ import "sync/atomic"
 func (g *Group) Epoch(member int) *atomic.Uint64 {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.member(member).route().Epoch
+	return g.memberLocked(member).routeLocked().Epoch
 }
 
 // Moves is that of a Route to the member.
 func (g *Group) Moves(member int) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.member(member).route().Moves
+	return g.memberLocked(member).routeLocked().Moves
 }
 
 // Load is how many connections lead to an endpoint.
 func (g *Group) Load(number int) int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return int(g.member(number).load.Load())
+	return int(g.memberLocked(number).load.Load())
 }
 
 // AddLoad opens or closes connections.
 func (g *Group) AddLoad(number, n int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.member(number).load.Add(int64(n))
+	g.memberLocked(number).load.Add(int64(n))
 }

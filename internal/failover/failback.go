@@ -30,8 +30,8 @@ func (g *Group) Failback(ctx context.Context) error {
 			e.state = Unknown
 		}
 	}
-	g.settle()
-	best := order(g.rules.target, g.candidates())
+	g.settleLocked()
+	best := order(g.rules.target, g.candidatesLocked())
 	if len(best) == 0 {
 		c := &checkout{Group: g, began: time.Now()}
 		return c.failLocked(nil)
@@ -41,14 +41,14 @@ func (g *Group) Failback(ctx context.Context) error {
 		to = g.current
 	}
 	if to != g.current {
-		g.move(to, "asked for")
-		g.settle()
+		g.moveLocked(to, "asked for")
+		g.settleLocked()
 		return nil
 	}
 	var better []string
 	for _, e := range g.endpoints[:best[0]] {
 		if !e.usable(g.rules.target) && !e.barred {
-			better = append(better, e.name+" "+g.whyNot(e))
+			better = append(better, e.name+" "+g.whyNotLocked(e))
 		}
 	}
 	if better == nil {

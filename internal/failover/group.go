@@ -20,7 +20,7 @@ const (
 // Group is the endpoints of one pool: what is known of each, and which one is used.
 //
 // Evidence comes in by Connect (dials), CallFailed (calls) and the monitor (probes). Each changes what is known of one
-// endpoint and then calls settle, the only place where consequences are drawn: who is fenced, which endpoint is current,
+// endpoint and then calls settleLocked, the only place where consequences are drawn: who is fenced, which endpoint is current,
 // which connections have to go, whom to wake.
 type Group struct {
 	opts  Options
@@ -38,7 +38,7 @@ type Group struct {
 	// dial or a probe. Whoever has changed something gives it back by unlock, which then makes the callbacks that are due.
 	mu     sync.Mutex
 	closed bool
-	owed   int // connections that are to be closed or were, by shed, and that no dial has made up for yet
+	owed   int // connections that are to be closed or were, by shedLocked, and that no dial has made up for yet
 	members
 	waiters
 	account
@@ -104,10 +104,10 @@ func New(opts Options, endpoints ...Endpoint) *Group {
 	for i, e := range endpoints {
 		h := &host{Endpoint: e, number: i}
 		g.hosts = append(g.hosts, h)
-		g.endpoints = append(g.endpoints, g.newMember(h, i, ""))
+		g.endpoints = append(g.endpoints, g.newMemberLocked(h, i, ""))
 		g.numbers = i
 	}
-	g.fenceIfUseful()
+	g.fenceIfUsefulLocked()
 	if len(g.endpoints) > 0 {
 		g.current = g.endpoints[0]
 	}
@@ -120,8 +120,8 @@ func (g *Group) unlock() {
 	g.out.deliver()
 }
 
-// log needs the lock; the record is written without it, in order.
-func (g *Group) log(level slog.Level, msg string, attrs ...any) {
+// logLocked writes a record, without the lock and in order.
+func (g *Group) logLocked(level slog.Level, msg string, attrs ...any) {
 	attrs = append([]any{"pool", g.opts.Pool}, attrs...)
 	g.out.tell(func() { g.opts.Logger().Log(context.Background(), level, msg, attrs...) })
 }
@@ -156,16 +156,16 @@ type Route struct {
 	Moves bool
 }
 
-// route needs the lock.
-func (e *endpoint) route() Route {
+// routeLocked is the way to it.
+func (e *endpoint) routeLocked() Route {
 	return Route{
 		Member: e.number, Endpoint: e.host.number, Name: e.name, Address: e.address, LookupErr: e.host.err,
 		Epoch: &e.epoch, Hung: &e.hung, Load: &e.load, Surplus: &e.surplus, Moves: e.moves,
 	}
 }
 
-// member finds an endpoint by its number. It needs the lock.
-func (g *Group) member(number int) *endpoint {
+// memberLocked finds an endpoint by its number.
+func (g *Group) memberLocked(number int) *endpoint {
 	for _, e := range g.endpoints {
 		if e.number == number {
 			return e
@@ -194,20 +194,20 @@ func (g *Group) CallFailed(member int, err error) {
 	}
 	g.mu.Lock()
 	defer g.unlock()
-	e := g.member(member)
+	e := g.memberLocked(member)
 	if g.closed || e == nil {
 		return
 	}
 	if effect == suspectNow {
-		e.suspect()
-		g.settle()
+		e.suspectLocked()
+		g.settleLocked()
 	}
-	g.poke(e)
+	g.pokeLocked(e)
 }
 
-// crowded: it answers, and nobody gets in. It needs the lock.
-func (e *endpoint) crowded(err error) {
-	e.up()
+// crowdedLocked: it answers, and nobody gets in.
+func (e *endpoint) crowdedLocked(err error) {
+	e.upLocked()
 	e.full, e.lastErr, e.good = true, err, 0
 }
 
@@ -219,46 +219,46 @@ func (g *Group) ForgetTimelines() {
 	g.fence.forget()
 	for _, e := range g.endpoints {
 		e.Timeline, e.SystemID = 0, ""
-		g.poke(e)
+		g.pokeLocked(e)
 	}
-	g.log(slog.LevelWarn, "managedpg: timelines forgotten")
-	g.settle()
+	g.logLocked(slog.LevelWarn, "managedpg: timelines forgotten")
+	g.settleLocked()
 }
 
-// suspect needs the lock.
-func (e *endpoint) suspect() {
+// suspectLocked notes that it may be in trouble.
+func (e *endpoint) suspectLocked() {
 	if e.state == Up || e.state == Unknown {
 		e.state = Suspect
 	}
 }
 
-// up: a probe or dial succeeded. It needs the lock.
-func (e *endpoint) up() {
+// upLocked: a probe or dial succeeded.
+func (e *endpoint) upLocked() {
 	e.state, e.silent, e.full, e.lastErr = Up, false, false, nil
 	e.fails, e.unanswered, e.stuckAt = 0, 0, 0
 	e.hung.Store(false)
 }
 
-// down: a probe or dial met nobody. It needs the lock.
-func (g *Group) down(e *endpoint, err error) {
+// downLocked: a probe or dial met nobody.
+func (g *Group) downLocked(e *endpoint, err error) {
 	e.state, e.silent, e.full, e.lastErr = Down, false, false, err
 	e.good = 0
 	e.verdicts++
 	e.hung.Store(evidence.Silence(err))
 }
 
-// refused: it is alive and won't have us. It needs the lock.
-func (g *Group) refused(e *endpoint, err error) {
+// refusedLocked: it is alive and won't have us.
+func (g *Group) refusedLocked(e *endpoint, err error) {
 	if e.state != Misconfigured {
-		g.log(slog.LevelError, "managedpg: endpoint is misconfigured", "endpoint", e.name, "error", redact(err.Error()))
+		g.logLocked(slog.LevelError, "managedpg: endpoint is misconfigured", "endpoint", e.name, "error", redact(err.Error()))
 	}
 	e.state, e.silent, e.full, e.lastErr = Misconfigured, false, false, err
 	e.hung.Store(false)
 	e.good, e.fails, e.unanswered, e.stuckAt = 0, 0, 0, 0
 }
 
-// observe takes an observation as the endpoint's. It needs the lock.
-func (g *Group) observe(e *endpoint, o Observation) {
+// observeLocked takes an observation as the endpoint's.
+func (g *Group) observeLocked(e *endpoint, o Observation) {
 	if o.Role == "" {
 		o.Role = RoleUnknown
 	}
@@ -278,6 +278,6 @@ func (g *Group) observe(e *endpoint, o Observation) {
 	// No server writes two timelines without a restart, so this is another one than before at the same address.
 	if g.fence.on && before.known() && o.known() && before.writes() && o.writes() &&
 		before.SystemID == o.SystemID && before.Timeline < o.Timeline {
-		g.drop(e, Moved, o.Timeline, fmt.Sprintf("it leads to timeline %d now, to %d before", o.Timeline, before.Timeline))
+		g.dropLocked(e, Moved, o.Timeline, fmt.Sprintf("it leads to timeline %d now, to %d before", o.Timeline, before.Timeline))
 	}
 }

@@ -30,11 +30,11 @@ type lag struct {
 	even    time.Time     // when it was last seen to have replayed all that it had received
 }
 
-// measure says from a probe how far the endpoint's replay is behind. Its lag is the age of what it has replayed last, while it has
+// measureLocked says from a probe how far the endpoint's replay is behind. Its lag is the age of what it has replayed last, while it has
 // received more than that, or the time since the primary was seen where it hasn't come to yet; else it is none, so that a
 // primary without writes leaves nobody behind. That age may be the length of a pause of the primary's, so it is no more than the time
-// since nothing was missing. It needs the lock.
-func (g *Group) measure(e *endpoint, o Observation, now time.Time) {
+// since nothing was missing.
+func (g *Group) measureLocked(e *endpoint, o Observation, now time.Time) {
 	r := o.Replay
 	if o.Recovery == NotInRecovery && r.Written > 0 {
 		e.lag, e.lagging = lag{}, false
@@ -64,13 +64,13 @@ func (g *Group) measure(e *endpoint, o Observation, now time.Time) {
 	} else {
 		missing = now.Sub(e.lag.ahead)
 	}
-	g.judge(e, max(behind, missing), missing > g.opts.MaxReplicationLag, now)
+	g.judgeLocked(e, max(behind, missing), missing > g.opts.MaxReplicationLag, now)
 }
 
-// judge takes a lag in. An endpoint is too far behind once it isn't, for as long as is allowed, where it was first seen that it had to
+// judgeLocked takes a lag in. An endpoint is too far behind once it isn't, for as long as is allowed, where it was first seen that it had to
 // come: what has just arrived is not yet replayed on any standby, and may come long after what was replayed last. Where it is
-// certain that it was missing for so long two probes in a row do. It is back when its lag is half of what is allowed. It needs the lock.
-func (g *Group) judge(e *endpoint, behind time.Duration, certain bool, now time.Time) {
+// certain that it was missing for so long two probes in a row do. It is back when its lag is half of what is allowed.
+func (g *Group) judgeLocked(e *endpoint, behind time.Duration, certain bool, now time.Time) {
 	most := g.opts.MaxReplicationLag
 	was := e.lagging
 	stays := e.lag.dueAt > e.Replay.Replayed
@@ -94,27 +94,27 @@ func (g *Group) judge(e *endpoint, behind time.Duration, certain bool, now time.
 	}
 	switch {
 	case e.lagging && !was:
-		g.log(slog.LevelWarn, "managedpg: standby is too far behind", "endpoint", e.name, "reason", g.whyLagging(e))
+		g.logLocked(slog.LevelWarn, "managedpg: standby is too far behind", "endpoint", e.name, "reason", g.whyLaggingLocked(e))
 	case was && !e.lagging:
-		g.log(slog.LevelInfo, "managedpg: standby has caught up", "endpoint", e.name)
+		g.logLocked(slog.LevelInfo, "managedpg: standby has caught up", "endpoint", e.name)
 	}
 }
 
-// lagAt is when a probe can be certain of what the last one could not; zero: it is, or can't be. It needs the lock.
-func (g *Group) lagAt(e *endpoint, now time.Time) time.Time {
+// lagAtLocked is when a probe can be certain of what the last one could not; zero: it is, or can't be.
+func (g *Group) lagAtLocked(e *endpoint, now time.Time) time.Time {
 	if e.lag.dueAt == 0 || e.lagging || !e.lag.maybe && !e.lag.due.Before(now) {
 		return time.Time{}
 	}
 	return e.lag.due.Add(g.opts.MaxReplicationLag)
 }
 
-func (g *Group) whyLagging(e *endpoint) string {
+func (g *Group) whyLaggingLocked(e *endpoint) string {
 	return fmt.Sprintf("its replay is %v behind, more than max_replication_lag (%v)", e.lag.is.Round(time.Millisecond), g.opts.MaxReplicationLag)
 }
 
-// lagBytes is how much WAL a standby still had to replay when it was last asked, by where its primary was seen last, or by what it has
-// received if that is more. It needs the lock.
-func (g *Group) lagBytes(e *endpoint) int64 {
+// lagBytesLocked is how much WAL a standby still had to replay when it was last asked, by where its primary was seen last, or by what it has
+// received if that is more.
+func (g *Group) lagBytesLocked(e *endpoint) int64 {
 	if e.Recovery != InRecovery || e.Replay.Replayed == 0 {
 		return 0
 	}

@@ -44,8 +44,8 @@ func (g *Group) firstProbe() time.Duration {
 	return jittered(g.opts.HealthCheckInterval)
 }
 
-// poke has the endpoint probed on the evidence of a call or a dial, once at a time. It needs the lock.
-func (g *Group) poke(e *endpoint) {
+// pokeLocked has the endpoint probed on the evidence of a call or a dial, once at a time.
+func (g *Group) pokeLocked(e *endpoint) {
 	if !e.watched {
 		return
 	}
@@ -53,26 +53,26 @@ func (g *Group) poke(e *endpoint) {
 		e.again = true // the probe under way may have passed before things went wrong
 		return
 	}
-	g.probeSoon(e)
+	g.probeSoonLocked(e)
 }
 
-// probeSoon has the endpoint probed now, or when enough time has passed since the last probe. It needs the lock.
-func (g *Group) probeSoon(e *endpoint) {
+// probeSoonLocked has the endpoint probed now, or when enough time has passed since the last probe.
+func (g *Group) probeSoonLocked(e *endpoint) {
 	wait, calm := evidenceWait(e.calm, time.Since(e.began))
 	e.calm = calm
-	g.probeBy(e, e.began.Add(wait))
+	g.probeByLocked(e, e.began.Add(wait))
 }
 
-// probeBy has the endpoint probed at a time, or at once when that is past, unless it is due earlier. It needs the lock.
-func (g *Group) probeBy(e *endpoint, at time.Time) {
+// probeByLocked has the endpoint probed at a time, or at once when that is past, unless it is due earlier.
+func (g *Group) probeByLocked(e *endpoint, at time.Time) {
 	if !e.due.After(at) {
 		return
 	}
-	g.setDue(e, at)
+	g.setDueLocked(e, at)
 }
 
-// setDue needs the lock.
-func (g *Group) setDue(e *endpoint, at time.Time) {
+// setDueLocked has the monitor look again.
+func (g *Group) setDueLocked(e *endpoint, at time.Time) {
 	e.due = at
 	select {
 	case e.poked <- struct{}{}:
@@ -143,7 +143,7 @@ func (g *Group) launch(ctx context.Context, e *endpoint, p *probing) <-chan stru
 	} else if g.twinnedLocked(e) {
 		ctx = context.WithValue(ctx, twinnedKey{}, true)
 	}
-	to := e.route()
+	to := e.routeLocked()
 	g.strays.run(func() {
 		var o Observation
 		err := usercode.Call(func() (err error) { o, err = e.host.Probe(ctx, to); return err })
@@ -174,7 +174,7 @@ func (g *Group) logPanic(err error) {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.log(slog.LevelError, "managedpg: panic in a probe", "panic", fmt.Sprint(p.Value), "stack", string(p.Stack))
+	g.logLocked(slog.LevelError, "managedpg: panic in a probe", "panic", fmt.Sprint(p.Value), "stack", string(p.Stack))
 }
 
 // checked takes a probe's result in, unless its time was up before, and says when the next is due.
@@ -186,49 +186,49 @@ func (g *Group) checked(e *endpoint, p *probing, o Observation, err error) {
 	}
 	p.over = true
 	now := time.Now()
-	e.count(p.began, now, err)
+	e.countLocked(p.began, now, err)
 	if err == nil {
-		e.up()
+		e.upLocked()
 		e.good++
 		if e.dialSaw.After(p.began) && e.admitted && !g.rules.target.admits(o) {
 			e.again = true // it may have been answered before a promotion that a dial has seen
 		} else {
-			g.observe(e, o.identifiedBy(e.Observation))
-			g.measure(e, o, now)
+			g.observeLocked(e, o.identifiedBy(e.Observation))
+			g.measureLocked(e, o, now)
 		}
 	} else {
 		e.good, e.calm = 0, 0
-		g.probeFailed(e, p.began, err)
+		g.probeFailedLocked(e, p.began, err)
 	}
-	g.settle()
-	g.setDue(e, now.Add(g.pace(e, now).wait(now, rand.Float64())))
+	g.settleLocked()
+	g.setDueLocked(e, now.Add(g.paceLocked(e, now).wait(now, rand.Float64())))
 	if e.again {
 		e.again = false
-		g.probeSoon(e)
+		g.probeSoonLocked(e)
 	}
 }
 
-// pace is what the wait for the next probe goes by. It needs the lock.
-func (g *Group) pace(e *endpoint, now time.Time) pace {
-	p := pace{interval: g.opts.HealthCheckInterval, spread: g.rules.balances(), state: e.state, fails: e.fails, lagAt: g.lagAt(e, now)}
-	if g.hurried(now) && e.awaited(g.rules.target) {
+// paceLocked is what the wait for the next probe goes by.
+func (g *Group) paceLocked(e *endpoint, now time.Time) pace {
+	p := pace{interval: g.opts.HealthCheckInterval, spread: g.rules.balances(), state: e.state, fails: e.fails, lagAt: g.lagAtLocked(e, now)}
+	if g.hurriedLocked(now) && e.awaitedLocked(g.rules.target) {
 		p.hurrying = g.hurrying
 	}
 	return p
 }
 
-// hurried says that a checkout waits, or did a moment ago: short deadlines come and go. It needs the lock.
-func (g *Group) hurried(now time.Time) bool {
+// hurriedLocked says that a checkout waits, or did a moment ago: short deadlines come and go.
+func (g *Group) hurriedLocked(now time.Time) bool {
 	return !g.hurrying.IsZero() && (g.waiting > 0 || now.Sub(g.waitedAt) < hurryAtMost)
 }
 
-// awaited: a checkout that waits hopes for it. A refusal is no matter of time, and asking often can lock an account.
-func (e *endpoint) awaited(t target) bool {
+// awaitedLocked: a checkout that waits hopes for it. A refusal is no matter of time, and asking often can lock an account.
+func (e *endpoint) awaitedLocked(t target) bool {
 	return e.state != Misconfigured && !e.barred && !e.usable(t)
 }
 
-// hasten makes the probes hurry for a checkout that waits. It needs the lock.
-func (g *Group) hasten() {
+// hastenLocked makes the probes hurry for a checkout that waits.
+func (g *Group) hastenLocked() {
 	if g.lostAt.IsZero() {
 		return
 	}
@@ -237,14 +237,14 @@ func (g *Group) hasten() {
 		g.hurrying = now
 	}
 	for _, e := range g.endpoints {
-		if e.watched && e.awaited(g.rules.target) && len(e.probing) == 0 {
-			g.probeBy(e, e.began.Add(hurryWait(now.Sub(g.hurrying))))
+		if e.watched && e.awaitedLocked(g.rules.target) && len(e.probing) == 0 {
+			g.probeByLocked(e, e.began.Add(hurryWait(now.Sub(g.hurrying))))
 		}
 	}
 }
 
-// probeFailed needs the lock.
-func (g *Group) probeFailed(e *endpoint, began time.Time, err error) {
+// probeFailedLocked says what a failed probe means.
+func (g *Group) probeFailedLocked(e *endpoint, began time.Time, err error) {
 	effect := effectOf(fromProbe, evidence.Of(err))
 	if effect == suspectNow && e.fails > 0 {
 		effect = down // a session ended once is no dead server; twice in a row it is as good as one
@@ -257,26 +257,26 @@ func (g *Group) probeFailed(e *endpoint, began time.Time, err error) {
 				e.silentSince = began
 			}
 			e.unanswered++
-			g.abandon(e)
+			g.abandonLocked(e)
 		} else {
 			e.unanswered, e.stuckAt = 0, 0
 		}
-		g.down(e, err)
+		g.downLocked(e, err)
 	case suspectNow:
 		e.fails++
-		e.suspect()
+		e.suspectLocked()
 	case alive:
-		e.up()
+		e.upLocked()
 	case full:
-		e.crowded(err)
+		e.crowdedLocked(err)
 	case misconfigured:
-		g.refused(e, err)
+		g.refusedLocked(e, err)
 	}
 }
 
-// abandon moves the checkouts on that are dialling a hung endpoint. It needs the lock.
-func (g *Group) abandon(e *endpoint) {
-	if g.single() {
+// abandonLocked moves the checkouts on that are dialling a hung endpoint.
+func (g *Group) abandonLocked(e *endpoint) {
+	if g.singleLocked() {
 		return // there is nowhere to go; the dial has its own limit
 	}
 	for a := range g.dials {
@@ -286,8 +286,8 @@ func (g *Group) abandon(e *endpoint) {
 	}
 }
 
-// count needs the lock.
-func (e *endpoint) count(began, now time.Time, err error) {
+// countLocked notes a probe for Health.
+func (e *endpoint) countLocked(began, now time.Time, err error) {
 	took := now.Sub(began)
 	e.checks.total++
 	e.lastCheck = now

@@ -41,8 +41,8 @@ type host struct {
 	err      error     // what the last lookup met, if none has ever answered
 }
 
-// newMember makes a member of the group. It needs the lock, once the group is in use.
-func (g *Group) newMember(h *host, number int, address string) *endpoint {
+// newMemberLocked makes a member of the group. New has none, as nobody else has the group yet.
+func (g *Group) newMemberLocked(h *host, number int, address string) *endpoint {
 	barred := h.number > 0 && !g.opts.Failover
 	e := &endpoint{
 		number:  number,
@@ -74,7 +74,7 @@ func (g *Group) lookUp(ctx context.Context, h *host) bool {
 		return false
 	}
 	if h.looking == nil {
-		g.beginLookup(ctx, h)
+		g.beginLookupLocked(ctx, h)
 	}
 	over, known, late := h.looking, h.known, h.late
 	g.mu.Unlock()
@@ -125,7 +125,7 @@ func (c *checkout) lookUp(e *endpoint, left int) (outcome, error) {
 	c.mu.Lock()
 	defer c.unlock()
 	err := fmt.Errorf("managedpg: looking up the addresses of %s: %w", e.name, cmp.Or(ctx.Err(), error(ErrClosed)))
-	return c.failed(&attempt{group: c.Group, endpoint: e, verdicts: e.verdicts}, err, context.Cause(ctx))
+	return c.failedLocked(&attempt{group: c.Group, endpoint: e, verdicts: e.verdicts}, err, context.Cause(ctx))
 }
 
 // refresh has the name of a host looked up again, unless that was done just now.
@@ -141,8 +141,8 @@ func (g *Group) refresh(ctx context.Context, h *host) {
 	}
 }
 
-// beginLookup starts a lookup that its caller's end doesn't end. It needs the lock.
-func (g *Group) beginLookup(ctx context.Context, h *host) {
+// beginLookupLocked starts a lookup that its caller's end doesn't end.
+func (g *Group) beginLookupLocked(ctx context.Context, h *host) {
 	over := make(chan struct{})
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookupLimit)
 	h.looking, h.cancel, h.lookedAt = over, cancel, time.Now()
@@ -170,19 +170,19 @@ func (g *Group) lookedUp(h *host, addresses []string, err error) {
 	case g.closed:
 	case err == nil && len(addresses) > 0:
 		h.known, h.err = true, nil
-		g.assign(h, addresses)
+		g.assignLocked(h, addresses)
 	case !h.known:
 		h.err = err
 	default:
-		g.log(slog.LevelDebug, "managedpg: name lookup failed; the addresses known from before stay in use",
+		g.logLocked(slog.LevelDebug, "managedpg: name lookup failed; the addresses known from before stay in use",
 			"endpoint", h.Name, "error", err)
 	}
 }
 
-// assign makes the host's members those of its addresses. It needs the lock.
-func (g *Group) assign(h *host, addresses []string) {
+// assignLocked makes the host's members those of its addresses.
+func (g *Group) assignLocked(h *host, addresses []string) {
 	addresses = distinct(addresses)
-	members := g.membersOf(h)
+	members := g.membersOfLocked(h)
 	if only := members[0]; len(members) == 1 && (only.address == "" || len(addresses) == 1) {
 		if only.address == "" && only.state == Down { // that was the lookup
 			only.state, only.lastErr = Unknown, nil
@@ -191,11 +191,11 @@ func (g *Group) assign(h *host, addresses []string) {
 	}
 	for _, address := range addresses {
 		if !slices.ContainsFunc(members, func(e *endpoint) bool { return e.address == address }) {
-			g.join(h, address)
+			g.joinLocked(h, address)
 		}
 	}
 	for _, e := range members {
-		g.sight(e, slices.Contains(addresses, e.address))
+		g.sightLocked(e, slices.Contains(addresses, e.address))
 	}
 	turn := func(e *endpoint) int { // those that the answer is without come last
 		if i := slices.Index(addresses, e.address); i >= 0 {
@@ -209,16 +209,16 @@ func (g *Group) assign(h *host, addresses []string) {
 		}
 		return turn(a) - turn(b)
 	})
-	g.rename(h)
-	g.fenceIfUseful()
-	g.settle()
+	g.renameLocked(h)
+	g.fenceIfUsefulLocked()
+	g.settleLocked()
 }
 
-// fenceIfUseful fences where another server can be used in a fenced one's place: where there is only one and any will do, none
-// could. It needs the lock.
-func (g *Group) fenceIfUseful() {
+// fenceIfUsefulLocked fences where another server can be used in a fenced one's place: where there is only one and any will do, none
+// could.
+func (g *Group) fenceIfUsefulLocked() {
 	before := g.fence.on
-	g.fence.on = g.opts.Fencing && !(g.single() && g.rules.target == targetAny)
+	g.fence.on = g.opts.Fencing && !(g.singleLocked() && g.rules.target == targetAny)
 	if g.fence.on && !before {
 		for _, e := range g.endpoints {
 			g.fence.see(e.name, e.Observation)
@@ -237,8 +237,8 @@ func distinct(addresses []string) []string {
 	return all
 }
 
-// membersOf needs the lock.
-func (g *Group) membersOf(h *host) []*endpoint {
+// membersOfLocked are the host's members.
+func (g *Group) membersOfLocked(h *host) []*endpoint {
 	var members []*endpoint
 	for _, e := range g.endpoints {
 		if e.host == h {
@@ -248,10 +248,10 @@ func (g *Group) membersOf(h *host) []*endpoint {
 	return members
 }
 
-// join adds a member for a new address. It needs the lock.
-func (g *Group) join(h *host, address string) {
+// joinLocked adds a member for a new address.
+func (g *Group) joinLocked(h *host, address string) {
 	g.numbers++
-	e := g.newMember(h, g.numbers, address)
+	e := g.newMemberLocked(h, g.numbers, address)
 	e.was = false // whoever waits is to know of it
 	e.moves = g.rules.target.wantsWriter() && g.fence.promoted()
 	g.endpoints = append(g.endpoints, e)
@@ -260,9 +260,9 @@ func (g *Group) join(h *host, address string) {
 	}
 }
 
-// sight notes whether an answer had the member's address. One that has left its name gets no new connections, and is
-// forgotten once it has none. It needs the lock.
-func (g *Group) sight(e *endpoint, present bool) {
+// sightLocked notes whether an answer had the member's address. One that has left its name gets no new connections, and is
+// forgotten once it has none.
+func (g *Group) sightLocked(e *endpoint, present bool) {
 	now := time.Now()
 	switch {
 	case present:
@@ -289,21 +289,21 @@ func (g *Group) forget(e *endpoint) {
 	g.mu.Lock()
 	defer g.unlock()
 	i := slices.Index(g.endpoints, e)
-	if i < 0 || !e.gone || e == g.current || g.dialled(e) {
+	if i < 0 || !e.gone || e == g.current || g.dialledLocked(e) {
 		return
 	}
 	g.endpoints = slices.Delete(g.endpoints, i, i+1)
 	e.epoch.Add(1)
 	close(e.left)
 	g.departed, g.resetDeparted = g.departed.plus(e.checks), g.resetDeparted.plus(e.resetChecks)
-	g.rename(e.host)
+	g.renameLocked(e.host)
 	if f := g.opts.Gone; f != nil {
 		g.out.post(func() { f(e.number) })
 	}
 }
 
-// dialled needs the lock.
-func (g *Group) dialled(e *endpoint) bool {
+// dialledLocked says that a dial to it is under way.
+func (g *Group) dialledLocked(e *endpoint) bool {
 	for a := range g.dials {
 		if a.endpoint == e {
 			return true
@@ -312,9 +312,9 @@ func (g *Group) dialled(e *endpoint) bool {
 	return false
 }
 
-// rename calls the members of a host by the host's name and, of several, each by its address too. It needs the lock.
-func (g *Group) rename(h *host) {
-	members := g.membersOf(h)
+// renameLocked calls the members of a host by the host's name and, of several, each by its address too.
+func (g *Group) renameLocked(h *host) {
+	members := g.membersOfLocked(h)
 	for _, e := range members {
 		e.name = h.Name
 		if len(members) > 1 {

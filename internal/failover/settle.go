@@ -7,47 +7,47 @@ import (
 	"time"
 )
 
-// settle draws the consequences of whatever has changed. It needs the lock.
-func (g *Group) settle() {
+// settleLocked draws the consequences of whatever has changed.
+func (g *Group) settleLocked() {
 	woken := false
 	for _, e := range g.endpoints {
-		woken = g.review(e) || woken
+		woken = g.reviewLocked(e) || woken
 	}
-	cs := g.candidates()
+	cs := g.candidatesLocked()
 	next, why := g.rules.choose(cs, slices.Index(g.endpoints, g.current))
 	switch {
 	case next < 0:
 		if g.lostAt.IsZero() {
-			g.lostAt, g.lostWhy = time.Now(), g.whyNot(g.current)
+			g.lostAt, g.lostWhy = time.Now(), g.whyNotLocked(g.current)
 			// Of misconfigured ones that was said, one by one.
 			if slices.ContainsFunc(g.endpoints, func(e *endpoint) bool { return e.state != Misconfigured }) {
-				g.log(slog.LevelWarn, "managedpg: no endpoint is usable", "last", g.current.name, "reason", g.lostWhy)
+				g.logLocked(slog.LevelWarn, "managedpg: no endpoint is usable", "last", g.current.name, "reason", g.lostWhy)
 			}
 			woken = true
 		}
 		if g.waiting > 0 {
-			g.hasten()
+			g.hastenLocked()
 		}
 	default:
 		e := g.endpoints[next]
 		if e != g.current {
-			g.move(e, why)
+			g.moveLocked(e, why)
 			woken = true
 		}
 		g.settled = g.settled || e.state == Up
 		g.lostAt, g.hurrying = time.Time{}, time.Time{}
-		g.share(cs)
-		g.tidy()
+		g.shareLocked(cs)
+		g.tidyLocked()
 	}
-	g.warnOfTwo(cs)
+	g.warnOfTwoLocked(cs)
 	if woken {
 		close(g.changed)
 		g.changed = make(chan struct{})
 	}
 }
 
-// candidates is what the choice goes by. It needs the lock.
-func (g *Group) candidates() []candidate {
+// candidatesLocked is what the choice goes by.
+func (g *Group) candidatesLocked() []candidate {
 	cs := make([]candidate, len(g.endpoints))
 	for i, e := range g.endpoints {
 		cs[i] = e.candidate
@@ -55,9 +55,8 @@ func (g *Group) candidates() []candidate {
 	return cs
 }
 
-// review sees to one endpoint's connections after a change, and says whether checkouts should look again. It needs the
-// lock.
-func (g *Group) review(e *endpoint) (changed bool) {
+// reviewLocked sees to one endpoint's connections after a change, and says whether checkouts should look again.
+func (g *Group) reviewLocked(e *endpoint) (changed bool) {
 	wasAdmitted, wasFenced, was := e.admitted, e.fenced, e.reviewed
 	e.reviewed = e.Recovery
 	e.admitted = g.rules.target.admits(e.Observation)
@@ -65,16 +64,16 @@ func (g *Group) review(e *endpoint) (changed bool) {
 	usable := e.candidate.usable(g.rules.target)
 	switch {
 	case e.fenced && !wasFenced:
-		g.log(slog.LevelWarn, "managedpg: endpoint is fenced", "endpoint", e.name, "reason", g.whyNot(e))
-		g.drop(e, Fenced, g.fence.highest[e.SystemID].timeline, g.whyNot(e))
+		g.logLocked(slog.LevelWarn, "managedpg: endpoint is fenced", "endpoint", e.name, "reason", g.whyNotLocked(e))
+		g.dropLocked(e, Fenced, g.fence.highest[e.SystemID].timeline, g.whyNotLocked(e))
 	case !e.admitted && wasAdmitted && !(was == NotInRecovery && e.Recovery == InRecovery):
 		// A server that has changed its role keeps its sessions. No primary becomes a standby without a restart, which ends
 		// them: then this is another server than the one that they lead to, behind the same address.
-		g.drain(e)
+		g.drainLocked(e)
 	case !e.mixed && g.rules.target == targetPreferStandby && was == NotInRecovery && e.Recovery == InRecovery:
 		// For the same reason its connections lead to a primary, which isn't what is preferred here. An address that leads to all
 		// servers in turn would lose its connections again and again.
-		g.drain(e)
+		g.drainLocked(e)
 	}
 	if !usable {
 		e.good = 0
@@ -87,8 +86,8 @@ func (g *Group) review(e *endpoint) (changed bool) {
 	return changed
 }
 
-// move makes another endpoint the current one. Without a why the one used before has become unusable. It needs the lock.
-func (g *Group) move(to *endpoint, why string) {
+// moveLocked makes another endpoint the current one. Without a why the one used before has become unusable.
+func (g *Group) moveLocked(to *endpoint, why string) {
 	now := time.Now()
 	from := g.current
 	forced := why == ""
@@ -100,7 +99,7 @@ func (g *Group) move(to *endpoint, why string) {
 	case !g.lostAt.IsZero():
 		why = g.lostWhy
 	case forced:
-		why = g.whyNot(from)
+		why = g.whyNotLocked(from)
 	}
 	// Finding out at the start that the first endpoint has another role than the one wanted is no failover.
 	// Nor is going from one address to the next.
@@ -113,12 +112,12 @@ func (g *Group) move(to *endpoint, why string) {
 	}
 	g.current = to
 	if !quiet {
-		g.record(e)
+		g.recordLocked(e)
 	}
 }
 
-// record counts an event and tells of it. It needs the lock.
-func (g *Group) record(e Event) {
+// recordLocked counts an event and tells of it.
+func (g *Group) recordLocked(e Event) {
 	level := slog.LevelInfo
 	if e.Kind == Failover {
 		level = slog.LevelWarn
@@ -128,32 +127,32 @@ func (g *Group) record(e Event) {
 		g.moves.failbacks++
 	}
 	g.events = appendBounded(g.events, e, keptEvents)
-	g.log(level, "managedpg: "+string(e.Kind), "from", e.From, "to", e.To, "reason", e.Reason, "duration", e.Duration)
+	g.logLocked(level, "managedpg: "+string(e.Kind), "from", e.From, "to", e.To, "reason", e.Reason, "duration", e.Duration)
 	if tell := g.opts.OnFailover; tell != nil {
 		g.out.tell(func() { tell(e) })
 	}
 }
 
-// tidy drains the endpoints that are not current and have connections all the same: those of before a failover or a failback, and
+// tidyLocked drains the endpoints that are not current and have connections all the same: those of before a failover or a failback, and
 // of checkouts that went elsewhere while the current one was suspect; and has stuck calls on a hung one closed. A suspect
 // current endpoint may be about to be left, so connections elsewhere are kept until that is settled; those to a full server
-// couldn't be had again. It needs the lock.
-func (g *Group) tidy() {
+// couldn't be had again.
+func (g *Group) tidyLocked() {
 	for _, e := range g.endpoints {
 		switch {
 		case e.shares:
 		case e.state == Down && e.unanswered >= 2 && e.unanswered != e.stuckAt:
 			e.stuckAt = e.unanswered
-			g.stuck(e)
+			g.stuckLocked(e)
 		case g.rules.balances() && e.state == Suspect:
 		case e.fresh && !e.full && g.current.state == Up:
-			g.drain(e)
+			g.drainLocked(e)
 		}
 	}
 }
 
-// warnOfTwo says once that two servers can be written to on one timeline. It needs the lock.
-func (g *Group) warnOfTwo(cs []candidate) {
+// warnOfTwoLocked says once that two servers can be written to on one timeline.
+func (g *Group) warnOfTwoLocked(cs []candidate) {
 	if g.twoSaid {
 		return
 	}
@@ -161,7 +160,7 @@ func (g *Group) warnOfTwo(cs []candidate) {
 		for j, b := range cs[:i] {
 			if a.state == Up && b.state == Up && sameWriter(a, b) {
 				g.twoSaid = true
-				g.log(slog.LevelError, "managedpg: two endpoints accept writes on one timeline; unless both lead to one server the data is splitting",
+				g.logLocked(slog.LevelError, "managedpg: two endpoints accept writes on one timeline; unless both lead to one server the data is splitting",
 					"endpoint", g.endpoints[j].name, "other", g.endpoints[i].name, "timeline", a.Timeline, "using", g.current.name)
 				return
 			}
@@ -169,8 +168,8 @@ func (g *Group) warnOfTwo(cs []candidate) {
 	}
 }
 
-// drop ends an endpoint's connections. It needs the lock.
-func (g *Group) drop(e *endpoint, kind DropKind, below int64, detail string) {
+// dropLocked ends an endpoint's connections.
+func (g *Group) dropLocked(e *endpoint, kind DropKind, below int64, detail string) {
 	e.epoch.Add(1)
 	e.fresh = false
 	if lent, f := e.lent, g.opts.Drop; lent && f != nil {
@@ -179,8 +178,8 @@ func (g *Group) drop(e *endpoint, kind DropKind, below int64, detail string) {
 	}
 }
 
-// drain ends an endpoint's connections as they are checked in. It needs the lock.
-func (g *Group) drain(e *endpoint) {
+// drainLocked ends an endpoint's connections as they are checked in.
+func (g *Group) drainLocked(e *endpoint) {
 	e.epoch.Add(1)
 	e.fresh = false
 	if f := g.opts.Drain; e.lent && f != nil {
@@ -188,8 +187,8 @@ func (g *Group) drain(e *endpoint) {
 	}
 }
 
-// stuck has the calls closed that hang on an endpoint. It needs the lock.
-func (g *Group) stuck(e *endpoint) {
+// stuckLocked has the calls closed that hang on an endpoint.
+func (g *Group) stuckLocked(e *endpoint) {
 	if f := g.opts.Stuck; e.lent && f != nil {
 		since := e.silentSince
 		reason := &DropError{Endpoint: e.name, Kind: Hung, Detail: fmt.Sprintf("%d probes in a row were not answered", e.unanswered)}

@@ -30,8 +30,8 @@ func (c checks) successRate() float64 {
 // moves counts the changes of the current endpoint.
 type moves struct{ failovers, failbacks int64 }
 
-// listed are the members in an order that stays, unlike the resolver's. It needs the lock.
-func (g *Group) listed() []*endpoint {
+// listedLocked are the members in an order that stays, unlike the resolver's.
+func (g *Group) listedLocked() []*endpoint {
 	return slices.SortedStableFunc(slices.Values(g.endpoints), func(a, b *endpoint) int {
 		if a.host != b.host {
 			return a.host.number - b.host.number
@@ -44,22 +44,22 @@ func (g *Group) listed() []*endpoint {
 func (g *Group) Health() Health {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.health(g.departed.since(g.resetDeparted), func(e *endpoint) checks { return e.checks.since(e.resetChecks) })
+	return g.healthLocked(g.departed.since(g.resetDeparted), func(e *endpoint) checks { return e.checks.since(e.resetChecks) })
 }
 
 // Totals are Health and Status, with counts that no ResetCounts has set back.
 func (g *Group) Totals() (Health, Status) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.health(g.departed, func(e *endpoint) checks { return e.checks }), g.status(moves{})
+	return g.healthLocked(g.departed, func(e *endpoint) checks { return e.checks }), g.statusLocked(moves{})
 }
 
-// health needs the lock.
-func (g *Group) health(sum checks, count func(*endpoint) checks) Health {
+// healthLocked is Health, with counts from where count and sum say.
+func (g *Group) healthLocked(sum checks, count func(*endpoint) checks) Health {
 	var h Health
-	for _, e := range g.listed() {
+	for _, e := range g.listedLocked() {
 		c := count(e)
-		h.Endpoints = append(h.Endpoints, g.healthOf(e, c))
+		h.Endpoints = append(h.Endpoints, g.healthOfLocked(e, c))
 		sum = sum.plus(c)
 	}
 	h.TotalChecks, h.FailedChecks, h.SuccessRate = sum.total, sum.failed, sum.successRate()
@@ -72,8 +72,8 @@ func (g *Group) health(sum checks, count func(*endpoint) checks) Health {
 	return h
 }
 
-// healthOf needs the lock.
-func (g *Group) healthOf(e *endpoint, c checks) EndpointHealth {
+// healthOfLocked is that of one endpoint.
+func (g *Group) healthOfLocked(e *endpoint, c checks) EndpointHealth {
 	h := EndpointHealth{
 		Endpoint: e.name,
 		State:    e.state,
@@ -81,14 +81,14 @@ func (g *Group) healthOf(e *endpoint, c checks) EndpointHealth {
 		Timeline: e.Timeline,
 		Fenced:   e.fenced,
 
-		ReplicationLag: e.lag.is, ReplicationLagBytes: g.lagBytes(e), Lagging: e.lagging,
+		ReplicationLag: e.lag.is, ReplicationLagBytes: g.lagBytesLocked(e), Lagging: e.lagging,
 
 		ResponseTime: e.response,
 		LastCheck:    e.lastCheck,
 		TotalChecks:  c.total,
 		FailedChecks: c.failed,
 		SuccessRate:  c.successRate(),
-		Note:         g.note(e),
+		Note:         g.noteLocked(e),
 		History:      slices.Clone(e.history),
 	}
 	if e.lastErr != nil {
@@ -97,8 +97,8 @@ func (g *Group) healthOf(e *endpoint, c checks) EndpointHealth {
 	return h
 }
 
-// note adds what our rules can't do for what the server can't tell. It needs the lock.
-func (g *Group) note(e *endpoint) string {
+// noteLocked adds what our rules can't do for what the server can't tell.
+func (g *Group) noteLocked(e *endpoint) string {
 	notes := []string{e.Note}
 	if e.Note == "" {
 		notes = nil
@@ -127,18 +127,18 @@ func (g *Group) note(e *endpoint) string {
 func (g *Group) Status() Status {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.status(g.resetMoves)
+	return g.statusLocked(g.resetMoves)
 }
 
-// status needs the lock.
-func (g *Group) status(since moves) Status {
+// statusLocked is Status, with the moves since then.
+func (g *Group) statusLocked(since moves) Status {
 	s := Status{
 		FailoverCount: g.moves.failovers - since.failovers,
 		FailbackCount: g.moves.failbacks - since.failbacks,
 		LastFailover:  g.lastFailover,
 		History:       slices.Clone(g.events),
 	}
-	for _, e := range g.listed() {
+	for _, e := range g.listedLocked() {
 		s.Endpoints = append(s.Endpoints, e.name)
 	}
 	if g.current != nil && g.lostAt.IsZero() {

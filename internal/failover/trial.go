@@ -27,8 +27,8 @@ const (
 	noRoom                  // the same, and when none is left wait, and ask this one again
 )
 
-// over is called when a dial has ended. It needs the lock.
-func (c *checkout) over(a *attempt) {
+// overLocked is called when a dial has ended.
+func (c *checkout) overLocked(a *attempt) {
 	delete(c.dials, a)
 	a.endpoint.gate.overLocked()
 }
@@ -47,7 +47,7 @@ func (c *checkout) try(e *endpoint, most time.Duration, means error) (outcome, e
 	a.verdicts = e.verdicts
 	e.lent = true
 	c.dials[a] = struct{}{}
-	to := e.route()
+	to := e.routeLocked()
 	c.mu.Unlock()
 
 	dialCtx := context.WithValue(ctx, attemptKey{}, a)
@@ -58,7 +58,7 @@ func (c *checkout) try(e *endpoint, most time.Duration, means error) (outcome, e
 			stop()
 			cancel(nil)
 			c.mu.Lock()
-			c.over(a)
+			c.overLocked(a)
 			c.unlock()
 		}
 		e.gate.leave() // what was learnt is known before the next in the queue has its turn
@@ -77,38 +77,38 @@ func (c *checkout) try(e *endpoint, most time.Duration, means error) (outcome, e
 
 	c.mu.Lock()
 	defer c.unlock()
-	c.over(a)
+	c.overLocked(a)
 	if err == nil {
-		c.succeeded(a)
+		c.succeededLocked(a)
 		return finished, nil
 	}
-	return c.failed(a, err, cause)
+	return c.failedLocked(a, err, cause)
 }
 
-// succeeded needs the lock.
-func (c *checkout) succeeded(a *attempt) {
+// succeededLocked says what a dial means that succeeded.
+func (c *checkout) succeededLocked(a *attempt) {
 	e := a.endpoint
 	e.fresh = true
-	c.goTo(nil)
+	c.goToLocked(nil)
 	e.load.Add(1)
 	c.owed = max(0, c.owed-1)
-	c.reached(a)
+	c.reachedLocked(a)
 }
 
-// reached: the server answered, and let us in. It needs the lock.
-func (c *checkout) reached(a *attempt) {
+// reachedLocked: the server answered, and let us in.
+func (c *checkout) reachedLocked(a *attempt) {
 	e := a.endpoint
 	if e.watched && e.state == Down && e.verdicts != a.verdicts {
 		// A probe has found it down since the dial began. One connection made it; the next probe says for the others.
-		c.poke(e)
+		c.pokeLocked(e)
 	} else {
-		e.up()
+		e.upLocked()
 	}
-	c.settle()
+	c.settleLocked()
 }
 
-// failed says what a failed dial means. It needs the lock.
-func (c *checkout) failed(a *attempt, err, cause error) (outcome, error) {
+// failedLocked says what a failed dial means.
+func (c *checkout) failedLocked(a *attempt, err, cause error) (outcome, error) {
 	e := a.endpoint
 	c.tried[e] = trial{err: err, revived: e.revived}
 	var theirs *usercode.Error
@@ -116,7 +116,7 @@ func (c *checkout) failed(a *attempt, err, cause error) (outcome, error) {
 	case errors.Is(cause, ErrClosed) || c.closed:
 		return finished, ErrClosed
 	case a.refusal != nil:
-		return c.refusedBy(a)
+		return c.refusedByLocked(a)
 	case cause != errAbandoned && errors.As(err, &theirs):
 		if theirs.Next {
 			return goOn, err
@@ -124,11 +124,11 @@ func (c *checkout) failed(a *attempt, err, cause error) (outcome, error) {
 		return finished, err
 	case ctxErr != nil:
 		if errors.Is(ctxErr, context.DeadlineExceeded) {
-			e.suspect()
-			c.settle()
-			c.poke(e)
+			e.suspectLocked()
+			c.settleLocked()
+			c.pokeLocked(e)
 		}
-		return finished, c.ended(e, err, ctxErr)
+		return finished, c.endedLocked(e, err, ctxErr)
 	case cause == errAbandoned:
 		t := trial{err: cause, revived: e.revived, early: true}
 		if e.lastErr != nil { // it may have come back already
@@ -137,81 +137,81 @@ func (c *checkout) failed(a *attempt, err, cause error) (outcome, error) {
 		c.tried[e] = t
 		return goOn, err
 	case cause == errShare, cause == errGrace:
-		c.cutShort(a, cause)
+		c.cutShortLocked(a, cause)
 		return goOn, err
 	case cause == errLimit:
-		return c.met(e, evidence.TimedOut, fmt.Errorf("%w of %v: %w", errLimit, c.opts.ConnectTimeout, err), err), err
+		return c.metLocked(e, evidence.TimedOut, fmt.Errorf("%w of %v: %w", errLimit, c.opts.ConnectTimeout, err), err), err
 	default:
-		return c.met(e, evidence.Of(err), err, err), err
+		return c.metLocked(e, evidence.Of(err), err, err), err
 	}
 }
 
-// met says what follows from a dial's own error, and from err, which may say more. It needs the lock.
-func (c *checkout) met(e *endpoint, ev evidence.Kind, err, own error) outcome {
+// metLocked says what follows from a dial's own error, and from err, which may say more.
+func (c *checkout) metLocked(e *endpoint, ev evidence.Kind, err, own error) outcome {
 	what := goOn
 	c.tried[e] = trial{err: err, revived: e.revived}
 	switch effectOf(fromDial, ev) {
 	case down:
-		c.down(e, err)
+		c.downLocked(e, err)
 		e.gate.downLocked(own)
 		if e.watched {
-			c.probeBy(e, time.Now().Add(jittered(firstRetry)))
+			c.probeByLocked(e, time.Now().Add(jittered(firstRetry)))
 		}
 	case suspectNow:
-		e.suspect()
-		c.poke(e)
+		e.suspectLocked()
+		c.pokeLocked(e)
 	case probeNow:
-		c.poke(e)
+		c.pokeLocked(e)
 	case alive:
-		e.up()
+		e.upLocked()
 	case full:
-		e.crowded(err)
+		e.crowdedLocked(err)
 		what = noRoom
 	case misconfigured:
-		c.refused(e, err)
+		c.refusedLocked(e, err)
 		c.asked[e] = true
 	case nothing:
 		if ev == evidence.Local {
 			what = noRoom
 		}
 	}
-	c.settle()
+	c.settleLocked()
 	if e.state == Down && ev == evidence.TimedOut && c.lostAt.IsZero() {
-		c.abandon(e) // those that dial it too needn't wait as long to find out
+		c.abandonLocked(e) // those that dial it too needn't wait as long to find out
 	}
 	return what
 }
 
-// refusedBy goes on after Admit has turned a connection down. It needs the lock.
-func (c *checkout) refusedBy(a *attempt) (outcome, error) {
-	c.reached(a)
+// refusedByLocked goes on after Admit has turned a connection down.
+func (c *checkout) refusedByLocked(a *attempt) (outcome, error) {
+	c.reachedLocked(a)
 	c.tried[a.endpoint] = trial{err: a.refusal, revived: a.endpoint.revived}
 	if a.spurned {
 		c.picky = false
 		delete(c.tried, a.endpoint)
 		return goOn, a.refusal
 	}
-	if c.single() {
+	if c.singleLocked() {
 		return finished, c.failLocked(nil)
 	}
 	return goOn, a.refusal
 }
 
-// cutShort goes on after a dial that was given less than connect_timeout: the caller's deadline in disguise, so no more
-// than suspicion; unless no probe will ever settle that, and it had been suspect before. It needs the lock.
-func (c *checkout) cutShort(a *attempt, cause error) {
+// cutShortLocked goes on after a dial that was given less than connect_timeout: the caller's deadline in disguise, so no more
+// than suspicion; unless no probe will ever settle that, and it had been suspect before.
+func (c *checkout) cutShortLocked(a *attempt, cause error) {
 	e := a.endpoint
 	c.tried[e] = trial{err: cause, revived: e.revived, early: cause == errGrace}
 	switch {
 	case cause == errGrace && e.state == Up:
 		delete(c.tried, e) // it answered something else meanwhile: dial it again
 	case !e.watched && e.state == Suspect:
-		c.down(e, cause)
+		c.downLocked(e, cause)
 	case cause == errGrace && e.state == Suspect:
 		e.silent = true
 	default:
-		e.suspect()
-		c.poke(e)
+		e.suspectLocked()
+		c.pokeLocked(e)
 	}
-	c.settle()
+	c.settleLocked()
 }

@@ -16,7 +16,7 @@ func (c *checkout) wait(changed <-chan struct{}) error {
 	}
 	c.waited = true
 	c.mu.Lock()
-	c.hasten()
+	c.hastenLocked()
 	c.waiting++
 	c.mu.Unlock()
 	defer func() {
@@ -76,9 +76,9 @@ func (c *checkout) backOff() error {
 	return nil
 }
 
-// ended is the error of a checkout whose context ended during a dial, or waiting for one. When nothing else went wrong
-// before, it is just that. It needs the lock.
-func (c *checkout) ended(e *endpoint, err, ctxErr error) error {
+// endedLocked is the error of a checkout whose context ended during a dial, or waiting for one. When nothing else went wrong
+// before, it is just that.
+func (c *checkout) endedLocked(e *endpoint, err, ctxErr error) error {
 	if c.waited || len(c.tried) > 1 {
 		return c.failLocked(ctxErr)
 	}
@@ -88,21 +88,21 @@ func (c *checkout) ended(e *endpoint, err, ctxErr error) error {
 	return fmt.Errorf("managedpg: pool %q: dialling %s: %w: %w", c.opts.Pool, e.name, ctxErr, err)
 }
 
-// fail is the error of a checkout that found no endpoint.
+// fail is failLocked with the lock taken.
 func (c *checkout) fail(ctxErr error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.failLocked(ctxErr)
 }
 
-// failLocked needs the lock.
+// failLocked is the error of a checkout that found no endpoint.
 func (c *checkout) failLocked(ctxErr error) error {
 	n := &NoEndpointError{Pool: c.opts.Pool, Waited: time.Since(c.began), Err: ctxErr}
-	for _, e := range c.listed() {
+	for _, e := range c.listedLocked() {
 		if e.gone {
 			continue
 		}
-		entry := EndpointError{Endpoint: e.name, State: e.state, Reason: strings.TrimPrefix(c.whyNot(e), string(e.state)+": "), Err: e.lastErr}
+		entry := EndpointError{Endpoint: e.name, State: e.state, Reason: strings.TrimPrefix(c.whyNotLocked(e), string(e.state)+": "), Err: e.lastErr}
 		if t, ok := c.tried[e]; ok {
 			entry.Err = t.err
 			if !e.fenced && e.admitted {

@@ -4,15 +4,15 @@ import (
 	"fmt"
 )
 
-// whyNot says why an endpoint isn't usable; "" if it is. It needs the lock.
-func (g *Group) whyNot(e *endpoint) string {
+// whyNotLocked says why an endpoint isn't usable; "" if it is.
+func (g *Group) whyNotLocked(e *endpoint) string {
 	switch {
 	case e.gone:
 		return "its name doesn't have this address any more"
 	case e.barred:
 		return "failover is off"
 	case e.fenced:
-		return g.whyFenced(e.Observation)
+		return g.whyFencedLocked(e.Observation)
 	case e.state == Down || e.state == Misconfigured:
 		why := string(e.state)
 		if e.lastErr != nil {
@@ -22,7 +22,7 @@ func (g *Group) whyNot(e *endpoint) string {
 	case !g.rules.target.admits(e.Observation):
 		return g.whyNotAdmitted(e.Observation)
 	case e.lagging:
-		return g.whyLagging(e)
+		return g.whyLaggingLocked(e)
 	case e.full:
 		return "no room"
 	default:
@@ -30,7 +30,7 @@ func (g *Group) whyNot(e *endpoint) string {
 	}
 }
 
-func (g *Group) whyFenced(o Observation) string {
+func (g *Group) whyFencedLocked(o Observation) string {
 	n := g.fence.highest[o.SystemID]
 	return fmt.Sprintf("on timeline %d, while %s was seen on timeline %d (after a restore from a backup: Pool.ForgetTimelines)",
 		o.Timeline, n.endpoint, n.timeline)
