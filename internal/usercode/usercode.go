@@ -1,4 +1,3 @@
-// Package usercode tells what a user's code returned, in the middle of work of ours, from what a server said.
 package usercode
 
 import (
