@@ -27,6 +27,8 @@ type network struct {
 	slow   time.Duration   // added to the delay
 	links  []*link         // open ones, the oldest first
 	lastID int
+	// brokenOff are the connections of the load's that the program has closed while the server would have gone on.
+	brokenOff []int
 }
 
 // listener is who answers at an address.
@@ -44,6 +46,7 @@ type link struct {
 	address        string
 	up, down       *pipe // to the server, and from it
 	client, server *end
+	wrote          bool // a statement of the load's has written here, so it is no probe's
 }
 
 // pipe is one direction of a link.
@@ -307,6 +310,9 @@ func (e *end) Close() error {
 		return e.failed("close", net.ErrClosed)
 	}
 	e.closed = true
+	if k := e.link; e == k.client && k.wrote && !k.server.closed && k.down.dead == nil {
+		n.brokenOff = append(n.brokenOff, k.id)
+	}
 	if !e.out.over && e.out.dead == nil && !e.out.lost && !n.gone[e.link.address] {
 		e.link.send(e.out, nil, io.EOF)
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -80,14 +81,14 @@ func chosen() uint64 {
 }
 
 // overlay writes the changed files into dir, and gives the path of what the go command is to read.
-func overlay(dir string) (string, error) {
+func overlay(dir string, more ...change) (string, error) {
 	out, err := exec.Command("go", "env", "GOROOT", "GOVERSION").Output()
 	if err != nil {
 		return "", err
 	}
 	root, version, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
 	texts := make(map[string]string)
-	for _, c := range changes {
+	for _, c := range append(slices.Clone(changes), more...) {
 		path := filepath.Join(root, "src", filepath.FromSlash(c.file))
 		if strings.HasPrefix(c.file, ".") {
 			if path, err = filepath.Abs(c.file); err != nil {

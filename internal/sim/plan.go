@@ -17,6 +17,7 @@ type plan struct {
 	clients  int
 	brief    int  // one call in so many has a context that ends early; 0: none
 	gentle   bool // only new connections meet faults
+	ends     bool // and some sessions are ended, so that new ones are wanted
 	faults   []fault
 }
 
@@ -80,6 +81,8 @@ func newPlan(seed uint64) *plan {
 	kinds := gently
 	if !p.gentle {
 		kinds = append(slices.Clone(harsh), gently...)
+	} else if p.ends = one(2); p.ends {
+		kinds = append(slices.Clone(gently), "terminate", "terminate")
 	}
 	for range 1 + r.IntN(8) {
 		longest := []time.Duration{20, 200, 1000}[r.IntN(3)] * time.Millisecond

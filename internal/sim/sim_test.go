@@ -42,8 +42,8 @@ func run(m *testing.M) int {
 	return m.Run()
 }
 
-func build(dir string) (string, error) {
-	path, err := overlay(dir)
+func build(dir string, more ...change) (string, error) {
+	path, err := overlay(dir, more...)
 	if err != nil {
 		return "", err
 	}
@@ -66,7 +66,7 @@ type end struct {
 }
 
 // play plays seeds from one on. What doesn't come to its end, in a panic or because something is left in the bubble, is wrong as well.
-func play(from, step uint64, number int, more ...string) []end {
+func play(player string, from, step uint64, number int, more ...string) []end {
 	c := exec.Command(player, append([]string{"-test.run", "TestPlay", "-test.timeout", "0", "-from", fmt.Sprint(from), "-step", fmt.Sprint(step),
 		"-number", fmt.Sprint(number)}, more...)...)
 	out, err := c.CombinedOutput()
@@ -93,7 +93,7 @@ func play(from, step uint64, number int, more ...string) []end {
 		last := &all[len(all)-1]
 		last.wrong = append(last.wrong, fmt.Sprintf("%v\n%s", err, out))
 		if left := number - len(all); left > 0 {
-			all = append(all, play(last.seed+step, step, left, more...)...)
+			all = append(all, play(player, last.seed+step, step, left, more...)...)
 		}
 	}
 	return all
@@ -107,7 +107,7 @@ func TestSeeds(t *testing.T) {
 	var playing sync.WaitGroup
 	for i := range min(processes, *seeds) {
 		playing.Go(func() {
-			some := play(*first+uint64(i), processes, (*seeds-i+processes-1)/processes)
+			some := play(player, *first+uint64(i), processes, (*seeds-i+processes-1)/processes)
 			mu.Lock()
 			defer mu.Unlock()
 			all = append(all, some...)
@@ -138,7 +138,7 @@ func shrunk(e end) string {
 	without := ""
 	for i := range e.faults {
 		try := strings.TrimPrefix(fmt.Sprintf("%s,%d", without, i), ",")
-		if again := play(e.seed, 1, 1, "-without", try); len(again[0].wrong) > 0 {
+		if again := play(player, e.seed, 1, 1, "-without", try); len(again[0].wrong) > 0 {
 			without = try
 		}
 	}
@@ -155,12 +155,36 @@ func history(seed uint64, more ...string) string {
 
 // A seed plays to the same end whenever it is played: alone, or behind others.
 func TestReplays(t *testing.T) {
-	together := play(1, 1, 20)
+	together := play(player, 1, 1, 20)
 	for _, e := range together {
 		for range 2 {
-			if again := play(e.seed, 1, 1); again[0].hash != e.hash {
+			if again := play(player, e.seed, 1, 1); again[0].hash != e.hash {
 				t.Errorf("seed %d: %s, and then %s", e.seed, e.hash, again[0].hash)
 			}
 		}
+	}
+}
+
+// The simulation is held to account itself: bugs that there were once are found when they are put back.
+func TestBugs(t *testing.T) {
+	for name, bug := range map[string]change{
+		"connections are drained by a dial that fails": {"../failover/group.go", "	e.verdicts++\n", "	e.verdicts++\n	g.drain(e)\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			with, err := build(t.TempDir(), bug)
+			if err != nil {
+				t.Fatal(err)
+			}
+			const most, some = 5000, 50
+			for from := uint64(1); from < most; from += some {
+				for _, e := range play(with, from, 1, some) {
+					if len(e.wrong) > 0 {
+						t.Logf("seed %d: %.300s", e.seed, e.wrong[0])
+						return
+					}
+				}
+			}
+			t.Errorf("not found in %d seeds", most)
+		})
 	}
 }

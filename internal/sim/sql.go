@@ -182,6 +182,7 @@ func (s *session) write(text string, args []string) (tag string, err error) {
 		s.server.strange("statement %q", text)
 		return "", &sqlError{"0A000", "unknown here"}
 	}
+	s.conn.link.wrote = true
 	c := s.server.cluster
 	c.mu.Lock()
 	if s.server.standby || s.readOnly || s.txReadOnly {

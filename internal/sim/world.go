@@ -56,6 +56,10 @@ func Run(seed uint64, without ...int) *Result {
 		w.fail("open: %v", err)
 	} else {
 		w.work()
+		// Connections that there are go on, whatever new ones meet.
+		if w.plan.gentle && len(w.net.brokenOff) > 0 {
+			w.fail("connections %v were given up, and only new ones met faults", w.net.brokenOff)
+		}
 		w.close()
 	}
 	w.check()
