@@ -53,6 +53,9 @@ func programs(root, bin string) []*job {
 		{name: "simulation of the pool", dir: filepath.Join(root, "internal/pool"), args: func() []string {
 			return []string{binary(bin, "internal/pool"), "-test.run", "TestSimulation", "-seeds", "5000", "-seed", seed()}
 		}},
+		{name: "simulation of the driver", dir: filepath.Join(root, "internal/sim"), args: func() []string {
+			return []string{"go", "test", "-count=1", "-timeout", limit.String(), "-run", "TestSeeds", ".", "-seeds", "5000", "-seed", seed()}
+		}},
 		{name: "ledger", dir: integration, args: func() []string {
 			return []string{"go", "run", "./ledger", "-duration", "10m", "-keep", bin, "-seed", seed(),
 				"-drivers", "managedpg-pgx,managedpg-pq,managedpg-pgx-sql,managedpg-pq-sql"}
