@@ -80,9 +80,16 @@ func chosen() uint64 {
 	{"../clock/clock.go", "var started = time.Now()", "var started = time.Unix(946684800-1, 0)"},
 }
 
+// goCommand is the go command of the version that the changes are known for. Where that isn't the one at hand it is fetched.
+func goCommand(args ...string) *exec.Cmd {
+	c := exec.Command("go", args...)
+	c.Env = append(os.Environ(), "GOTOOLCHAIN=go1.26.8")
+	return c
+}
+
 // overlay writes the changed files into dir, and gives the path of what the go command is to read.
 func overlay(dir string, more ...change) (string, error) {
-	out, err := exec.Command("go", "env", "GOROOT", "GOVERSION").Output()
+	out, err := goCommand("env", "GOROOT", "GOVERSION").Output()
 	if err != nil {
 		return "", err
 	}

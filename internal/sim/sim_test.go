@@ -48,7 +48,7 @@ func build(dir string, more ...change) (string, error) {
 		return "", err
 	}
 	out := filepath.Join(dir, "player")
-	b, err := exec.Command("go", "test", "-c", "-tags", "simruntime", "-overlay", path, "-o", out, ".").CombinedOutput()
+	b, err := goCommand("test", "-c", "-tags", "simruntime", "-overlay", path, "-o", out, ".").CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("%w: %s", err, b)
 	}
