@@ -37,7 +37,7 @@ type problem struct{ Level, Text, Do string }
 func (in *situation) problems() []problem {
 	var all []problem
 	for _, look := range []func(*situation) (problem, bool){
-		noServer, paused, exhausted, waitsForDials, leaking, failing, failedOver, losing, overdue, dialling,
+		noServer, paused, exhausted, waitsForDials, leaking, failedOver, failing, losing, overdue, dialling,
 	} {
 		if p, ok := look(in); ok {
 			all = append(all, p)
@@ -172,7 +172,11 @@ func failedOver(in *situation) (problem, bool) {
 	if back {
 		do = "The server that was left is up again, so that there is one to go to when this one dies."
 	}
-	return problem{"warn", text, do}, true
+	level := "warn"
+	if age < time.Minute { // it stands before the calls that it has cost, which it explains
+		level = "bad"
+	}
+	return problem{level, text, do}, true
 }
 
 // state is an endpoint's.

@@ -97,6 +97,18 @@ func TestStory(t *testing.T) {
 	}
 }
 
+// The move to another server stands before the calls that were lost by it.
+func TestTheMoveExplainsWhatItCost(t *testing.T) {
+	in := situation{now: time.Date(2024, 5, 1, 12, 4, 31, 0, time.UTC), health: new(failover.Health), status: new(failover.Status),
+		stats: &stats.Snapshot{GovernedBy: stats.GovernedByDriver, Size: 3, Endpoint: "db2"}}
+	in.status.History = []failover.Event{{Kind: failover.Failover, At: in.now.Add(-2 * time.Second), From: "db1", To: "db2", Reason: "db1 refuses"}}
+	in.stats.Errors = []stats.ErrorCount{{Kind: stats.ErrorOutcomeUnknown, Code: "reset", Count: 1, Last: in.now.Add(-2 * time.Second)}}
+	all := in.problems()
+	if len(all) != 2 || !strings.HasPrefix(all[0].Text, "On db2 since 12:04:29") || !strings.HasPrefix(all[1].Text, "1 call lost") {
+		t.Errorf("%q", all)
+	}
+}
+
 // The pool in trouble stands first, and the page doesn't say that all is well with it.
 func TestTroubleFirst(t *testing.T) {
 	open(t, pgtest.Database(t)+"&pool_size=3", "a well one")
