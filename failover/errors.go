@@ -114,5 +114,5 @@ func (e *DropError) Error() string {
 	return fmt.Sprintf("managedpg: connection to %s closed, %s: %s", e.Endpoint, e.Kind, e.Detail)
 }
 
-// Is finds evidence.Ours in it: errors.Is is how the rest of managedpg knows that the server hasn't said this.
-func (e *DropError) Is(target error) bool { return target == evidence.Ours }
+// Is finds evidence.ErrOurs in it: errors.Is is how the rest of managedpg knows that the server hasn't said this.
+func (e *DropError) Is(target error) bool { return target == evidence.ErrOurs }

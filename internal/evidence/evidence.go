@@ -75,8 +75,8 @@ func (k Kind) String() string {
 	}
 }
 
-// Ours is found by errors.Is in what we have put in the place of an error when we closed the socket ourselves.
-var Ours = errors.New("closed on purpose")
+// ErrOurs is found by errors.Is in what we have put in the place of an error when we closed the socket ourselves.
+var ErrOurs = errors.New("closed on purpose")
 
 // Of says what an error tells of the endpoint it came from. A server's answer, recognised by its SQLSTATE method
 // (pgx's and lib/pq's errors have it), counts before anything else that the error wraps.
@@ -84,7 +84,7 @@ func Of(err error) Kind {
 	if err == nil {
 		return None
 	}
-	if errors.Is(err, Ours) {
+	if errors.Is(err, ErrOurs) {
 		return None
 	}
 	var theirs *usercode.Error
