@@ -22,10 +22,9 @@ const idlePing = time.Second
 // ready makes a free connection fit for its next user: pre-ping, the base's own reset, pool_reset. Any error means that
 // the connection is not to be used; nothing of the user's has been sent on it.
 func (ph *physical) ready(ctx context.Context, p *Pool, at time.Duration) error {
-	if ph.cancels.Pending() != nil && ph.settle(ctx) != nil {
-		return nil // the caller's context has ended, which costs no connection: whoever begins a call on it settles it first
-	}
-	if p.opts.PrePing {
+	// Else the caller's context has ended, which costs no connection: whoever begins a call on it settles it first.
+	settled := ph.cancels.Pending() == nil || ph.settle(ctx) == nil
+	if settled && p.opts.PrePing {
 		if err := ph.prePing(ctx, p, at); err != nil {
 			return err
 		}
@@ -39,7 +38,10 @@ func (ph *physical) ready(ctx context.Context, p *Pool, at time.Duration) error 
 	if p.opts.DiscardAll && ph.used {
 		return ph.discardAll(ctx, p)
 	}
-	if ph.stmts.tidy(p.texts.freed.Load()); ph.lost() {
+	if settled {
+		ph.stmts.tidy(p.texts.freed.Load())
+	}
+	if ph.lost() {
 		return driver.ErrBadConn
 	}
 	return nil

@@ -316,7 +316,7 @@ func TestTheSessionOutlivesACancelledCall(t *testing.T) {
 
 // Nor does it cost the session that the next caller's context ends while a cancel request is still on its way.
 func TestTheSessionOutlivesWhoWaitsForACancelRequest(t *testing.T) {
-	for _, keys := range []string{"", "pool_size=1&max_overflow=0"} {
+	for _, keys := range []string{"", "pool_size=1&max_overflow=0", "pool_reset=discard_all"} {
 		t.Run(keys, func(t *testing.T) {
 			cfg, err := managedpg.ParseDSN(pgtest.Database(t) + "&cancel_timeout=5s&health_check=false&" + keys)
 			rig.NoError(t, err)
@@ -338,16 +338,35 @@ func TestTheSessionOutlivesWhoWaitsForACancelRequest(t *testing.T) {
 			defer db.Close()
 			db.SetMaxOpenConns(1)
 			first := rig.Value[int](t, db, "SELECT pg_backend_pid()")
-			short := func(text string) error {
+			short := func(db interface {
+				ExecContext(context.Context, string, ...any) (sql.Result, error)
+			}, text string) error {
 				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 				defer cancel()
 				_, err := db.ExecContext(ctx, text)
 				return err
 			}
-			if err := short("SELECT pg_sleep(30)"); rig.SQLState(err) != "57014" {
+			c, err := db.Conn(t.Context())
+			rig.NoError(t, err)
+			rig.Exec(t, c, "SET application_name = 'mine'")
+			if err := short(c, "SELECT pg_sleep(30)"); rig.SQLState(err) != "57014" {
 				t.Errorf("the cancelled call was told %v", err)
 			}
-			if err := short("SELECT 1"); !errors.Is(err, context.DeadlineExceeded) {
+			rig.NoError(t, c.Close())
+			if keys == "pool_reset=discard_all" { // nor is a session lent that wasn't reset
+				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+				defer cancel()
+				c, err := db.Conn(ctx)
+				close(last)
+				if err == nil {
+					defer c.Close()
+					if name := rig.Value[string](t, c, "SHOW application_name"); name == "mine" {
+						t.Error("the session is the one before's")
+					}
+				}
+				return
+			}
+			if err := short(db, "SELECT 1"); !errors.Is(err, context.DeadlineExceeded) {
 				t.Errorf("who waits for the request was told %v", err)
 			}
 			close(last)
