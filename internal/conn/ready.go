@@ -36,6 +36,9 @@ func (ph *physical) ready(ctx context.Context, p *Pool, at time.Duration) error 
 		}
 	}
 	if p.opts.DiscardAll && ph.used {
+		if !settled {
+			return ctx.Err() // it can't be reset now, and nobody is to have it so
+		}
 		return ph.discardAll(ctx, p)
 	}
 	if settled {
@@ -57,36 +60,20 @@ func (ph *physical) prePing(ctx context.Context, p *Pool, at time.Duration) erro
 	case seen == wire.PeekClosed:
 		return driver.ErrBadConn
 	case seen == wire.PeekUnread, hung, at-ph.freeSince > idlePing:
-		return ph.ping(ctx, p.opts.PingTimeout)
-	default:
-		return nil
-	}
-}
-
-// ping asks the server for an answer. A caller's context that ends meanwhile says nothing of the server, and costs no connection that can be
-// asked to cancel: whoever begins a call on it settles it first.
-func (ph *physical) ping(ctx context.Context, limit time.Duration) error {
-	ask := ph.base.RoundTrip // the base's own Ping would close the connection when its context ends
-	if !ph.base.Known() {
 		if ph.features.Pinger == nil {
 			return nil
 		}
-		ask = ph.features.Pinger.Ping
-	}
-	limited, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	baseCtx, watch := ph.watch(limited, 0)
-	err := ask(baseCtx)
-	watch.stop()
-	switch {
-	case err == nil:
-		return nil
-	case ctx.Err() == nil && limited.Err() != nil:
-		return fmt.Errorf("%w: %w", pool.ErrSilent, err)
-	case ctx.Err() != nil && ph.cancels.Pending() != nil && !ph.lost():
-		return nil
-	default:
+		ctx, cancel := context.WithTimeout(ctx, p.opts.PingTimeout)
+		defer cancel()
+		ctx, watch := ph.watch(ctx, 0) // nothing can be lost
+		defer watch.stop()
+		err := ph.features.Pinger.Ping(ctx)
+		if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			err = fmt.Errorf("%w: %w", pool.ErrSilent, err)
+		}
 		return err
+	default:
+		return nil
 	}
 }
 

@@ -50,7 +50,7 @@ func (ph *physical) watchBoth(ctx context.Context, limit time.Duration) (context
 		return ctx, nil
 	}
 	w := &contextWatch{ctx: ctx, ph: ph, sock: ph.sock, limit: limit}
-	if answer := ph.cancels.Allowed(); answer > 0 {
+	if answer := ph.cancels.Allowed(); answer > 0 && limit > 0 {
 		w.asks, w.limit = true, answer
 	}
 	w.mu.Lock() // the context may have ended already

@@ -377,34 +377,6 @@ func TestTheSessionOutlivesWhoWaitsForACancelRequest(t *testing.T) {
 	}
 }
 
-// Nor that it ends while a connection that lay idle is pinged for it.
-func TestTheSessionOutlivesWhoWaitsForAPing(t *testing.T) {
-	rig.InEachCombination(t, func(t *testing.T, c rig.Combination, _ *sql.DB) {
-		proxy := pgtest.NewProxy(t, pgtest.Shared(t).Addr())
-		keys := []string{"cancel_timeout=15s", "health_check=false"}
-		if c.Governed {
-			keys = append(keys, "pool_size=1", "max_overflow=0")
-		}
-		db := rig.Open(t, rig.WithKeys(proxy.DSN(pgtest.Database(t)), append(keys, "base_driver="+c.Base)...))
-		db.SetMaxOpenConns(1)
-		first := rig.Value[int](t, db, "SELECT pg_backend_pid()")
-		time.Sleep(1200 * time.Millisecond) // a connection that was free for longer than a second is pinged
-		proxy.Arm(pgtest.Fault{On: pgtest.OnQuery(""), Do: pgtest.Hang})
-		go func() {
-			rig.Eventually(t, "a cancel request", func() bool { return proxy.Cancels() > 0 })
-			proxy.Release()
-		}()
-		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-		defer cancel()
-		if _, err := db.ExecContext(ctx, "SELECT 1"); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("it was told %v", err)
-		}
-		if now := rig.Value[int](t, db, "SELECT pg_backend_pid()"); now != first {
-			t.Error("the session has changed")
-		}
-	})
-}
-
 // lateEnd is a connection whose end is read only once the channel is closed.
 type lateEnd struct {
 	net.Conn
