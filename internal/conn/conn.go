@@ -44,7 +44,7 @@ func (c *Conn) enter(ctx context.Context) (*physical, error) {
 	ph := c.phys
 	ph.doneReading()
 	// Of rows that are still open the request is under way until they are closed.
-	if ph.cancels.Pending() != nil && !ph.base.Busy() {
+	if !ph.base.Busy() && ph.cancels.Pending() != nil { // in this order: while it is busy its context may end
 		if err := ph.settle(ctx); err != nil {
 			c.leave()
 			return nil, err

@@ -168,7 +168,7 @@ func TestReplays(t *testing.T) {
 // The simulation is held to account itself: bugs that there were once are found when they are put back.
 func TestBugs(t *testing.T) {
 	for name, bug := range map[string]change{
-		"connections are drained by a dial that fails": {"../failover/group.go", "	e.verdicts++\n", "	e.verdicts++\n	g.drain(e)\n"},
+		"connections are drained by a dial that fails": {"../failover/group.go", "	e.verdicts++\n", "	e.verdicts++\n	g.drainLocked(e)\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			with, err := build(t.TempDir(), bug)
