@@ -48,9 +48,11 @@ func (c *Conn) readsElsewhere(ph *physical, opts driver.TxOptions) bool {
 }
 
 // goReading exchanges the physical connection for one of the pool for reads. The call that asks for it has ended. An error leaves the
-// checkout without a connection.
+// checkout without a connection. One that Reclaim has taken meanwhile stays as that has left it: the next call is told.
 func (c *Conn) goReading(ctx context.Context) error {
-	c.releaseEarly()
+	if !c.releaseEarly() {
+		return nil
+	}
 	c.pool = c.pool.reads
 	ph, at, err := c.pool.checkout(ctx)
 	if err != nil {
