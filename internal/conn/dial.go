@@ -13,8 +13,31 @@ import (
 	"github.com/managedpg/managedpg/stats"
 )
 
+// A connection whose endpoint's were closed while it was opened is opened again: at once, then after firstRepeat, then after twice as long
+// each time, up to longestRepeat. What a dial sees of a server's role and what a probe sees may differ for long, behind a proxy say.
+const (
+	firstRepeat   = 5 * time.Millisecond
+	longestRepeat = 80 * time.Millisecond
+)
+
 // dial opens a connection to the endpoint that the router chooses. Until is when whoever it is for gives up.
 func (p *Pool) dial(ctx context.Context, until time.Time) (*physical, error) {
+	for pause := time.Duration(0); ; pause = min(max(2*pause, firstRepeat), longestRepeat) {
+		ph, err := p.dialOnce(ctx, until)
+		if err != nil || ph.epoch == ph.epochNow.Load() {
+			return ph, err
+		}
+		// What closes an endpoint's connections may have passed before this one was on the books.
+		p.end(ph, stats.ClosedEndpoint, nil)
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+func (p *Pool) dialOnce(ctx context.Context, until time.Time) (*physical, error) {
 	var ph *physical
 	drains := p.life.drains.Load()
 	err := p.router.Connect(ctx, until, func(ctx context.Context, to Route) error {
@@ -40,11 +63,6 @@ func (p *Pool) dial(ctx context.Context, until time.Time) (*physical, error) {
 	p.open.all[ph] = struct{}{}
 	p.open.mu.Unlock()
 	p.event(ctx, "dial", ph)
-	if ph.epoch != ph.epochNow.Load() {
-		// What closes an endpoint's connections may have passed before this one was on the books.
-		p.end(ph, stats.ClosedEndpoint, nil)
-		return p.dial(ctx, until)
-	}
 	return ph, nil
 }
 
@@ -58,8 +76,9 @@ func newPhysical(c base.Conn) *physical {
 // openPhysical dials the endpoint and makes a physical connection of what it gets, if the router admits it.
 func (p *Pool) openPhysical(ctx context.Context, to Route) (_ *physical, err error) {
 	start := clock.Now()
+	turnedDown := false
 	defer func() {
-		if err != nil && p.life.ctx.Err() == nil {
+		if err != nil && !turnedDown && p.life.ctx.Err() == nil {
 			p.Recorder.CountError(stats.ErrorDial, errorCode(err))
 		}
 	}()
@@ -84,7 +103,14 @@ func (p *Pool) openPhysical(ctx context.Context, to Route) (_ *physical, err err
 			ph.close(func() {})
 		}
 	}()
-	if err := p.setUp(ctx, ph, to.Moves); err != nil {
+	if ph.server, err = ph.base.Identify(ctx, p.opts.Role, to.Moves); err != nil {
+		return nil, err
+	}
+	if err := p.router.Admit(ctx, ph.server); err != nil {
+		turnedDown = true // the server has let us in, and it is we who want another one
+		return nil, err
+	}
+	if err := p.setUp(ctx, ph); err != nil {
 		return nil, err
 	}
 	ready = true
@@ -105,14 +131,7 @@ func (p *Pool) openPhysical(ctx context.Context, to Route) (_ *physical, err err
 }
 
 // setUp makes a new connection ready for its first user.
-func (p *Pool) setUp(ctx context.Context, ph *physical, moves bool) error {
-	var err error
-	if ph.server, err = ph.base.Identify(ctx, p.opts.Role, moves); err != nil {
-		return err
-	}
-	if err := p.router.Admit(ctx, ph.server); err != nil {
-		return err
-	}
+func (p *Pool) setUp(ctx context.Context, ph *physical) error {
 	ph.base.OnSyncWait(func() { ph.syncWait.Store(true) })
 	if p.opts.OnConnect != nil {
 		limit.Stop(ctx)
