@@ -82,4 +82,7 @@ func ReadOnly(ctx context.Context) context.Context { return internalconn.ReadOnl
 // It sees through the connections of otelsql, sqlmw and other wrappers that have a method Raw() driver.Conn or pass CheckNamedValue on. Any
 // other value comes back as it is. The base connection must not be used after Raw's function has returned. [PgxConn] does all
 // of this for pgx.
+//
+// With SetMaxOpenConns in force beside pool_size the connection may still have to be got from the pool, and Unwrap has no context to go by: not
+// [ReadOnly], nor [LongCheckout], nor a deadline. Where that matters call PingContext of the sql.Conn before Raw, with the context.
 func Unwrap(driverConn any) any { return internalconn.Unwrap(driverConn) }

@@ -3,6 +3,8 @@ package failover_test
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
+	"errors"
 	"fmt"
 	"strconv"
 	"sync"
@@ -37,6 +39,55 @@ func eachBaseReading(t *testing.T, servers []*pgtest.Cluster, test func(t *testi
 				"standby_reads=true", "health_check_interval=100ms", "leak_reclaim_after=1h")))
 		})
 	}
+}
+
+// Where SetMaxOpenConns has database/sql open the connections, the context of a sql.Conn is known from its first call on.
+func TestMarkedReadsBelowSetMaxOpenConns(t *testing.T) {
+	primary, standbys := readsOnStandbys(t)
+	eachBaseReading(t, append([]*pgtest.Cluster{primary}, standbys...), func(t *testing.T, db *sql.DB) {
+		db.SetMaxOpenConns(1)
+		reads := managedpg.ReadOnly(t.Context())
+		inUse := func() (here, there int64) {
+			for _, s := range managedpg.Stats() {
+				if name := rig.PoolOf(t, db).Name(); s.Name == name {
+					here = s.CheckedOut
+				} else if s.Name == name+"/reads" {
+					there = s.CheckedOut
+				}
+			}
+			return here, there
+		}
+		for n := range int64(2) {
+			held, err := db.Conn(reads)
+			rig.NoError(t, err)
+			waits := make(chan error, 1)
+			go func() {
+				c, err := db.Conn(reads)
+				if err == nil {
+					err = c.PingContext(reads)
+				}
+				if err == nil {
+					err = c.Raw(func(driverConn any) error {
+						if managedpg.Unwrap(driverConn) == nil {
+							return errors.New("nothing is there")
+						}
+						if here, there := inUse(); here != 0 || there != 1 {
+							return fmt.Errorf("%d connections in use, and %d for reads", here, there)
+						}
+						return nil
+					})
+				}
+				if c != nil {
+					err = errors.Join(err, c.Close())
+				}
+				waits <- err
+			}()
+			rig.Eventually(t, "one waits", func() bool { return db.Stats().WaitCount > n })
+			_ = held.Raw(func(any) error { return driver.ErrBadConn }) // so that a new one is opened
+			_ = held.Close()
+			rig.NoError(t, <-waits)
+		}
+	})
 }
 
 type queryer interface {
