@@ -114,5 +114,18 @@ func (e *DropError) Error() string {
 	return fmt.Sprintf("managedpg: connection to %s closed, %s: %s", e.Endpoint, e.Kind, e.Detail)
 }
 
-// Is finds evidence.ErrOurs in it: errors.Is is how the rest of managedpg knows that the server hasn't said this.
-func (e *DropError) Is(target error) bool { return target == evidence.ErrOurs }
+// Is finds evidence.ErrOurs in it, and its kind's: errors.Is is how the rest of managedpg knows that the server hasn't said this.
+func (e *DropError) Is(target error) bool {
+	switch target {
+	case evidence.ErrOurs:
+		return true
+	case evidence.ErrFenced:
+		return e.Kind == Fenced
+	case evidence.ErrMoved:
+		return e.Kind == Moved
+	case evidence.ErrHung:
+		return e.Kind == Hung
+	default:
+		return false
+	}
+}

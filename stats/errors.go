@@ -27,7 +27,8 @@ const (
 type ErrorCount struct {
 	Kind ErrorKind `json:"kind"`
 	// Code is the server's SQLSTATE. Where the server said nothing it is deadline, refused, unreachable, dns, reset, broken, closed, or
-	// other. Canceled is what the caller has ended by its context, whatever the server said.
+	// other. Where managedpg has closed the connection it is fenced, moved or hung (see failover.DropKind), and sync_wait where a COMMIT's wait
+	// for its synchronous standby was cut short. Canceled is what the caller has ended by its context, whatever the server said.
 	Code  string    `json:"code"`
 	Count int64     `json:"count"`
 	First time.Time `json:"first"`

@@ -9,6 +9,7 @@ import (
 	"os"
 	"syscall"
 
+	"github.com/managedpg/managedpg/internal/evidence"
 	"github.com/managedpg/managedpg/internal/sqlstate"
 	"github.com/managedpg/managedpg/stats"
 )
@@ -53,6 +54,14 @@ func errorCode(err error) string {
 	}
 	var dns *net.DNSError
 	switch {
+	case errors.Is(err, evidence.ErrFenced):
+		return "fenced"
+	case errors.Is(err, evidence.ErrMoved):
+		return "moved"
+	case errors.Is(err, evidence.ErrHung):
+		return "hung"
+	case errors.Is(err, sqlstate.ErrSyncWait):
+		return "sync_wait"
 	case errors.Is(err, context.Canceled):
 		return "canceled"
 	case errors.Is(err, syscall.ECONNREFUSED):

@@ -75,8 +75,13 @@ func (k Kind) String() string {
 	}
 }
 
-// ErrOurs is found by errors.Is in what we have put in the place of an error when we closed the socket ourselves.
-var ErrOurs = errors.New("closed on purpose")
+// ErrOurs is found by errors.Is in what we have put in the place of an error when we closed the socket ourselves, and with it the reason.
+var (
+	ErrOurs   = errors.New("closed on purpose")
+	ErrFenced = errors.New("fenced")
+	ErrMoved  = errors.New("moved")
+	ErrHung   = errors.New("hung")
+)
 
 // Of says what an error tells of the endpoint it came from. A server's answer, recognised by its SQLSTATE method
 // (pgx's and lib/pq's errors have it), counts before anything else that the error wraps.

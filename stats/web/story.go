@@ -210,8 +210,52 @@ func failing(in *situation) (problem, bool) {
 
 // losing: connections were lost under calls within the last minutes.
 func losing(in *situation) (problem, bool) {
-	return in.lately("call", "lost", "Look up whether those with an outcome unknown ran (docs/errors.md).",
-		stats.ErrorOutcomeUnknown, stats.ErrorTxLost, stats.ErrorReclaimed)
+	kinds := []stats.ErrorKind{stats.ErrorOutcomeUnknown, stats.ErrorTxLost, stats.ErrorReclaimed}
+	p, really := in.lately("call", "lost", "Look up whether those with an outcome unknown ran (docs/errors.md).", kinds...)
+	if !really {
+		return p, false
+	}
+	var causes []string
+	for _, e := range in.stats.Errors {
+		if cause := causeOf(e); slices.Contains(kinds, e.Kind) && in.now.Sub(e.Last) < lately && !slices.Contains(causes, cause) {
+			causes = append(causes, cause)
+		}
+	}
+	p.Text = strings.TrimSuffix(p.Text, ".") + ": " + strings.Join(causes, "; ") + "."
+	return p, true
+}
+
+// causeOf is what ended the connection under a call that was lost.
+func causeOf(e stats.ErrorCount) string {
+	if e.Kind == stats.ErrorReclaimed {
+		return "it was held for longer than leak_reclaim_after"
+	}
+	switch e.Code {
+	case sqlstate.AdminShutdown:
+		return "an administrator ended the session, or the server shut down (its log says which)"
+	case sqlstate.CrashShutdown:
+		return "the server crashed (its log says why)"
+	case sqlstate.DatabaseDropped:
+		return "the database was dropped"
+	case sqlstate.IdleInTransactionTimeout:
+		return "the server's idle_in_transaction_session_timeout ended the session"
+	case sqlstate.TransactionTimeout:
+		return "the server's transaction_timeout ended the session"
+	case "fenced":
+		return "managedpg closed the connection, as its server is fenced: another one is on a newer timeline"
+	case "moved":
+		return "managedpg closed the connection, as its address leads to a server on a newer timeline now"
+	case "hung":
+		return "managedpg closed the connection, as its server answered no probe"
+	case "sync_wait":
+		return "the wait of a COMMIT for its synchronous standby was cut short"
+	case "deadline", "canceled":
+		return "the context ended, and the server didn't answer the cancel request in time"
+	case "reset", "broken", "closed", "other":
+		return "the connection was cut, without a word from the server"
+	default:
+		return "the server ended it with SQLSTATE " + e.Code
+	}
 }
 
 func (in *situation) lately(what, became, do string, kinds ...stats.ErrorKind) (problem, bool) {

@@ -58,9 +58,16 @@ func TestStory(t *testing.T) {
 			in.before.errors = errorSums{otherCheckouts: 100}
 			in.present.errors = errorSums{timeouts: 30, otherCheckouts: 106}
 		}},
-		{"1 call lost in the last 5m, the last one at 12:11:59 (outcome_unknown reset).", func(in *situation) {
+		{"1 call lost in the last 5m, the last one at 12:11:59 (outcome_unknown reset): the connection was cut, without a word from the server.", func(in *situation) {
 			in.stats.Errors = []stats.ErrorCount{{Kind: stats.ErrorOutcomeUnknown, Code: "reset", Count: 1, Last: in.now.Add(-time.Second)}}
 			in.present.errors = errorSums{lostCalls: 1}
+		}},
+		{"3 calls lost in the last 5m, the last one at 12:11:59 (outcome_unknown hung, tx_lost hung, reclaimed other): managedpg closed the connection, " +
+			"as its server answered no probe; it was held for longer than leak_reclaim_after.", func(in *situation) {
+			in.stats.Errors = []stats.ErrorCount{{Kind: stats.ErrorOutcomeUnknown, Code: "hung", Count: 1, Last: in.now.Add(-time.Second)},
+				{Kind: stats.ErrorTxLost, Code: "hung", Count: 1, Last: in.now.Add(-2 * time.Second)},
+				{Kind: stats.ErrorReclaimed, Code: "other", Count: 1, Last: in.now.Add(-3 * time.Second)}}
+			in.present.errors = errorSums{lostCalls: 3}
 		}},
 		{"On db2 since 12:04:31, in place of db1: db1 refuses.", func(in *situation) { // and db1 is down, which that says
 			in.stats.Endpoint, in.stats.IsPrimary = "db2", false

@@ -19,6 +19,7 @@ import (
 	"github.com/managedpg/managedpg"
 	"github.com/managedpg/managedpg/failover"
 	"github.com/managedpg/managedpg/internal/pgtest"
+	"github.com/managedpg/managedpg/stats"
 )
 
 // The primary is killed and its standby promoted. Then the old primary comes back: as it was, which makes two writers; as
@@ -260,6 +261,42 @@ func TestHungServer(t *testing.T) {
 			nothingLostOrDoubled(t, all, rows(t, false, a, b))
 		})
 	}
+}
+
+// A call that was closed since its server hangs counts as lost for that reason, which the page names.
+func TestHungServerIsNamedAsTheCause(t *testing.T) {
+	t.Parallel()
+	a, b := pgtest.Start(t), pgtest.Start(t, pgtest.OwnSystem())
+	rig.NoError(t, a.Exec("CREATE TABLE t (n int)"))
+	told := make(chan error)
+	var pools []*managedpg.Pool
+	for _, base := range []string{"pgx", "pq"} {
+		db := rig.OpenQuietly(t, rig.WithKeys(cluster(a, b), "base_driver="+base, "pool_size=2", "target_session_attrs=any",
+			"health_check_timeout=200ms", "health_check_interval=200ms", "connect_timeout=1s"))
+		pools = append(pools, rig.PoolOf(t, db))
+		go func() {
+			_, err := db.Exec("INSERT INTO t SELECT 1 FROM pg_sleep(600)")
+			told <- err
+		}()
+	}
+	rig.Eventually(t, "both calls run", func() bool {
+		n, err := a.QueryString("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'")
+		return err == nil && n == "2"
+	})
+	rig.NoError(t, a.Freeze())
+	for range pools {
+		if err := <-told; !errors.Is(err, managedpg.ErrOutcomeUnknown) {
+			t.Errorf("a call is told %v", err)
+		}
+	}
+	for _, p := range pools {
+		if errs := p.Stats().Errors; !slices.ContainsFunc(errs, func(e stats.ErrorCount) bool {
+			return e.Kind == stats.ErrorOutcomeUnknown && e.Code == "hung"
+		}) {
+			t.Errorf("errors are %v", errs)
+		}
+	}
+	rig.NoError(t, a.Thaw())
 }
 
 // fillQueue makes SYNs to a frozen server go unanswered, until empty is called.
