@@ -69,7 +69,8 @@ type probes struct {
 	calm        int       // probes in a row that were asked for by evidence and found nothing
 	fails       int       // failed probes in a row
 	unanswered  int       // probes in a row that got no answer
-	silentSince time.Time // when the first of those began
+	silentSince time.Time // when the last but one of those began
+	silentLast  time.Time // and the last one
 	stuckAt     int       // how many they were when Stuck was last called
 }
 

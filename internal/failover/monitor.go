@@ -253,9 +253,8 @@ func (g *Group) probeFailedLocked(e *endpoint, began time.Time, err error) {
 	case down:
 		e.fails++
 		if evidence.Silence(err) {
-			if e.unanswered == 0 {
-				e.silentSince = began
-			}
+			// Not since the first: that may have been under way already when a call heard its last.
+			e.silentSince, e.silentLast = e.silentLast, began
 			e.unanswered++
 			g.abandonLocked(e)
 		} else {
