@@ -91,6 +91,7 @@ type Connector struct {
 	leaks  *leak.Tracker // nil without leak detection
 	reads  *Connector    // the pool for reads beside it; nil: there is none
 
+	pausing  sync.Mutex // so that the pool and the one for reads are paused together, and resumed
 	settings []Setting
 }
 
@@ -220,20 +221,29 @@ func (c *Connector) Pause(ctx context.Context) error {
 		return fmt.Errorf("managedpg: pool %q: %w", c.name, errNotGoverned)
 	}
 	both := c.withReads()
-	errs := make([]error, len(both))
-	var pauses sync.WaitGroup
+	drained := make([]<-chan struct{}, len(both))
+	c.pausing.Lock()
 	for i, each := range both {
-		pauses.Go(func() { errs[i] = each.pause(ctx) })
+		drained[i] = each.pool.Pause()
 	}
-	pauses.Wait()
+	c.pausing.Unlock()
+	var errs []error
+	for i, each := range both {
+		select {
+		case <-drained[i]:
+		case <-ctx.Done():
+			select {
+			case <-drained[i]:
+			default:
+				errs = append(errs, each.stillInUse(ctx.Err()))
+			}
+		}
+	}
 	return errors.Join(errs...)
 }
 
-func (c *Connector) pause(ctx context.Context) error {
-	err := c.pool.Pause(ctx)
-	if err == nil {
-		return nil
-	}
+// stillInUse is the error of a Pause that didn't see the pool drained: it says who holds connections.
+func (c *Connector) stillInUse(err error) error {
 	_, inUse := c.pool.Recorder.Now()
 	who := ""
 	for _, r := range c.Holders(longestHolders) {
@@ -244,6 +254,8 @@ func (c *Connector) pause(ctx context.Context) error {
 
 // Resume ends Pause. Those who have waited are served.
 func (c *Connector) Resume() {
+	c.pausing.Lock()
+	defer c.pausing.Unlock()
 	for _, each := range c.withReads() {
 		each.pool.Resume()
 	}

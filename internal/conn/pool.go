@@ -219,8 +219,8 @@ func (p *Pool) Limits() (size, maxOverflow int) { return p.lending.Limits() }
 // Resize changes the limits of a governed pool at once: surplus free connections are closed, those in use when they are given back.
 func (p *Pool) Resize(size, maxOverflow int) { p.lending.Resize(size, maxOverflow) }
 
-// Pause lends no connection of a governed pool until Resume, and returns when all were given back, or with the context's error.
-func (p *Pool) Pause(ctx context.Context) error { return p.lending.Pause(ctx) }
+// Pause lends no connection of a governed pool until Resume. What it returns is closed when all were given back.
+func (p *Pool) Pause() (drained <-chan struct{}) { return p.lending.Pause() }
 
 // Resume ends Pause.
 func (p *Pool) Resume() { p.lending.Resume() }

@@ -246,6 +246,10 @@ func (p *Pool[T]) Release(thing T, at time.Duration) (kept bool) {
 // returnedLocked: one less is lent.
 func (p *Pool[T]) returnedLocked() {
 	p.lent--
+	p.drainedLocked()
+}
+
+func (p *Pool[T]) drainedLocked() {
 	if p.lent == 0 && p.drained != nil {
 		close(p.drained)
 		p.drained = nil
@@ -338,28 +342,20 @@ func (p *Pool[T]) Resize(size, maxOverflow int) {
 	}
 }
 
-// Pause lends nothing more until Resume, and returns when all that is lent was given back, or with the context's error; it stays paused
-// then. Who waits in Acquire waits on, within its own limits.
-func (p *Pool[T]) Pause(ctx context.Context) error {
+// Pause lends nothing more until Resume. What it returns is closed when all that is lent was given back. Who waits in Acquire waits on,
+// within its own limits.
+func (p *Pool[T]) Pause() (drained <-chan struct{}) {
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	if p.paused.IsZero() {
 		p.paused = time.Now()
-	}
-	if p.lent == 0 {
-		p.mu.Unlock()
-		return nil
 	}
 	if p.drained == nil {
 		p.drained = make(chan struct{})
 	}
-	drained := p.drained
-	p.mu.Unlock()
-	select {
-	case <-drained:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	drained = p.drained
+	p.drainedLocked()
+	return drained
 }
 
 // Resume lends again, first to those who have waited.

@@ -289,11 +289,13 @@ func (w *world) trouble(random *rand.Rand, until time.Duration) {
 			w.mu.Unlock()
 			w.pool.Resize(size, overflow)
 		case 4:
-			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-			if err := w.pool.Pause(ctx); err == nil && w.pool.Figures().Paused < 0 {
+			select {
+			case <-w.pool.Pause():
+			case <-time.After(time.Second):
+			}
+			if w.pool.Figures().Paused < 0 {
 				w.t.Error("not paused")
 			}
-			cancel()
 			w.check()
 			time.Sleep(time.Duration(random.IntN(100)) * time.Millisecond)
 			w.pool.Resume()
