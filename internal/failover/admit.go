@@ -8,14 +8,14 @@ import (
 
 // attempt is one dial under way. Its context carries it to Admit.
 type attempt struct {
-	group    *Group
-	endpoint *endpoint
-	cancel   context.CancelCauseFunc
-	verdicts int   // the endpoint's when the dial began
-	last     bool  // there is nobody else to ask
-	picky    bool  // see checkout
-	spurned  bool  // it was turned down for that
-	refusal  error // what Admit answered
+	group        *Group
+	endpoint     *endpoint
+	cancel       context.CancelCauseFunc
+	verdicts     int   // the endpoint's when the dial began
+	last         bool  // there is nobody else to ask
+	wantsFittest bool  // see checkout
+	outranked    bool  // it was turned down for that
+	refusal      error // what Admit answered
 }
 
 type attemptKey struct{}
@@ -56,8 +56,8 @@ func (g *Group) admit(a *attempt, o Observation) error {
 		a.refusal = &ineligibleError{e.name, g.whyFencedLocked(o)}
 	case !admits:
 		a.refusal = &ineligibleError{e.name, g.whyNotAdmitted(o)}
-	case a.picky && g.fitterThanLocked(e, o):
-		a.refusal, a.spurned = &ineligibleError{e.name, "another one is, or may be, fitter"}, true
+	case a.wantsFittest && g.fitterThanLocked(e, o):
+		a.refusal, a.outranked = &ineligibleError{e.name, "another one is, or may be, fitter"}, true
 	}
 	g.settleLocked()
 	return a.refusal

@@ -55,8 +55,8 @@ func (g *Group) Connect(ctx context.Context, until time.Time, dial func(ctx cont
 	c := &checkout{
 		Group: g, ctx: ctx, until: until, dial: dial, began: time.Now(),
 		rounds: 1, tried: make(map[*endpoint]trial), asked: make(map[*endpoint]bool),
-		looked: make(map[*host]bool),
-		picky:  g.rules.balances(),
+		looked:       make(map[*host]bool),
+		wantsFittest: g.rules.balances(),
 	}
 	defer c.arrived()
 	if g.alone {
@@ -73,16 +73,16 @@ type checkout struct {
 	dial  func(context.Context, Route) error
 	began time.Time
 
-	rounds  int                 // over all endpoints, begun
-	waited  bool                // for one to become usable
-	tried   map[*endpoint]trial // this round's
-	looked  map[*host]bool      // whose names were looked up in this round
-	asked   map[*endpoint]bool  // misconfigured ones, asked once in all
-	busy    int                 // rounds in a row in which a server had no room
-	full    []*endpoint         // this round's that had none
-	patient bool                // nobody else is left: suspects get their full time
-	bound   *endpoint           // where the next dial leads to
-	picky   bool                // it has turned nobody down yet in favour of one that is fitter
+	rounds       int                 // over all endpoints, begun
+	waited       bool                // for one to become usable
+	tried        map[*endpoint]trial // this round's
+	looked       map[*host]bool      // whose names were looked up in this round
+	asked        map[*endpoint]bool  // misconfigured ones, asked once in all
+	busy         int                 // rounds in a row in which a server had no room
+	full         []*endpoint         // this round's that had none
+	patient      bool                // nobody else is left: suspects get their full time
+	bound        *endpoint           // where the next dial leads to
+	wantsFittest bool                // it has turned nobody down yet in favour of one that is fitter
 }
 
 // search is for several endpoints.

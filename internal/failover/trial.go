@@ -36,7 +36,7 @@ func (c *checkout) overLocked(a *attempt) {
 // try dials, and leaves the gate.
 func (c *checkout) try(e *endpoint, most time.Duration, means error) (outcome, error) {
 	ctx, cancel := context.WithCancelCause(c.ctx)
-	a := &attempt{group: c.Group, endpoint: e, cancel: cancel, last: c.patient, picky: c.picky}
+	a := &attempt{group: c.Group, endpoint: e, cancel: cancel, last: c.patient, wantsFittest: c.wantsFittest}
 	c.mu.Lock()
 	if c.closed {
 		c.mu.Unlock()
@@ -186,8 +186,8 @@ func (c *checkout) metLocked(e *endpoint, ev evidence.Kind, err, own error) outc
 func (c *checkout) refusedByLocked(a *attempt) (outcome, error) {
 	c.reachedLocked(a)
 	c.tried[a.endpoint] = trial{err: a.refusal, revived: a.endpoint.revived}
-	if a.spurned {
-		c.picky = false
+	if a.outranked {
+		c.wantsFittest = false
 		delete(c.tried, a.endpoint)
 		return goOn, a.refusal
 	}
