@@ -47,6 +47,10 @@ type Usage struct {
 	Longest time.Duration `json:"longest"`
 	// Now is how many connections it has now.
 	Now int64 `json:"now"`
+	// TimedOut is how many of its calls ended at their context's deadline, or were cancelled by the server (SQLSTATE 57014, as by
+	// statement_timeout). Each is counted. It is of the line that made the call, which within a transaction may be another one than that which
+	// took the connection. What ends while rows are being read is not seen.
+	TimedOut int64 `json:"timed_out"`
 	// Share is Held's part of the time held by all, 0..1.
 	Share float64 `json:"share"`
 	// Labels are the pprof labels of its contexts, those first that most of Held went to.
@@ -80,6 +84,7 @@ func (u Usage) MarshalJSON() ([]byte, error) {
 type tally struct {
 	checkouts, held, waited float64
 	longest                 time.Duration // that one was held
+	timedOut                int64         // not from samples
 }
 
 func (t *tally) add(o tally) {
@@ -87,6 +92,7 @@ func (t *tally) add(o tally) {
 	t.held += o.held
 	t.waited += o.waited
 	t.longest = max(t.longest, o.longest)
+	t.timedOut += o.timedOut
 }
 
 // window keeps the tallies of the last periods.
@@ -193,7 +199,7 @@ func (s *Slot) used(since, now time.Duration) {
 	} else {
 		s.untilSample = nextSample()
 	}
-	s.tracker.usage.add(&s.checkout, since, now, tally{weight, weight * float64(held), weight * float64(waited), held})
+	s.tracker.usage.add(&s.checkout, since, now, tally{checkouts: weight, held: weight * float64(held), waited: weight * float64(waited), longest: held})
 }
 
 // nextSample is the time until the next sample: exponentially distributed, as runtime's profiles have it, so that no rhythm of a
@@ -321,7 +327,7 @@ func (t *Tracker) usageAt(now time.Duration) []Usage {
 	all := make([]Usage, 0, len(byCaller))
 	for caller, u := range byCaller {
 		one := Usage{Caller: caller, Checkouts: int64(u.checkouts + 0.5), Held: time.Duration(u.held), Waited: time.Duration(u.waited),
-			Longest: u.longest, Now: u.now}
+			Longest: u.longest, Now: u.now, TimedOut: u.timedOut}
 		if total > 0 {
 			one.Share = u.held / total
 		}

@@ -120,9 +120,9 @@ func TestUsageForgets(t *testing.T) {
 }
 
 func TestUsageJSON(t *testing.T) {
-	b, err := json.Marshal(leak.Usage{Caller: "a.go:1 main.f", Checkouts: 2, Held: 1500 * time.Millisecond, Waited: time.Second, Longest: 500 * time.Millisecond, Now: 1, Share: 0.5,
+	b, err := json.Marshal(leak.Usage{Caller: "a.go:1 main.f", Checkouts: 2, Held: 1500 * time.Millisecond, Waited: time.Second, Longest: 500 * time.Millisecond, Now: 1, TimedOut: 3, Share: 0.5,
 		Labels: []leak.LabelUsage{{Key: "route", Value: "/", Share: 1}}})
-	const want = `{"caller":"a.go:1 main.f","checkouts":2,"now":1,"share":0.5,"labels":[{"key":"route","value":"/","share":1}],"held":1.5,"waited":1,"longest":0.5}`
+	const want = `{"caller":"a.go:1 main.f","checkouts":2,"now":1,"timed_out":3,"share":0.5,"labels":[{"key":"route","value":"/","share":1}],"held":1.5,"waited":1,"longest":0.5}`
 	if err != nil || string(b) != want {
 		t.Errorf("%s, %v", b, err)
 	}

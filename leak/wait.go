@@ -10,7 +10,7 @@ import (
 	"github.com/managedpg/managedpg/internal/stack"
 )
 
-// waitFrames is how many frames a checkout that waits has between the pool's queue and where the stack of one that has a connection
+// waitFrames is how many frames a checkout that waits, or a call that has failed, has beyond where the stack of one that has a connection
 // is taken.
 const waitFrames = 6
 
@@ -24,8 +24,12 @@ type Waiter struct {
 // Wait remembers the calling goroutine, which is about to wait, and its context's pprof labels.
 func (t *Tracker) Wait(ctx context.Context) *Waiter {
 	w := &Waiter{labels: labelsOf(ctx)}
-	if depth := t.options.StackDepth; depth > 0 {
-		w.stack = stack.Callers(min(depth+waitFrames, deepStack), &w.buffer)
+	if t.options.StackDepth > 0 {
+		depth := min(t.options.StackDepth+waitFrames, deepStack)
+		w.stack = stack.Callers(depth, &w.buffer)
+		if n := len(w.stack); n == depth && depth < deepStack && t.callers.hidden(w.stack[n-1]) {
+			w.stack = stack.Callers(deepStack, &w.buffer)
+		}
 	}
 	return w
 }
@@ -34,6 +38,12 @@ func (t *Tracker) Wait(ctx context.Context) *Waiter {
 func (t *Tracker) GaveUp(ctx context.Context, waited time.Duration) {
 	w, now := t.Wait(ctx), t.Now()
 	t.usage.add(&checkout{stack: w.stack, labels: w.labels}, now, now, tally{waited: float64(waited)})
+}
+
+// TimedOut counts in Usage that a call of the calling goroutine has run out of time.
+func (t *Tracker) TimedOut(ctx context.Context) {
+	w, now := t.Wait(ctx), t.Now()
+	t.usage.add(&checkout{stack: w.stack, labels: w.labels}, now, now, tally{timedOut: 1})
 }
 
 // Waiting is a line of code at which checkouts wait for a connection.

@@ -38,6 +38,24 @@ func TestWaiting(t *testing.T) {
 	}
 }
 
+//go:noinline
+func hastyCaller(tracker *leak.Tracker, t *testing.T) { tracker.TimedOut(t.Context()) }
+
+// Calls that run out of time are counted for the line that makes them, each, until the window is over.
+func TestTimedOut(t *testing.T) {
+	tracker := leak.New(leak.Options{Pool: "app", StackDepth: 16, Base: time.Now()})
+	for range 3 {
+		hastyCaller(tracker, t)
+	}
+	usage := tracker.Usage()
+	if len(usage) != 1 || !strings.Contains(usage[0].Caller, "hastyCaller") || usage[0].TimedOut != 3 || usage[0].Checkouts != 0 {
+		t.Errorf("%+v", usage)
+	}
+	if usage = tracker.UsageAt(leak.UsageWindow + time.Minute); len(usage) != 0 {
+		t.Errorf("after the window there is still %+v", usage)
+	}
+}
+
 // The longest hold is told of what has ended, and of what is held now.
 func TestUsageTellsTheLongestHold(t *testing.T) {
 	tracker := leak.New(leak.Options{Pool: "app", StackDepth: 16, Base: time.Now()})

@@ -21,7 +21,7 @@ func TestEachSymptomNamesItsCause(t *testing.T) {
 		"climb":     {"connection is held too long", "climb.go", ".firstMatch", "too many clients already"},
 		"failover":  {"no endpoint is usable", "managedpg: failover", "duration=", "without an endpoint"},
 		"unknown":   {"outcome unknown", "57P01", "unknown_outcomes", "broken"},
-		"timeouts":  {"57014", "The server is up", "That one is ours", "timeouts.go", ".audit"},
+		"timeouts":  {"57014", "The server is up", "calls timed out at", ".listOrders", "idle in transaction", "That one is ours", "timeouts.go", ".audit"},
 	}
 	for _, s := range symptoms {
 		t.Run(s.name, func(t *testing.T) {

@@ -6,6 +6,11 @@ import (
 	"time"
 )
 
+// whoBlocksWhom is what the page says to ask the server.
+const whoBlocksWhom = "SELECT waiting.pid, waiting.query, blocking.pid AS blocked_by, blocking.state, now() - blocking.xact_start AS in_transaction_for, " +
+	"blocking.query AS its_last_query FROM pg_stat_activity waiting JOIN pg_stat_activity blocking ON blocking.pid = ANY (pg_blocking_pids(waiting.pid)) " +
+	"ORDER BY blocking.xact_start;"
+
 // timeouts: a transaction that somebody has left open holds a lock, a migration waits for that, and everybody waits behind the
 // migration. The server is well.
 func timeouts(ctx context.Context, s *scene) error {
@@ -45,13 +50,17 @@ func timeouts(ctx context.Context, s *scene) error {
 	now, server := pool.Stats(), pool.CheckNow(ctx).Endpoints[0]
 	s.say("\nThe server is %s and answers a probe in %v; %d calls were cancelled, and it confirmed %d: it is at work, or waits.",
 		server.State, brief(server.ResponseTime), now.CancelsSent, now.CancelsConfirmed)
-	var migration, blocking int
-	var query string
-	if err := db.QueryRowContext(ctx, "SELECT pid, (pg_blocking_pids(pid))[1], query FROM pg_stat_activity WHERE wait_event_type = 'Lock' "+
-		"ORDER BY xact_start LIMIT 1").Scan(&migration, &blocking, &query); err != nil {
+	for _, u := range pool.Usage() {
+		if u.TimedOut > 0 {
+			s.say("%d calls timed out at %s.", u.TimedOut, u.Caller)
+		}
+	}
+	var waiting, blocking int
+	var query, state, open, last string
+	if err := db.QueryRowContext(ctx, whoBlocksWhom).Scan(&waiting, &query, &blocking, &state, &open, &last); err != nil {
 		return err
 	}
-	s.say("It waits, says pg_stat_activity: process %d (%s) for process %d.", migration, query, blocking)
+	s.say("Who blocks whom, asked as the page says: process %d (%s) waits for process %d, %s for %s.", waiting, query, blocking, state, open)
 	for _, holder := range pool.Holders(8) {
 		if int(holder.BackendPID) == blocking {
 			s.say("That one is ours: %s", holder)

@@ -26,8 +26,11 @@ func (p *Pool) countFailed(err error) {
 }
 
 // countError counts what a call was told.
-func (p *Pool) countError(err error) {
+func (p *Pool) countError(ctx context.Context, err error) {
 	code := errorCode(err)
+	if (code == "deadline" || code == sqlstate.QueryCanceled) && p.opts.Leaks != nil {
+		p.opts.Leaks.TimedOut(ctx)
+	}
 	lost, isLost := err.(*LostError)
 	if isLost && code == "other" {
 		code = "broken"

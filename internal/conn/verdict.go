@@ -47,7 +47,7 @@ func (c *Conn) follow(ctx context.Context, ph *physical, query string) {
 func (c *Conn) verdict(ctx context.Context, ph *physical, mark int64, what kind, query string, err error) error {
 	err = c.judge(ctx, ph, mark, what, query, err)
 	if err != nil {
-		c.pool.countError(err)
+		c.pool.countError(ctx, err)
 	}
 	if what == statement {
 		c.tx.attempt.ran(query, err)

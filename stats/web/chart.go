@@ -37,6 +37,7 @@ type bin struct {
 	open, used, waiting int64
 	checkouts, dials    float64
 	errors              [numErrorSums]float64
+	behind              float64 // a standby's replay, in seconds
 }
 
 // binned divides the window before now, so that a bin begins at a round time and keeps its shape while it moves on.

@@ -22,5 +22,5 @@ func dialling(in *situation) (problem, bool) {
 	}
 	text := fmt.Sprintf("Calls dial: %s opened for %s in the last %s, as database/sql closes what is given back beyond SetMaxIdleConns, which is 2 "+
 		"unless it is called.", count(opened, "connection"), count(checkouts, "checkout"), short(lately))
-	return problem{"warn", text, "Call db.SetMaxIdleConns with as many as are in use at a time, or give pool_size."}, true
+	return problem{Level: "warn", Text: text, Do: "Call db.SetMaxIdleConns with as many as are in use at a time, or give pool_size."}, true
 }

@@ -22,7 +22,7 @@ func TestHistory(t *testing.T) {
 		}{{time.Minute, 61}, {4 * time.Minute, 301}, {5 * time.Minute, 301 + 30}, {20 * time.Minute, 301 + 150}, {2 * time.Hour, 301 + 150}} {
 			time.Sleep(c.after)
 			synctest.Wait()
-			samples, _ := h.sampler.of(pool, time.Now(), new(stats.Snapshot))
+			samples, _, _ := h.sampler.of(pool, time.Now(), new(stats.Snapshot))
 			if n := len(samples) - 1; n < c.want-2 || n > c.want+3 {
 				t.Errorf("%d samples after another %v, want %d", n, c.after, c.want)
 			}

@@ -17,6 +17,7 @@ type People struct {
 	Waiting         []waitingView
 	Holders         []holderView
 	Leaked          int   // connections held for too long now
+	TimedOut        bool  // calls of one of the users have run out of time
 	More            int64 // holders that aren't listed
 	NoLeakDetection bool
 }
@@ -68,6 +69,7 @@ func (v *People) fill(in *situation) {
 			tags = append(tags, fmt.Sprintf("%s=%s %.0f %%", l.Key, l.Value, 100*l.Share))
 		}
 		one.Labelled = strings.Join(tags, ", ")
+		v.TimedOut = v.TimedOut || u.TimedOut > 0
 		v.Users = append(v.Users, one)
 	}
 	for _, w := range in.waiting[:min(len(in.waiting), mostUsers)] {

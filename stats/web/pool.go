@@ -44,9 +44,9 @@ func (h *handler) pool(p *driver.Connector, window time.Duration, now time.Time,
 	s := p.Stats()
 	health, status := p.Health(), p.Failover()
 	totals, _ := p.Totals()
-	samples, before := h.sampler.of(p, now, &totals)
+	samples, before, lags := h.sampler.of(p, now, &totals)
 	in := situation{now: now, stats: &s, health: &health, status: &status, usage: p.Usage(), holders: p.Holders(mostHolders),
-		leaks: p.Leaks(), waiting: driver.Waiting(p),
+		leaks: p.Leaks(), waiting: driver.Waiting(p), lags: lags,
 		before: since(p, samples, now), present: samples[len(samples)-1]}
 	v := poolView{ID: id("p", s.Name), Name: s.Name, Stats: s, Governed: s.GovernedBy == stats.GovernedByDriver, Limit: limit(&s),
 		Limits: limits(p, &s), Settings: driver.Settings(p), Problems: in.problems()}
@@ -72,7 +72,7 @@ func (h *handler) pool(p *driver.Connector, window time.Duration, now time.Time,
 		v.Errors = append(v.Errors, errorView{e, clockTime(now, e.First), clockTime(now, e.Last), ago(now, e.Last)})
 	}
 	v.People.fill(&in)
-	v.Servers.fill(&in)
+	v.Servers.fill(&in, window)
 	v.NoLeakDetection = in.holders == nil && s.CheckedOut > 0 && p.Holders(1) == nil
 	return v
 }

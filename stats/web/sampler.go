@@ -66,10 +66,11 @@ type latencies struct {
 	checkout, use, create stats.Latency
 }
 
-// history is what is remembered of a pool: some 50 KB, however long it runs.
+// history is what is remembered of a pool: some 50 KB, however long it runs, and up to 15 KB for each of its standbys.
 type history struct {
 	old, recent []sample
 	latencies   []latencies
+	lags        map[string][]lagPoint // by endpoint
 }
 
 // add takes a sample, and thins out or forgets what has become too old.
@@ -126,20 +127,23 @@ func (s *sampler) take(now time.Time) {
 				h.latencies = []latencies{{at: p.Opened()}}
 			}
 		}
-		figures, _ := p.Totals()
+		figures, health := p.Totals()
 		h.add(&figures, now)
+		h.addLags(health.Endpoints, now)
 		next[p] = h
 	}
 	s.pools = next
 }
 
-// of is what is remembered of a pool, oldest first, with the present as the last, and its histograms some minutes ago.
-func (s *sampler) of(p *driver.Connector, now time.Time, figures *stats.Snapshot) (samples []sample, before latencies) {
+// of is what is remembered of a pool, oldest first, with the present as the last, its histograms some minutes ago, and how far its endpoints
+// were behind.
+func (s *sampler) of(p *driver.Connector, now time.Time, figures *stats.Snapshot) (samples []sample, before latencies, lags map[string][]lagPoint) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if h := s.pools[p]; h != nil {
 		samples = append(append(samples, h.old...), h.recent...)
 		before = h.latencies[0]
+		lags = h.clonedLags()
 	}
-	return append(samples, sampleOf(now, figures)), before
+	return append(samples, sampleOf(now, figures)), before, lags
 }

@@ -17,6 +17,7 @@ type Servers struct {
 type endpointView struct {
 	failover.EndpointHealth
 	Lag        string // how far its replay is behind
+	Behind     *chart // and was; nil of a primary
 	Current    bool
 	Since      string // when it came into use, if it wasn't from the start
 	Level      string
@@ -39,12 +40,15 @@ type eventView struct {
 	Level, Time, Ago, Outage string
 }
 
-func (v *Servers) fill(in *situation) {
+func (v *Servers) fill(in *situation, window time.Duration) {
 	history := in.status.History
 	for i := range in.health.Endpoints {
 		e := endpoint(&in.health.Endpoints[i], in.status.Current, in.now)
 		if n := len(history); n > 0 && e.Current && history[n-1].To == in.status.Current {
 			e.Since = clockTime(in.now, history[n-1].At)
+		}
+		if behind := lagChart(in.lags[e.Endpoint], in.now, window); behind != nil && (len(behind.Areas) > 0 || e.Role == failover.ReadOnly) {
+			e.Behind = behind
 		}
 		v.Endpoints = append(v.Endpoints, e)
 	}

@@ -26,12 +26,16 @@ type situation struct {
 	holders []leak.Report
 	leaks   []leak.Report
 	waiting []leak.Waiting
-	before  sample // some minutes ago
+	lags    map[string][]lagPoint // by endpoint
+	before  sample                // some minutes ago
 	present sample
 }
 
 // problem is something that the reader should know at once, and what to do about it. Level is bad or warn.
-type problem struct{ Level, Text, Do string }
+type problem struct {
+	Level, Text, Do string
+	Query           string // to be asked of the server
+}
 
 // problems are those of a pool, what hurts most first; none: all is well.
 func (in *situation) problems() []problem {
@@ -58,12 +62,12 @@ func noServer(in *situation) (problem, bool) {
 			text += fmt.Sprintf("; %s is %s (%s)", e.Endpoint, e.State, e.LastError)
 		}
 	}
-	return problem{"bad", text + ".", "Look at the servers and the network to them; what each last said stands below."}, true
+	return problem{Level: "bad", Text: text + ".", Do: "Look at the servers and the network to them; what each last said stands below."}, true
 }
 
 func paused(in *situation) (problem, bool) {
 	text := fmt.Sprintf("Paused for %s; %s.", short(in.stats.Paused), waits(in.stats.Waiting))
-	return problem{"warn", text, "Pool.Resume ends it."}, in.stats.Paused > 0
+	return problem{Level: "warn", Text: text, Do: "Pool.Resume ends it."}, in.stats.Paused > 0
 }
 
 // full: each connection that there may be is in use.
@@ -106,7 +110,7 @@ func exhausted(in *situation) (problem, bool) {
 		}
 		text += fmt.Sprintf("; %d %s at %s", in.waiting[0].Checkouts, wait, shortCaller(in.waiting[0].Caller))
 	}
-	return problem{level, text + ".", do}, true
+	return problem{Level: level, Text: text + ".", Do: do}, true
 }
 
 // longWait is how long somebody waits for a connection of a pool that is more than busy.
@@ -144,7 +148,7 @@ func heldNow(holders []leak.Report) (most holding, ok bool) {
 func waitsForDials(in *situation) (problem, bool) {
 	s := in.stats
 	text := fmt.Sprintf("%s for a connection to be opened.", waits(s.Waiting))
-	return problem{"warn", text, "See what dials take, and what they fail with."},
+	return problem{Level: "warn", Text: text, Do: "See what dials take, and what they fail with."},
 		s.Waiting > 0 && s.Paused == 0 && s.Endpoint != "" && s.CheckedIn == 0 && s.Dialling > 0 && !full(s)
 }
 
@@ -155,7 +159,7 @@ func leaking(in *situation) (problem, bool) {
 	longest := in.leaks[0]
 	text := fmt.Sprintf("Leaking: %s held for too long, the longest for %s by %s.", count(int64(len(in.leaks)), "connection"),
 		short(longest.Duration), shortCaller(longest.Caller))
-	return problem{"bad", text, "See that this line closes its Rows, Tx or Conn on every path; its stack stands below."}, true
+	return problem{Level: "bad", Text: text, Do: "See that this line closes its Rows, Tx or Conn on every path; its stack stands below."}, true
 }
 
 func failedOver(in *situation) (problem, bool) {
@@ -176,7 +180,7 @@ func failedOver(in *situation) (problem, bool) {
 	if age < time.Minute { // it stands before the calls that it has cost, which it explains
 		level = "bad"
 	}
-	return problem{level, text, do}, true
+	return problem{Level: level, Text: text, Do: do}, true
 }
 
 // state is an endpoint's.
@@ -187,20 +191,6 @@ func (in *situation) state(endpoint string) failover.State {
 		}
 	}
 	return failover.Unknown
-}
-
-// overdue: statements have run out of time within the last minutes.
-func overdue(in *situation) (problem, bool) {
-	n, last := int64(0), time.Time{}
-	for _, e := range in.stats.Errors {
-		if e.Kind == stats.ErrorStatement && (e.Code == "deadline" || e.Code == sqlstate.QueryCanceled) && in.now.Sub(e.Last) < lately {
-			if n += e.Count; e.Last.After(last) {
-				last = e.Last
-			}
-		}
-	}
-	text := fmt.Sprintf("Statements run out of time: the last one at %s, %d in all.", clockTime(in.now, last), n)
-	return problem{"warn", text, "See what they wait for (pg_stat_activity, pg_blocking_pids), and which lines hold connections now."}, n > 0
 }
 
 // failing: checkouts have failed within the last minutes.
@@ -285,7 +275,7 @@ func (in *situation) lately(what, became, do string, kinds ...stats.ErrorKind) (
 	}
 	text := fmt.Sprintf("%s %s in the last %s, the last one at %s (%s).", count(max(n, 1), what), became, short(lately),
 		clockTime(in.now, last), strings.Join(codes, ", "))
-	return problem{level, text, do}, true
+	return problem{Level: level, Text: text, Do: do}, true
 }
 
 // name is "pool_timeout" or "statement 23505".
@@ -313,7 +303,7 @@ func (in *situation) endpointsDown() (all []problem) {
 		if e.LastError != "" {
 			text += ": " + e.LastError
 		}
-		all = append(all, problem{"warn", text + ".", "Until it is back there is one server less to go to."})
+		all = append(all, problem{Level: "warn", Text: text + ".", Do: "Until it is back there is one server less to go to."})
 	}
 	return all
 }

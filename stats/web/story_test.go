@@ -79,7 +79,11 @@ func TestStory(t *testing.T) {
 			in.health.Endpoints = []failover.EndpointHealth{{Endpoint: "db1", State: failover.Up}, {Endpoint: "db2", State: failover.Up}}
 			in.status.History = []failover.Event{{Kind: failover.Failover, At: in.now.Add(-past - time.Second), From: "db1", To: "db2", Reason: "db1 refuses"}}
 		}},
-		{"Statements run out of time: the last one at 12:11:59, 7 in all.", func(in *situation) {
+		{"Calls run out of time: 7 in the last 5m, the last one at 12:11:59, 4 at orders.go:88 y.list and 2 at a.go:1 y.f.", func(in *situation) {
+			in.stats.Errors = []stats.ErrorCount{{Kind: stats.ErrorStatement, Code: "deadline", Count: 70, Last: in.now.Add(-time.Second)}}
+			in.usage = []leak.Usage{{Caller: other, TimedOut: 2}, {Share: 1}, {Caller: greedy, TimedOut: 4}, {TimedOut: 1}}
+		}},
+		{"Calls run out of time: 7 since the start, the last one at 12:11:59.", func(in *situation) { // leak detection is off
 			in.stats.Errors = []stats.ErrorCount{{Kind: stats.ErrorStatement, Code: "57014", Count: 7, Last: in.now.Add(-time.Second)},
 				{Kind: stats.ErrorStatement, Code: "23505", Count: 3, Last: in.now}}
 		}},
