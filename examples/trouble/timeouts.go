@@ -4,6 +4,8 @@ import (
 	"context"
 	"database/sql"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // whoBlocksWhom is what the page says to ask the server.
@@ -37,7 +39,7 @@ func timeouts(ctx context.Context, s *scene) error {
 		return err
 	}
 	s.work.Go(func() {
-		if err := pg.Exec("ALTER TABLE orders ADD COLUMN note text"); err != nil && working.Err() == nil {
+		if err := migrate(working, pg.DSN()); err != nil && working.Err() == nil {
 			s.fail(err)
 		}
 	})
@@ -69,6 +71,17 @@ func timeouts(ctx context.Context, s *scene) error {
 	s.say("Remedy: end that transaction; migrations with SET lock_timeout = '2s', which fail rather than stop everybody.")
 	s.end(ctx)
 	return nil
+}
+
+// migrate waits for as long as it takes, as a migration does that sets no lock_timeout.
+func migrate(ctx context.Context, dsn string) error {
+	c, err := pgx.Connect(ctx, dsn)
+	if err != nil {
+		return err
+	}
+	defer c.Close(context.WithoutCancel(ctx))
+	_, err = c.Exec(ctx, "ALTER TABLE orders ADD COLUMN note text")
+	return err
 }
 
 // listOrders has a deadline, as all calls have in a service.

@@ -20,7 +20,10 @@ import (
 // Whatever is wrong with a pool stands at its top in one sentence, and the pools in trouble stand first.
 func TestSentences(t *testing.T) {
 	ctx := t.Context()
-	open(t, pgtest.Database(t)+"&pool_size=3", "well")
+	if err := open(t, pgtest.Database(t)+"&pool_size=3", "well").PingContext(ctx); err != nil {
+		t.Fatal(err)
+	}
+	open(t, pgtest.Database(t)+"&pool_size=3", "unused")
 	exhausted := open(t, pgtest.Database(t)+"&pool_size=2&max_overflow=0", "exhausted")
 	leaking := open(t, pgtest.Database(t)+"&pool_size=3&leak_threshold=100ms", "leaking")
 	paused := open(t, pgtest.Database(t)+"&pool_size=3", "paused")
@@ -61,10 +64,11 @@ func TestSentences(t *testing.T) {
 	b.refreshed(t, 1)
 	for name, want := range map[string]string{
 		"well":        `^All is well\.$`,
+		"unused":      `^Not used yet\. Whether its server is there isn't known\.$`,
 		"exhausted":   `^Exhausted: 5 checkouts wait, the longest for [0-9.]+m?s; story_test\.go:[0-9]+ web\.hoard has 2 of 2 connections, .*; 5 wait at story_test\.go:[0-9]+ web\.queue\. See what this line`,
 		"leaking":     `^Leaking: 1 connection held for too long, the longest for .* by browser_test\.go:[0-9]+ web\.forget\. See that this line closes`,
 		"paused":      `^Paused for .*; nobody waits\. Pool\.Resume ends it\.`,
-		"failed over": `^On ` + regexp.QuoteMeta(second.Addr()) + `\S* since [0-9:]{8}, in place of ` + regexp.QuoteMeta(first.Addr()) + `\S*: .*\. Bring the server back`,
+		"failed over": `^On ` + regexp.QuoteMeta(second.Addr()) + `\S* since [0-9:]{8}, in place of ` + regexp.QuoteMeta(first.Addr()) + `\S*: .*Bring the server back`,
 	} {
 		story := eval[string](t, b, fmt.Sprintf(`[...document.querySelectorAll(".pool")].find((p) => p.querySelector("h2").textContent === %q)
 			.querySelector(".story").textContent`, name))
@@ -73,7 +77,7 @@ func TestSentences(t *testing.T) {
 		}
 	}
 	names := eval[[]string](t, b, `[...document.querySelectorAll(".pool h2")].map((h) => h.textContent)`)
-	if len(names) != 5 || names[4] != "well" {
+	if len(names) != 6 || names[4] != "unused" || names[5] != "well" {
 		t.Errorf("in this order: %q", names)
 	}
 	b.screenshot(t, "sentences")

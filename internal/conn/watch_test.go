@@ -193,7 +193,7 @@ func TestContextThatEndsAfterwardsHarmsNoLaterCall(t *testing.T) {
 		for when, goOn := range later {
 			t.Run(what+", then "+when, func(t *testing.T) {
 				t.Parallel()
-				conn := connTo(t, pgtest.Database(t)+"&base_driver=pq&health_check=false")
+				conn := connTo(t, pgtest.Database(t)+"&base_driver=pq&health_check=false&cancel_timeout=20s") // a busy machine may take long
 				pid := backend(t, conn)
 				ctx, cancel := context.WithCancel(context.Background())
 				run(ctx, t, conn)

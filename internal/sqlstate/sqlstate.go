@@ -15,9 +15,11 @@ const (
 	TransactionTimeout       = "25P04"
 	InvalidStatementName     = "26000" // the prepared statement is gone
 	InvalidCatalogName       = "3D000" // no such database
+	InvalidPassword          = "28P01"
 	SerializationFailure     = "40001"
 	DeadlockDetected         = "40P01"
 	InsufficientPrivilege    = "42501"
+	TooManyConnections       = "53300"
 	LockNotAvailable         = "55P03"
 	QueryCanceled            = "57014"
 	AdminShutdown            = "57P01" // pg_terminate_backend's too

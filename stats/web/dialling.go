@@ -9,7 +9,7 @@ import (
 // That connections are opened in calls is worth a word from so many on, and when at least one in so many checkouts does.
 const (
 	manyDials   = 100
-	oftenDialed = 5
+	oftenDialed = 10
 )
 
 // dialling: where database/sql governs it keeps fewer connections than are in use at a time, and calls open new ones.

@@ -15,8 +15,8 @@ func TestCallsThatDial(t *testing.T) {
 		told                           bool
 	}{
 		{stats.GovernedBySQL, 400, 1000, 398, 400, true},
-		{stats.GovernedBySQL, 200, 1000, 198, 200, true},
-		{stats.GovernedBySQL, 199, 1000, 197, 199, false}, // not often
+		{stats.GovernedBySQL, 200, 2000, 198, 200, true},
+		{stats.GovernedBySQL, 199, 2000, 197, 199, false}, // not often
 		{stats.GovernedBySQL, 99, 100, 97, 99, false},     // not many
 		{stats.GovernedBySQL, 400, 1000, 100, 400, false}, // closed by others
 		{stats.GovernedByDriver, 400, 1000, 398, 400, false},

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/managedpg/managedpg/driver"
+	"github.com/managedpg/managedpg/failover"
 	"github.com/managedpg/managedpg/leak"
 	"github.com/managedpg/managedpg/stats"
 )
@@ -50,6 +51,9 @@ func (h *handler) pool(p *driver.Connector, window time.Duration, now time.Time,
 		before: since(p, samples, now), present: samples[len(samples)-1]}
 	v := poolView{ID: id("p", s.Name), Name: s.Name, Stats: s, Governed: s.GovernedBy == stats.GovernedByDriver, Limit: limit(&s),
 		Limits: limits(p, &s), Settings: driver.Settings(p), Problems: in.problems()}
+	if e := in.current(); e != nil {
+		v.Unused = e.State == failover.Unknown
+	}
 	v.Leaked = len(in.leaks)
 	v.wait = totals.CheckoutTime.Since(before.checkout)
 	if !inFull {

@@ -12,6 +12,7 @@ import (
 type Servers struct {
 	Endpoints []endpointView
 	Events    []eventView
+	Unused    bool // no connection was opened yet, and no probe made
 }
 
 type endpointView struct {
@@ -62,7 +63,7 @@ func (v *Servers) fill(in *situation, window time.Duration) {
 }
 
 func endpoint(h *failover.EndpointHealth, current string, now time.Time) endpointView {
-	e := endpointView{EndpointHealth: *h, Current: h.Endpoint == current, Level: "warn", Known: string(h.State), Checked: "never checked",
+	e := endpointView{EndpointHealth: *h, Current: h.Endpoint == current, Level: "warn", Known: string(h.State), Checked: "not probed yet",
 		Response: "-", Rate: "-", Lag: short(h.ReplicationLag)}
 	switch h.State {
 	case failover.Up:
@@ -77,8 +78,11 @@ func endpoint(h *failover.EndpointHealth, current string, now time.Time) endpoin
 			e.Known += ", last seen " + string(h.Role)
 		}
 	}
-	if !h.LastCheck.IsZero() {
-		e.Checked = "checked " + ago(now, h.LastCheck)
+	switch {
+	case !h.LastCheck.IsZero():
+		e.Checked = "probed " + ago(now, h.LastCheck)
+	case h.State != failover.Unknown:
+		e.Checked = "not probed yet: seen by a connection"
 	}
 	if h.TotalChecks > 0 {
 		e.Rate = fmt.Sprintf("%.0f %%", h.SuccessRate)

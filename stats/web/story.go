@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/managedpg/managedpg/failover"
-	"github.com/managedpg/managedpg/internal/sqlstate"
 	"github.com/managedpg/managedpg/leak"
 	"github.com/managedpg/managedpg/stats"
 )
@@ -59,7 +58,7 @@ func noServer(in *situation) (problem, bool) {
 	text := "No server is usable"
 	for _, e := range in.health.Endpoints {
 		if e.LastError != "" {
-			text += fmt.Sprintf("; %s is %s (%s)", e.Endpoint, e.State, e.LastError)
+			text += fmt.Sprintf("; %s is %s (%s)", e.Endpoint, e.State, plain(e.LastError))
 		}
 	}
 	return problem{Level: "bad", Text: text + ".", Do: "Look at the servers and the network to them; what each last said stands below."}, true
@@ -171,16 +170,20 @@ func failedOver(in *situation) (problem, bool) {
 	if in.stats.IsPrimary && (last.Kind != failover.Failover || age > lately) || back && age > past {
 		return problem{}, false
 	}
-	text := fmt.Sprintf("On %s since %s, in place of %s: %s.", last.To, clockTime(in.now, last.At), last.From, last.Reason)
+	text := fmt.Sprintf("On %s since %s, in place of %s: %s", last.To, clockTime(in.now, last.At), last.From, plain(last.Reason))
 	do := "Bring the server back that was left, so that there is one to go to when this one dies too."
 	if back {
 		do = "The server that was left is up again, so that there is one to go to when this one dies."
+	}
+	if last.Duration >= longWait {
+		text += fmt.Sprintf("; for %s there was no server to use", short(last.Duration))
+		do = "See in the cluster manager's log when it promoted this one: managedpg's own part is what is left, some milliseconds. " + do
 	}
 	level := "warn"
 	if age < time.Minute { // it stands before the calls that it has cost, which it explains
 		level = "bad"
 	}
-	return problem{Level: level, Text: text, Do: do}, true
+	return problem{Level: level, Text: text + ".", Do: do}, true
 }
 
 // state is an endpoint's.
@@ -195,62 +198,23 @@ func (in *situation) state(endpoint string) failover.State {
 
 // failing: checkouts have failed within the last minutes.
 func failing(in *situation) (problem, bool) {
-	return in.lately("checkout", "failed", "The kinds of errors below say why; those of a full pool name who held it.", stats.ErrorPoolTimeout, stats.ErrorCheckout)
+	p, really := in.lately("checkout", "failed", "What the servers said last stands below.", whyNoConnection, stats.ErrorPoolTimeout, stats.ErrorCheckout)
+	if in.present.errors[timeouts] > in.before.errors[timeouts] {
+		p.Do = "The lines of code that used the pool stand below; each pool_timeout error names them too."
+	}
+	return p, really
 }
 
 // losing: connections were lost under calls within the last minutes.
 func losing(in *situation) (problem, bool) {
-	kinds := []stats.ErrorKind{stats.ErrorOutcomeUnknown, stats.ErrorTxLost, stats.ErrorReclaimed}
-	p, really := in.lately("call", "lost", "Look up whether those with an outcome unknown ran (docs/errors.md).", kinds...)
-	if !really {
-		return p, false
-	}
-	var causes []string
-	for _, e := range in.stats.Errors {
-		if cause := causeOf(e); slices.Contains(kinds, e.Kind) && in.now.Sub(e.Last) < lately && !slices.Contains(causes, cause) {
-			causes = append(causes, cause)
-		}
-	}
-	p.Text = strings.TrimSuffix(p.Text, ".") + ": " + strings.Join(causes, "; ") + "."
-	return p, true
+	return in.lately("call", "lost", "Look up whether those with an outcome unknown ran (docs/errors.md).", whyLost,
+		stats.ErrorOutcomeUnknown, stats.ErrorTxLost, stats.ErrorReclaimed)
 }
 
-// causeOf is what ended the connection under a call that was lost.
-func causeOf(e stats.ErrorCount) string {
-	if e.Kind == stats.ErrorReclaimed {
-		return "it was held for longer than leak_reclaim_after"
-	}
-	switch e.Code {
-	case sqlstate.AdminShutdown:
-		return "an administrator ended the session, or the server shut down (its log says which)"
-	case sqlstate.CrashShutdown:
-		return "the server crashed (its log says why)"
-	case sqlstate.DatabaseDropped:
-		return "the database was dropped"
-	case sqlstate.IdleInTransactionTimeout:
-		return "the server's idle_in_transaction_session_timeout ended the session"
-	case sqlstate.TransactionTimeout:
-		return "the server's transaction_timeout ended the session"
-	case "fenced":
-		return "managedpg closed the connection, as its server is fenced: another one is on a newer timeline"
-	case "moved":
-		return "managedpg closed the connection, as its address leads to a server on a newer timeline now"
-	case "hung":
-		return "managedpg closed the connection, as its server answered no probe"
-	case "sync_wait":
-		return "the wait of a COMMIT for its synchronous standby was cut short"
-	case "deadline", "canceled":
-		return "the context ended, and the server didn't answer the cancel request in time"
-	case "reset", "broken", "closed", "other":
-		return "the connection was cut, without a word from the server"
-	default:
-		return "the server ended it with SQLSTATE " + e.Code
-	}
-}
-
-func (in *situation) lately(what, became, do string, kinds ...stats.ErrorKind) (problem, bool) {
+// lately tells of errors of these kinds within the last minutes, and of what has caused them.
+func (in *situation) lately(what, became, do string, cause func(stats.ErrorCount) string, kinds ...stats.ErrorKind) (problem, bool) {
 	n, last := int64(0), time.Time{}
-	var codes []string
+	var codes, causes []string
 	var sums []int
 	for _, e := range in.stats.Errors {
 		if slices.Contains(kinds, e.Kind) && in.now.Sub(e.Last) < lately {
@@ -258,6 +222,9 @@ func (in *situation) lately(what, became, do string, kinds ...stats.ErrorKind) (
 				last = e.Last
 			}
 			codes = append(codes, name(e))
+			if why := cause(e); why != "" && !slices.Contains(causes, why) {
+				causes = append(causes, why)
+			}
 			if sum := sumOf(e.Kind); !slices.Contains(sums, sum) {
 				sums = append(sums, sum)
 			}
@@ -273,9 +240,12 @@ func (in *situation) lately(what, became, do string, kinds ...stats.ErrorKind) (
 	if in.now.Sub(last) < time.Minute {
 		level = "bad"
 	}
-	text := fmt.Sprintf("%s %s in the last %s, the last one at %s (%s).", count(max(n, 1), what), became, short(lately),
+	text := fmt.Sprintf("%s %s in the last %s, the last one at %s (%s)", count(max(n, 1), what), became, short(lately),
 		clockTime(in.now, last), strings.Join(codes, ", "))
-	return problem{Level: level, Text: text, Do: do}, true
+	if len(causes) > 0 {
+		text += ": " + strings.Join(causes, "; ")
+	}
+	return problem{Level: level, Text: text + ".", Do: do}, true
 }
 
 // name is "pool_timeout" or "statement 23505".
@@ -301,7 +271,7 @@ func (in *situation) endpointsDown() (all []problem) {
 		}
 		text := fmt.Sprintf("%s is %s", e.Endpoint, e.State)
 		if e.LastError != "" {
-			text += ": " + e.LastError
+			text += ": " + plain(e.LastError)
 		}
 		all = append(all, problem{Level: "warn", Text: text + ".", Do: "Until it is back there is one server less to go to."})
 	}

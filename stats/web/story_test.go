@@ -52,7 +52,8 @@ func TestStory(t *testing.T) {
 			in.stats.Endpoint, in.stats.IsPrimary = "db2", false
 			in.status.History = []failover.Event{{Kind: failover.Failover, At: at, From: "db1", To: "db2", Reason: "db1 refuses"}}
 		}},
-		{"36 checkouts failed in the last 5m, the last one at 12:10:00 (pool_timeout, checkout deadline).", func(in *situation) {
+		{"36 checkouts failed in the last 5m, the last one at 12:10:00 (pool_timeout, checkout deadline): " +
+			"no connection was given back within pool_timeout; the caller's time was over first.", func(in *situation) {
 			in.stats.Errors = []stats.ErrorCount{{Kind: stats.ErrorPoolTimeout, Code: "timeout", Count: 30, Last: in.now.Add(-2 * time.Minute)},
 				{Kind: stats.ErrorCheckout, Code: "deadline", Count: 106, Last: in.now.Add(-3 * time.Minute)}}
 			in.before.errors = errorSums{otherCheckouts: 100}
@@ -68,6 +69,15 @@ func TestStory(t *testing.T) {
 				{Kind: stats.ErrorTxLost, Code: "hung", Count: 1, Last: in.now.Add(-2 * time.Second)},
 				{Kind: stats.ErrorReclaimed, Code: "other", Count: 1, Last: in.now.Add(-3 * time.Second)}}
 			in.present.errors = errorSums{lostCalls: 3}
+		}},
+		{"On db2 since 12:04:31, in place of db1: db1 refuses; for 2.15s there was no server to use.", func(in *situation) {
+			in.stats.Endpoint, in.stats.IsPrimary = "db2", false
+			in.status.History = []failover.Event{{Kind: failover.Failover, At: at, From: "db1", To: "db2", Reason: "db1 refuses", Duration: 2146 * time.Millisecond}}
+		}},
+		{"2 checkouts failed in the last 5m, the last one at 12:11:59 (checkout 53300): the server has no room for one more connection (max_connections, " +
+			"or a limit of the role's or the database's).", func(in *situation) {
+			in.stats.Errors = []stats.ErrorCount{{Kind: stats.ErrorCheckout, Code: "53300", Count: 2, Last: in.now.Add(-time.Second)}}
+			in.present.errors = errorSums{otherCheckouts: 2}
 		}},
 		{"On db2 since 12:04:31, in place of db1: db1 refuses.", func(in *situation) { // and db1 is down, which that says
 			in.stats.Endpoint, in.stats.IsPrimary = "db2", false
@@ -122,7 +132,9 @@ func TestTheMoveExplainsWhatItCost(t *testing.T) {
 
 // The pool in trouble stands first, and the page doesn't say that all is well with it.
 func TestTroubleFirst(t *testing.T) {
-	open(t, pgtest.Database(t)+"&pool_size=3", "a well one")
+	if err := open(t, pgtest.Database(t)+"&pool_size=3", "a well one").Ping(); err != nil {
+		t.Fatal(err)
+	}
 	db := open(t, pgtest.Database(t)+"&pool_size=3", "paused")
 	if err := db.Ping(); err != nil {
 		t.Fatal(err)
@@ -138,6 +150,30 @@ func TestTroubleFirst(t *testing.T) {
 	}
 	if !strings.Contains(html, `<p class="story warn"><b>Paused for `) || strings.Count(html, "<b>All is well.</b>") != 1 {
 		t.Error("the page doesn't say that a pool is paused, or says that all is well with it")
+	}
+}
+
+// Of a pool that nobody has used the page says just that.
+func TestAnUnusedPoolIsNotCalledWell(t *testing.T) {
+	open(t, nowhere, "orders")
+	open(t, nowhere, "parcels")
+	html := get(t, "/", "")
+	if strings.Count(html, `<p class="story unknown"><b>Not used yet.</b>`) != 2 || strings.Contains(html, "ll is well") ||
+		strings.Count(html, `<span class="dot unknown" title="not used yet">`) != 2 || !strings.Contains(html, "none in trouble") {
+		t.Error("the page says otherwise")
+	}
+}
+
+// What base drivers say of a dial is told in few words.
+func TestPlainReasons(t *testing.T) {
+	for reason, want := range map[string]string{
+		"down: failed to connect to `user=app database=shop`: 127.0.0.1:5432 (127.0.0.1): dial error: dial tcp 127.0.0.1:5432: connect: connection refused": "down: connection refused",
+		"down: dial tcp 127.0.0.1:5432: connect: connection refused":                                                                                        "down: connection refused",
+		"down: no answer to a probe within 5s":                                                                                                              "down: no answer to a probe within 5s",
+	} {
+		if got := plain(reason); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
 	}
 }
 

@@ -57,6 +57,7 @@ type row struct {
 	Name, Link                 string
 	Level                      string
 	Problem                    string // the first
+	Wellbeing                  string // if there is none
 	Used, Limit, Open, Waiting int64
 	Share                      string // of a bar 100 wide
 	WaitP99, Endpoint          string
@@ -139,8 +140,13 @@ func (v *poolView) overview(asked request, inFull bool) row {
 	if r.Limit > 0 {
 		r.Share = number(100 * min(1, float64(s.CheckedOut)/float64(r.Limit)))
 	}
-	if len(v.Problems) > 0 {
+	switch {
+	case len(v.Problems) > 0:
 		r.Problem = v.Problems[0].Text
+	case v.Unused:
+		r.Level, r.Wellbeing = "unknown", "not used yet"
+	default:
+		r.Wellbeing = "all is well"
 	}
 	return r
 }
