@@ -5,6 +5,8 @@ import (
 	"net/url"
 	"sync/atomic"
 	"time"
+
+	health "github.com/managedpg/managedpg/failover"
 )
 
 // slowFailover: the primary dies, and whoever is to promote its standby takes its time.
@@ -42,6 +44,12 @@ func slowFailover(ctx context.Context, s *scene) error {
 		return nil
 	})
 	if err := s.until(ctx, "orders are written", func() bool { return last.Load() > 0 }); err != nil {
+		return err
+	}
+	if err := s.until(ctx, "the standby was seen", func() bool {
+		seen := pool.Health().Endpoints
+		return len(seen) == 2 && seen[1].State == health.Up
+	}); err != nil {
 		return err
 	}
 	if err := a.Kill(); err != nil {

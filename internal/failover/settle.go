@@ -30,9 +30,12 @@ func (g *Group) settleLocked() {
 		}
 	default:
 		e := g.endpoints[next]
-		if e != g.current {
+		switch {
+		case e != g.current:
 			g.moveLocked(e, why)
 			woken = true
+		case !g.lostAt.IsZero():
+			g.logLocked(slog.LevelInfo, "managedpg: endpoint is usable again", "endpoint", e.name, "duration", time.Since(g.lostAt))
 		}
 		g.settled = g.settled || e.state == Up
 		g.lostAt, g.hurrying = time.Time{}, time.Time{}

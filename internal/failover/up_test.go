@@ -2,6 +2,7 @@ package failover_test
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"time"
 
@@ -153,5 +154,23 @@ func TestDialThatMeetsAnotherRole(t *testing.T) {
 		r.currentIs(0)
 		// The connection made elsewhere meanwhile isn't kept.
 		want(r.t, "said", r.heard(), "drain 1")
+	})
+}
+
+// An outage that ends where it began is no failover; the log has its end.
+func TestOutageThatEndsWhereItBegan(t *testing.T) {
+	scene(t, targeting("read-write"), []failover.Observation{writer(1), standby(1)}, func(r *rig) {
+		r.warmUp(0)
+		r.servers[0].die()
+		r.CallFailed(0, errRefused)
+		r.pass(3 * time.Second)
+		r.noneUsable()
+		r.servers[0].back(writer(1))
+		r.reaches(0)
+		r.pass(time.Millisecond)
+		want(r.t, "events", r.kinds(), "")
+		if log := r.log(); strings.Count(log, "no endpoint is usable") != 1 || strings.Count(log, `endpoint is usable again" pool=app endpoint=db0:5432/app duration=2.9`) != 1 {
+			t.Errorf("the log has\n%s", log)
+		}
 	})
 }

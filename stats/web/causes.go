@@ -73,7 +73,7 @@ func whyLost(e stats.ErrorCount) string {
 }
 
 // dialled are the parts of the base drivers' messages that say where to a dial went, which is said otherwise.
-var dialled = regexp.MustCompile("failed to connect to `[^`]*`: |[^ ]+ \\([^ ]+\\): |dial error: |dial tcp [^ ]+: |connect: ")
+var dialled = regexp.MustCompile("failed to connect to `[^`]*`: |[^ ]+ \\([^ ]+\\): |(dial error|failed to receive message|connect|read|write): |(dial|read|write) (tcp|unix) [^ ]+: ")
 
 // plain is a reason in a few words: "connection refused". The whole of it stands with the endpoint.
 func plain(reason string) string { return dialled.ReplaceAllString(reason, "") }

@@ -126,6 +126,9 @@ func (s *sampler) take(now time.Time) {
 			if now.Sub(p.Opened()) < recent { // all that it has counted is of the last minutes
 				h.latencies = []latencies{{at: p.Opened()}}
 			}
+			if now.Sub(p.Opened()) <= interval { // and of the last moment
+				h.recent = []sample{{at: now.Add(-interval)}}
+			}
 		}
 		figures, health := p.Totals()
 		h.add(&figures, now)

@@ -169,7 +169,9 @@ func TestPlainReasons(t *testing.T) {
 	for reason, want := range map[string]string{
 		"down: failed to connect to `user=app database=shop`: 127.0.0.1:5432 (127.0.0.1): dial error: dial tcp 127.0.0.1:5432: connect: connection refused": "down: connection refused",
 		"down: dial tcp 127.0.0.1:5432: connect: connection refused":                                                                                        "down: connection refused",
-		"down: no answer to a probe within 5s":                                                                                                              "down: no answer to a probe within 5s",
+		"down: failed to connect to `user=app database=shop`: 127.0.0.1:5432 (127.0.0.1): failed to receive message: read tcp 127.0.0.1:4->127.0.0.1:5432: " +
+			"read: connection reset by peer": "down: connection reset by peer",
+		"down: no answer to a probe within 5s": "down: no answer to a probe within 5s",
 	} {
 		if got := plain(reason); got != want {
 			t.Errorf("%q, want %q", got, want)
