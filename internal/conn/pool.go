@@ -35,9 +35,10 @@ type Pool struct {
 
 	opener openerDetector
 	lacks  lacking
-	warned struct { // of what the log is told once
+	warned struct { // of what the log is told once, or now and then
 		limit, reset sync.Once
 		maxIdle      maxIdleClosed
+		exhausted    exhaustion
 	}
 
 	lastID   atomic.Uint64
@@ -199,7 +200,7 @@ func (p *Pool) checkIn(ph *physical, at time.Duration) {
 	p.event(context.Background(), "checkin", ph)
 }
 
-func (p *Pool) timeout(err error, waited time.Duration) error {
+func (p *Pool) timeout(ctx context.Context, err error, waited time.Duration) error {
 	e := &PoolTimeoutError{Pool: p.opts.Name, Waited: waited, Err: err, Dial: p.lending.LastError()}
 	e.Open, e.InUse = p.Recorder.Now()
 	e.Waiting = int64(p.lending.Figures().Waiting)
@@ -207,6 +208,7 @@ func (p *Pool) timeout(err error, waited time.Duration) error {
 		e.Longest = p.opts.Leaks.Longest(longestHolders)
 		e.Usage = p.opts.Leaks.TopUsage(longestHolders)
 	}
+	p.warnExhausted(ctx, e)
 	return e
 }
 
@@ -242,10 +244,10 @@ func (p *Pool) failed(ctx context.Context, err error, waited time.Duration) erro
 	case err == pool.ErrClosed:
 		err = ErrClosed
 	case err == pool.ErrTimeout:
-		err = p.timeout(ErrPoolTimeout, waited)
+		err = p.timeout(ctx, ErrPoolTimeout, waited)
 	case err != ctx.Err():
 	case p.governed && inUse > 0:
-		err = p.timeout(err, waited)
+		err = p.timeout(ctx, err, waited)
 	default: // nobody has a connection: it is the dial that took too long
 		if unreached := p.router.Unreached(err, waited); unreached != nil {
 			err = unreached

@@ -4,9 +4,11 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"log/slog"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/managedpg/managedpg/internal/e2e/rig"
 
@@ -82,4 +84,89 @@ func TestUsageNamesTheLineThatNeedsThePool(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The log says who uses an exhausted pool, once for many who wait in vain; and nothing of that while somebody has paused the pool.
+func TestExhaustedPoolIsLogged(t *testing.T) {
+	var log records
+	db := rig.OpenConfig(t, pgtest.Database(t)+"&pool_size=2&max_overflow=0&pool_timeout=50ms", func(c *managedpg.Config) {
+		c.Logger = slog.New(&log)
+	})
+	var held []*sql.Conn
+	for range 2 {
+		held = append(held, hoard(t, db))
+	}
+	for range 3 {
+		if err := db.Ping(); !errors.Is(err, managedpg.ErrPoolTimeout) {
+			t.Fatal(err)
+		}
+	}
+	told := log.named("managedpg: pool is exhausted")
+	if len(told) != 1 {
+		t.Fatalf("logged %d times: %v", len(told), told)
+	}
+	if a := told[0]; a["failed"].Int64() != 1 || a["in_use"].Int64() != 2 || !strings.HasPrefix(a["used_by"].String(), "100 % by ") ||
+		!strings.HasSuffix(a["used_by"].String(), "pool_test.hoard") || !strings.HasSuffix(a["longest_held_by"].String(), "pool_test.hoard") ||
+		a["longest_held"].Duration() < 50*time.Millisecond {
+		t.Errorf("%v", a)
+	}
+	for _, c := range held {
+		c.Close()
+	}
+
+	db = rig.OpenConfig(t, pgtest.Database(t)+"&pool_size=1&max_overflow=0&pool_timeout=50ms", func(c *managedpg.Config) {
+		c.Logger = slog.New(&log)
+	})
+	if err := rig.PoolOf(t, db).Pause(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Ping(); !errors.Is(err, managedpg.ErrPoolTimeout) {
+		t.Fatal(err)
+	}
+	if told := log.named("managedpg: pool is exhausted"); len(told) != 1 {
+		t.Errorf("of a paused pool it is said that it is exhausted: %v", told)
+	}
+}
+
+func hoard(t *testing.T, db *sql.DB) *sql.Conn {
+	t.Helper()
+	c, err := db.Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// records is a slog.Handler that keeps what is logged.
+type records struct {
+	mu  sync.Mutex
+	all []slog.Record
+}
+
+func (r *records) Enabled(context.Context, slog.Level) bool { return true }
+func (r *records) WithAttrs([]slog.Attr) slog.Handler       { return r }
+func (r *records) WithGroup(string) slog.Handler            { return r }
+
+func (r *records) Handle(_ context.Context, one slog.Record) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.all = append(r.all, one)
+	return nil
+}
+
+// named are the attributes of the records with this message.
+func (r *records) named(message string) (all []map[string]slog.Value) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, one := range r.all {
+		if one.Message == message {
+			attrs := make(map[string]slog.Value)
+			one.Attrs(func(a slog.Attr) bool {
+				attrs[a.Key] = a.Value
+				return true
+			})
+			all = append(all, attrs)
+		}
+	}
+	return all
 }
