@@ -39,6 +39,7 @@ type tick struct {
 type eventView struct {
 	failover.Event
 	Level, Time, Ago, Outage string
+	Why                      string // its reason in few words
 }
 
 func (v *Servers) fill(in *situation, window time.Duration) {
@@ -58,7 +59,7 @@ func (v *Servers) fill(in *situation, window time.Duration) {
 		if e.Kind == failover.Failover {
 			level = "warn"
 		}
-		v.Events = append(v.Events, eventView{e, level, clockTime(in.now, e.At), ago(in.now, e.At), short(e.Duration)})
+		v.Events = append(v.Events, eventView{e, level, clockTime(in.now, e.At), ago(in.now, e.At), short(e.Duration), plain(e.Reason)})
 	}
 }
 
