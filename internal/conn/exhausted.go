@@ -17,8 +17,10 @@ type exhaustion struct {
 	failed int64         // such checkouts since it was told
 }
 
-// exhaustedEvery is the least time between two records.
-const exhaustedEvery = time.Minute
+const (
+	exhaustedEvery = time.Minute // the least time between two records
+	leastShare     = 0.01        // of the pool's time, of a line of code that is named
+)
 
 // waitedInVain notes one more; true: this is the time to tell, and how many there were.
 func (e *exhaustion) waitedInVain() (failed int64, tell bool) {
@@ -48,12 +50,17 @@ func (p *Pool) warnExhausted(ctx context.Context, e *PoolTimeoutError) {
 	if !tell {
 		return
 	}
-	attrs := []any{"pool", p.opts.Name, "failed", failed, "in_use", e.InUse, "waiting", e.Waiting, "queue_standing", now.Standing}
-	if len(e.Usage) > 0 {
-		var users []string
-		for _, u := range e.Usage {
+	attrs := []any{"pool", p.opts.Name, "failed", failed, "in_use", e.InUse, "waiting", e.Waiting}
+	if now.Standing > 0 {
+		attrs = append(attrs, "queue_standing", now.Standing)
+	}
+	var users []string
+	for _, u := range e.Usage {
+		if u.Share >= leastShare {
 			users = append(users, u.String())
 		}
+	}
+	if len(users) > 0 {
 		attrs = append(attrs, "used_by", strings.Join(users, "; "))
 	}
 	if len(e.Longest) > 0 {
