@@ -24,7 +24,7 @@ const mostOverdue = 2
 func overdue(in *situation) (problem, bool) {
 	ever, last := int64(0), time.Time{}
 	for _, e := range in.stats.Errors {
-		if e.Kind == stats.ErrorStatement && (e.Code == "deadline" || e.Code == sqlstate.QueryCanceled) && in.now.Sub(e.Last) < lately {
+		if ranOut(e) && in.now.Sub(e.Last) < lately {
 			if ever += e.Count; e.Last.After(last) {
 				last = e.Last
 			}
@@ -35,20 +35,33 @@ func overdue(in *situation) (problem, bool) {
 	}
 	level, text := "warn", "Calls run out of time: "
 	if n, lines := whoseCalls(in.usage); n > 0 {
-		if checkouts := in.present.checkouts - in.before.checkouts; 2*n >= checkouts {
+		if checkouts := in.present.checkouts - in.before.checkouts; 2*n >= checkouts && in.now.Sub(last) < time.Minute {
 			level = "bad"
 		}
 		text += fmt.Sprintf("%d in the last %s, the last one at %s, %s.", n, short(lately), clockTime(in.now, last), lines)
 	} else {
 		text += fmt.Sprintf("%d since the start, the last one at %s.", ever, clockTime(in.now, last))
 	}
-	do := ""
-	if e := in.current(); e != nil && e.State == failover.Up && e.ResponseTime > 0 {
+	e, do := in.current(), ""
+	switch {
+	case e == nil || e.State == failover.Down:
+		return problem{Level: level, Text: text, Do: "No server answers: what each last said stands below."}, true
+	case e.State == failover.Up && e.ResponseTime > 0:
 		do = fmt.Sprintf("The server is up, a probe took %s at %s: it is at work on them, or they wait for a lock. ", short(e.ResponseTime),
 			clockTime(in.now, e.LastCheck))
 	}
 	return problem{Level: level, Text: text, Query: whoBlocksWhom, Do: do + "Ask it who blocks whom. If blocked_by is one of ours, it is below among those " +
 		"who hold connections now, by its backend pid. If nobody is blocked, see in pg_stat_activity what runs."}, true
+}
+
+// ranOut is of calls that have ended at their deadline, or were cancelled by the server; those of a connection that was lost by it, too.
+func ranOut(e stats.ErrorCount) bool {
+	switch e.Kind {
+	case stats.ErrorStatement, stats.ErrorOutcomeUnknown, stats.ErrorTxLost:
+		return e.Code == "deadline" || e.Code == sqlstate.QueryCanceled
+	default:
+		return false
+	}
 }
 
 // whoseCalls says how many calls have run out of time, and at which lines of code most did.

@@ -40,7 +40,7 @@ type problem struct {
 func (in *situation) problems() []problem {
 	var all []problem
 	for _, look := range []func(*situation) (problem, bool){
-		noServer, paused, exhausted, waitsForDials, leaking, failedOver, failing, losing, overdue, dialling,
+		noServer, paused, exhausted, waitsForDials, leaking, failedOver, overdue, failing, losing, dialling,
 	} {
 		if p, ok := look(in); ok {
 			all = append(all, p)

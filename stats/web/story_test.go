@@ -164,6 +164,28 @@ func TestAnUnusedPoolIsNotCalledWell(t *testing.T) {
 	}
 }
 
+// Calls that run out of time on a server that is there are a matter of that server, and the page has the question to ask it. Of one that is
+// away it has none; nor is it the worst that there is while most calls get by.
+func TestWhomToAskOfOverdueCalls(t *testing.T) {
+	in := situation{now: time.Date(2024, 5, 1, 12, 4, 31, 0, time.UTC), health: new(failover.Health), status: new(failover.Status),
+		stats: &stats.Snapshot{GovernedBy: stats.GovernedByDriver, Size: 3, Endpoint: "db1", IsPrimary: true}, present: sample{checkouts: 8}}
+	in.stats.Errors = []stats.ErrorCount{{Kind: stats.ErrorOutcomeUnknown, Code: "deadline", Count: 4, Last: in.now.Add(-time.Second)}}
+	in.usage = []leak.Usage{{Caller: "/x/a.go:1 example.com/x/y.f", TimedOut: 4}}
+	in.health.Endpoints = []failover.EndpointHealth{{Endpoint: "db1", State: failover.Up, ResponseTime: time.Millisecond, LastCheck: in.now}}
+	first := in.problems()[0]
+	if first.Level != "bad" || first.Query != whoBlocksWhom || !strings.HasPrefix(first.Do, "The server is up, a probe took 1ms at 12:04:31: ") {
+		t.Errorf("%+v", first)
+	}
+	in.health.Endpoints[0].State = failover.Down
+	if first = in.problems()[0]; first.Query != "" || !strings.HasPrefix(first.Do, "No server answers") {
+		t.Errorf("of a server that is down: %+v", first)
+	}
+	in.present.checkouts = 9
+	if p, _ := overdue(&in); p.Level != "warn" {
+		t.Errorf("of fewer than half of all calls: %+v", p)
+	}
+}
+
 // What base drivers say of a dial is told in few words.
 func TestPlainReasons(t *testing.T) {
 	for reason, want := range map[string]string{
