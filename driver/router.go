@@ -132,6 +132,9 @@ func (r *router) Admit(ctx context.Context, s base.Server) error {
 	return failover.Admit(ctx, observation(s))
 }
 
+// Fenced is conn.Router's.
+func (r *router) Fenced(s base.Server) error { return r.Group.Fenced(observation(s)) }
+
 // prober is a member's, nil if it isn't probed.
 func (r *router) prober(number int) *conn.Prober {
 	r.mu.Lock()

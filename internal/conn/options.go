@@ -46,6 +46,8 @@ type Router interface {
 	Unreached(err error, waited time.Duration) error
 	// Admit is asked, with open's context, whether the connection that was opened may be used.
 	Admit(ctx context.Context, s base.Server) error
+	// Fenced is why a server must not be written to; nil if it isn't fenced.
+	Fenced(s base.Server) error
 	// CallFailed is evidence about the one of that number.
 	CallFailed(member int, err error)
 }

@@ -49,6 +49,9 @@ func (c *sentCommit) Fresh(ctx context.Context) (base.Conn, error) {
 	return c.over.endpoint.ConnectToAsk(ctx)
 }
 
+// Fenced is why what the server says it has committed doesn't count.
+func (c *sentCommit) Fenced(s base.Server) error { return c.over.pool.router.Fenced(s) }
+
 // Older lends one that was opened before the given time: a free connection of the pool, or the monitor's own.
 func (c *sentCommit) Older(_ context.Context, before time.Duration, passed map[any]bool) (lent *resolve.Lent, busy bool) {
 	passed[c.over] = true

@@ -34,6 +34,7 @@ func (s straight) Connect(ctx context.Context, _ time.Time, open func(context.Co
 	return open(ctx, Route{Endpoint: s.endpoint, Epoch: new(atomic.Uint64), Hung: new(atomic.Bool)})
 }
 func (straight) Admit(context.Context, base.Server) error { return nil }
+func (straight) Fenced(base.Server) error                 { return nil }
 func (straight) CallFailed(int, error)                    {}
 func (straight) Unreached(error, time.Duration) error     { return nil }
 

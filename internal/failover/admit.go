@@ -2,6 +2,7 @@ package failover
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -61,6 +62,16 @@ func (g *Group) admit(a *attempt, o Observation) error {
 	}
 	g.settleLocked()
 	return a.refusal
+}
+
+// Fenced is why a server must not be written to, and why what it has committed of late isn't what will last; nil if it isn't fenced.
+func (g *Group) Fenced(o Observation) error {
+	g.mu.Lock()
+	defer g.unlock()
+	if !g.fence.shuts(o) {
+		return nil
+	}
+	return errors.New(g.whyFencedLocked(o))
 }
 
 // ineligibleError is Admit's answer to a connection that must not be used.

@@ -70,6 +70,12 @@ func (s *Session) sameServer(o *Session) bool {
 		s.systemID == o.systemID && s.timeline == o.timeline
 }
 
+// primary is what is known of the session's server, which is no standby.
+func (s *Session) primary() base.Server {
+	timeline, _ := strconv.ParseInt(s.timeline, 16, 64) // as in the name of a WAL file
+	return base.Server{Standby: base.No, SystemID: s.systemID, Timeline: timeline}
+}
+
 // Commit is a COMMIT that is about to be sent, and what is needed to ask for its outcome.
 type Commit struct {
 	// XID is the transaction's id; 0: it has none, or it isn't known.

@@ -15,6 +15,8 @@ type Pool interface {
 	Older(ctx context.Context, before time.Duration, passed map[any]bool) (c *Lent, busy bool)
 	// Fresh opens a connection.
 	Fresh(ctx context.Context) (base.Conn, error)
+	// Fenced is why a server must not be written to; nil if it isn't fenced.
+	Fenced(base.Server) error
 }
 
 // Lent is a connection that a Pool lends.

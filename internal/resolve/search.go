@@ -177,7 +177,7 @@ func (s *search) question(ctx context.Context, c *conn) (finding, error) {
 	var it Session
 	it.read(row[1:])
 	direct := it.pid != 0 && it.pid == c.PID
-	switch started, _ := strconv.ParseInt(row[5], 10, 64); {
+	switch {
 	case !it.sameServer(s.session):
 		s.why = fmt.Sprintf("it was on timeline %s of system %s, now there is timeline %s of %s", s.session.timeline, s.session.systemID,
 			it.timeline, it.systemID)
@@ -192,6 +192,13 @@ func (s *search) question(ctx context.Context, c *conn) (finding, error) {
 	case row[0] != "committed":
 		s.why = "the server no longer knows it"
 		return passOn, nil
+	}
+	// It says committed.
+	if err := s.pool.Fenced(it.primary()); err != nil {
+		s.why = "the server has committed it, but is fenced, so those that go on without it may not have it: " + err.Error()
+		return passOn, nil
+	}
+	switch started, _ := strconv.ParseInt(row[5], 10, 64); {
 	case !c.older || !direct || started == 0 || started >= s.clock:
 		s.why = "the server says committed, but no connection that is older than the COMMIT and leads straight there is left to " +
 			"show that it means this transaction: after a crash the id may be another's"

@@ -46,8 +46,16 @@ func (s *session) Ask(_ context.Context, query string) ([]string, error) {
 type servers struct {
 	older  []*session
 	fresh  *session
+	fenced bool
 	given  int
 	opened int
+}
+
+func (p *servers) Fenced(s base.Server) error {
+	if p.fenced && s.SystemID == "1" && s.Timeline == 1 && s.Standby == base.No {
+		return errors.New("on timeline 1, while db2 was seen on timeline 2")
+	}
+	return nil
 }
 
 func (p *servers) Older(_ context.Context, _ time.Duration, passed map[any]bool) (*Lent, bool) {
@@ -79,6 +87,8 @@ func TestWhoIsBelieved(t *testing.T) {
 		why  string
 	}{
 		"an older connection says committed":      {&servers{older: []*session{older("committed")}}, Committed, ""},
+		"one of a fenced server says committed":   {&servers{older: []*session{older("committed")}, fresh: fresh("committed"), fenced: true}, Unknown, "but is fenced, so those that go on"},
+		"one of a fenced server says aborted":     {&servers{older: []*session{older("aborted")}, fenced: true}, Aborted, ""},
 		"an older connection says aborted":        {&servers{older: []*session{older("aborted")}}, Aborted, ""},
 		"the second of them does":                 {&servers{older: []*session{elsewhere, older("committed")}}, Committed, ""},
 		"a new one says aborted":                  {&servers{fresh: fresh("aborted")}, Aborted, ""},
