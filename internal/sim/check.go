@@ -15,7 +15,7 @@ func (w *world) check() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, s := range c.strange {
-		w.fail("the simulation doesn't know %s", s)
+		w.fail("not to be sent: %s", s)
 	}
 	balance := make(map[int64]int64)
 	for _, row := range slices.Sorted(maps.Keys(w.calls)) {

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -19,7 +20,9 @@ type cluster struct {
 	rows     map[int64]int // how often each row is there
 	balance  map[int64]int64
 	lsn      int64
-	strange  []string // statements that the simulation doesn't know
+	strange  []string // what must not be sent here
+
+	promoting sync.Mutex // one promotion at a time
 }
 
 // server is one of them. More than 15 fields: what it is, and what is in it.
@@ -38,12 +41,13 @@ type server struct {
 	full     bool          // no room for new sessions
 	closing  bool          // a smart shutdown: no new sessions
 	closed   bool          // nobody listens
+	fenced   time.Time     // since when the pool says so
 
 	// What is in it.
 	sessions map[uint32]*session
 	lastPID  uint32
 	nextXID  uint64
-	done     map[uint64]bool // the transactions that are committed, by id
+	done     map[uint64]bool // the transactions that are committed, by id; a standby's are the primary's
 	pending  []*transaction  // committed here, and not yet elsewhere
 }
 
@@ -76,17 +80,18 @@ func (s *server) start() {
 	s.up, s.down, s.sessions = true, make(chan struct{}), make(map[uint32]*session)
 	s.started++
 	s.closing, s.closed, s.full = false, false, false
+	s.fenced = time.Time{}
 	if !s.standby {
 		s.timeline = max(s.timeline, 1)
 		// What was in its WAL when it died is committed now, if it is still the primary.
 		for _, t := range s.pending {
 			s.committed(t)
 		}
+		s.numberAnew()
 	} else {
 		s.timeline = s.cluster.timeline
 	}
 	s.pending = nil
-	s.numberAnew()
 }
 
 // numberAnew gives the ids again that nobody has committed. It needs the lock.
@@ -104,6 +109,11 @@ func (s *server) committed(t *transaction) {
 	if c.primary != s {
 		return
 	}
+	c.apply(t)
+}
+
+// apply needs the lock.
+func (c *cluster) apply(t *transaction) {
 	c.lsn += 100
 	for _, w := range t.writes {
 		if w.row != 0 {
@@ -112,6 +122,48 @@ func (s *server) committed(t *transaction) {
 			c.balance[w.account] += w.amount
 		}
 	}
+}
+
+// candidate is a standby that can be promoted, from the given one on; nil if there is none.
+func (c *cluster) candidate(from int) *server {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i := range c.servers {
+		if s := c.servers[(from+i)%len(c.servers)]; s.standby && s.up && s.thawed == nil {
+			return s
+		}
+	}
+	return nil
+}
+
+// promote makes a standby the primary, on a timeline of its own. The old one goes on as if nothing had happened, but nobody
+// confirms its commits any more. Of those that wait the standby has the first ones, though nobody has been told.
+func (s *server) promote() bool {
+	c := s.cluster
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !s.up || !s.standby {
+		return false
+	}
+	old := c.primary
+	s.done = maps.Clone(old.done)
+	c.primary, s.standby = s, false
+	for _, t := range old.pending[:c.random.IntN(len(old.pending)+1)] {
+		s.committed(t)
+	}
+	c.timeline++
+	s.timeline = c.timeline
+	s.numberAnew()
+	return true
+}
+
+// demote makes a server that is no longer the primary a standby, for which it is started anew.
+func (s *server) demote() {
+	s.die()
+	s.cluster.mu.Lock()
+	defer s.cluster.mu.Unlock()
+	s.standby, s.done = true, nil
+	s.start()
 }
 
 // die ends the server's process, and with it all sessions.

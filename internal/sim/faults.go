@@ -38,10 +38,16 @@ func (w *world) meet(f fault) {
 	switch f.kind {
 	case "cut up", "cut down":
 		locked(func() {
-			if len(n.links) == 0 {
+			var links []*link
+			for _, k := range n.links {
+				if k.address == s.name+":5432" {
+					links = append(links, k)
+				}
+			}
+			if len(links) == 0 {
 				return
 			}
-			k := n.links[f.which%len(n.links)]
+			k := links[f.which%len(links)]
 			p := k.up
 			if f.kind == "cut down" {
 				p = k.down
@@ -63,7 +69,7 @@ func (w *world) meet(f fault) {
 		lasts(s.freeze, s.thaw)
 	case "gone":
 		at := s.name + ":5432"
-		lasts(locked(func() { n.gone[at] = true }), func() { n.comesBack(at) })
+		lasts(func() { n.leaves(at) }, func() { n.comesBack(at) })
 	case "slow":
 		lasts(locked(func() { n.slow += f.lasts / 20 }), locked(func() { n.slow -= f.lasts / 20 }))
 	case "refuse":
@@ -72,6 +78,8 @@ func (w *world) meet(f fault) {
 		lasts(serverLocked(func() { s.full = true }), serverLocked(func() { s.full = false }))
 	case "closing":
 		lasts(serverLocked(func() { s.closing = true }), serverLocked(func() { s.closing = false }))
+	case "promote":
+		w.promote(f)
 	case "mute":
 		lasts(locked(func() { n.mute = errors.New("server misbehaving") }), locked(func() { n.mute = nil }))
 	}
@@ -107,6 +115,9 @@ func (w *world) mend() {
 	for _, s := range w.cluster.servers {
 		s.thaw()
 		s.restart()
+		if s.stale() {
+			s.demote()
+		}
 	}
 	w.net.mu.Lock()
 	for _, k := range w.net.links {

@@ -56,11 +56,13 @@ func (w *world) work() {
 
 func (w *world) client(r *rand.Rand, stop <-chan struct{}) {
 	var insert *sql.Stmt
-	for insert == nil {
+	for insert == nil && !w.plan.reads {
 		time.Sleep(time.Millisecond)
 		insert, _ = w.db.Prepare("INSERT INTO entry VALUES ($1)")
 	}
-	defer insert.Close()
+	if insert != nil {
+		defer insert.Close()
+	}
 	pace := []float64{2, 20, 100}[r.IntN(3)] * float64(time.Millisecond)
 	for {
 		pause := time.NewTimer(time.Duration(r.ExpFloat64() * pace))
@@ -90,7 +92,11 @@ func (w *world) call(r *rand.Rand, insert *sql.Stmt) {
 	}
 	defer cancel()
 	var err error
-	switch r.IntN(8) {
+	what := r.IntN(8)
+	if w.plan.reads {
+		what = 6
+	}
+	switch what {
 	case 0, 1:
 		err = w.transfer(ctx, r, c)
 	case 2:
@@ -108,6 +114,9 @@ func (w *world) call(r *rand.Rand, insert *sql.Stmt) {
 	case 6:
 		c.kind = "read"
 		var n int
+		if w.plan.standby {
+			ctx = managedpg.ReadOnly(ctx)
+		}
 		err = w.db.QueryRowContext(ctx, "SELECT count(*) FROM entry WHERE id = $1", c.row).Scan(&n)
 	default:
 		c.kind = "conn"

@@ -54,6 +54,7 @@ type pipe struct {
 	delay   time.Duration
 	parts   []part
 	last    time.Time     // when the last part arrives
+	sent    time.Time     // when that was sent which was read last
 	dead    error         // what reading and writing meet from now on
 	over    bool          // the end was sent
 	lost    bool          // what is written from now on arrives nowhere
@@ -66,6 +67,7 @@ type part struct {
 	data []byte
 	err  error // io.EOF or a reset, in place of data
 	at   time.Time
+	sent time.Time
 }
 
 // cut is what happens to a link after so many more bytes in one direction.
@@ -164,7 +166,7 @@ func (k *link) send(p *pipe, b []byte, err error) {
 		at = p.last
 	}
 	p.last = at
-	p.parts = append(p.parts, part{slices.Clone(b), err, at})
+	p.parts = append(p.parts, part{slices.Clone(b), err, at, time.Now()})
 	p.notify()
 }
 
@@ -191,6 +193,7 @@ func (e *end) Read(b []byte) (int, error) {
 					n.mu.Unlock()
 					return 0, e.failed("read", err)
 				}
+				p.sent = first.sent
 				c := copy(b, first.data)
 				if first.data = first.data[c:]; len(first.data) == 0 {
 					p.parts = p.parts[1:]

@@ -11,15 +11,25 @@ import (
 type plan struct {
 	seed     uint64
 	servers  int
+	names    string // how the DSN calls them, see below
 	language string
 	options  []string // of the DSN
 	size     int      // 0: database/sql governs
 	clients  int
+	reads    bool // the load only reads: the pool may be on a standby
+	standby  bool // standby_reads
 	brief    int  // one call in so many has a context that ends early; 0: none
-	gentle   bool // only new connections meet faults
+	gentle   bool // only new connections meet faults, or only standbys, which the load doesn't need
 	ends     bool // and some sessions are ended, so that new ones are wanted
 	faults   []fault
 }
+
+// How the DSN calls the servers.
+const (
+	namesEach  = ""       // by a name each
+	namesAll   = "all"    // by one name that has the addresses of all
+	namesMoves = "moving" // by one name that has the address of the primary
+)
 
 // fault is one, and when.
 type fault struct {
@@ -38,6 +48,8 @@ func (f fault) String() string {
 		return fmt.Sprintf("%s: connection %d %s after %d bytes", s, f.which, f.how, f.bytes)
 	case "terminate":
 		return fmt.Sprintf("%s: session %d", s, f.which)
+	case "promote":
+		return fmt.Sprintf("%s, the old one %s for %v", s, f.how, f.lasts)
 	}
 	return fmt.Sprintf("%s for %v", s, f.lasts)
 }
@@ -54,10 +66,22 @@ var (
 	gently = []string{"refuse", "full", "mute", "closing"}
 )
 
+// What becomes of the old primary when another server is promoted.
+const (
+	dead        = "dies"
+	frozen      = "freezes"
+	unreachable = "can't be reached"
+	alive       = "goes on" // as if nothing had happened
+	demoted     = "has become a standby"
+)
+
 func newPlan(seed uint64) *plan {
 	r := rand.New(rand.NewPCG(seed, 1))
 	one := func(n int) bool { return r.IntN(n) == 0 }
 	p := &plan{seed: seed, servers: 1, clients: 2 + r.IntN(5)}
+	if !one(3) {
+		p.servers = 2 + r.IntN(2)
+	}
 	if one(6) {
 		p.language = "ru"
 	}
@@ -79,10 +103,19 @@ func newPlan(seed uint64) *plan {
 		p.brief = 2 + r.IntN(20)
 	}
 	kinds := gently
-	if !p.gentle {
+	switch {
+	case p.servers > 1:
+		p.several(r)
 		kinds = append(slices.Clone(harsh), gently...)
-	} else if p.ends = one(2); p.ends {
-		kinds = append(slices.Clone(gently), "terminate", "terminate")
+		if !p.gentle {
+			kinds = append(kinds, "promote", "promote", "promote", "promote", "promote", "promote")
+		}
+	case !p.gentle:
+		kinds = append(slices.Clone(harsh), gently...)
+	default:
+		if p.ends = one(2); p.ends {
+			kinds = append(slices.Clone(gently), "terminate", "terminate")
+		}
 	}
 	for range 1 + r.IntN(8) {
 		longest := []time.Duration{20, 200, 1000}[r.IntN(3)] * time.Millisecond
@@ -96,8 +129,61 @@ func newPlan(seed uint64) *plan {
 			how:    []string{"reset", "half-closed", "lost"}[r.IntN(3)],
 		})
 	}
+	for i := range p.faults {
+		f := &p.faults[i]
+		switch {
+		case f.kind == "promote":
+			f.how = []string{dead, dead, frozen, unreachable, alive, alive, demoted}[r.IntN(7)]
+		case p.gentle && p.servers > 1:
+			f.server = 1 + f.server%(p.servers-1)
+		}
+	}
 	slices.SortStableFunc(p.faults, func(a, b fault) int { return int(a.at - b.at) })
 	return p
+}
+
+// several chooses what matters where there are several servers.
+func (p *plan) several(r *rand.Rand) {
+	one := func(n int) bool { return r.IntN(n) == 0 }
+	pick := func(of ...string) string { return of[r.IntN(len(of))] }
+	option := func(text string) { p.options = append(p.options, text) }
+	if p.size > 0 && one(4) {
+		p.standby = true
+		option("standby_reads=true")
+	}
+	target := ""
+	switch {
+	case p.gentle:
+	case one(4):
+		p.names, target = namesAll, "read-write" // one name alone doesn't mean it
+	case one(6):
+		p.names, target = namesMoves, pick("", "read-write")
+	case one(6):
+		target = "any"
+	case one(6):
+		p.reads, target = true, pick("standby", "prefer-standby", "any")
+	case one(6):
+		target = "primary"
+	}
+	if target != "" {
+		option("target_session_attrs=" + target)
+	}
+	if p.reads && one(2) {
+		option("load_balance_hosts=random")
+	}
+	if target == "any" {
+		// A standby that takes over serves, until a probe finds the new primary and the pool goes back there.
+		option("health_check_interval=100ms")
+		return
+	}
+	if !one(3) {
+		option("health_check_interval=" + pick("100ms", "1s"))
+	}
+	if one(3) {
+		option("failback=false")
+	} else if one(2) {
+		option("failback_after=1")
+	}
 }
 
 // drop leaves some of the faults out.

@@ -185,6 +185,9 @@ func (s *session) write(text string, args []string) (tag string, err error) {
 	s.conn.link.wrote = true
 	c := s.server.cluster
 	c.mu.Lock()
+	if me := s.server; !me.fenced.IsZero() && s.conn.in.sent.After(me.fenced) {
+		c.strange = append(c.strange, fmt.Sprintf("%s sent at %v to %s, which has been fenced since %v", text, s.conn.in.sent, me.name, me.fenced))
+	}
 	if s.server.standby || s.readOnly || s.txReadOnly {
 		c.mu.Unlock()
 		return "", inReadOnly
@@ -286,6 +289,11 @@ func (s *session) read(text string, args []string, simple bool) error {
 		row = append(row, []byte(strconv.Itoa(s.server.cluster.rows[arg(m[1], args)])))
 		s.server.cluster.mu.Unlock()
 	} else {
+		if strings.Contains(text, "pg_logical_emit_message(true") {
+			if err := s.commit(&transaction{}); err != nil {
+				return err
+			}
+		}
 		s.server.cluster.mu.Lock()
 		for _, n := range names {
 			v, err := s.value(n)
@@ -324,6 +332,9 @@ func (s *session) value(of string) ([]byte, error) {
 	case has("current_setting('default_transaction_read_only')"):
 		return text(onOff(s.readOnly))
 	case has("current_setting('synchronous_standby_names')"):
+		if len(me.cluster.servers) > 1 {
+			return text("*")
+		}
 		return text("")
 	case has("pg_control_system()"):
 		return text("7000")
@@ -368,7 +379,9 @@ func (s *session) value(of string) ([]byte, error) {
 	case has("pg_xact_status("):
 		var xid uint64
 		_, _ = fmt.Sscanf(of, "pg_xact_status('%d'", &xid)
-		return me.status(xid)
+		status, err := me.status(xid)
+		me.cluster.log("%s says of transaction %d: %s%v", me.name, xid, status, err)
+		return status, err
 	default:
 		return nil, io.EOF
 	}
@@ -376,6 +389,9 @@ func (s *session) value(of string) ([]byte, error) {
 
 // status is what became of a transaction. It needs the lock.
 func (s *server) status(xid uint64) ([]byte, error) {
+	if s.standby {
+		return nil, &sqlError{"55000", "recovery is in progress"}
+	}
 	if xid >= s.nextXID {
 		return nil, &sqlError{"22023", "transaction ID is in the future"}
 	}

@@ -90,7 +90,18 @@ func (w *world) fail(format string, args ...any) {
 }
 
 func (w *world) open() error {
-	dsn := "host=db1 port=5432 user=u password=p dbname=bank sslmode=disable " + strings.Join(w.plan.options, " ")
+	var names, ports []string
+	for _, s := range w.cluster.servers {
+		names, ports = append(names, s.name), append(ports, "5432")
+	}
+	w.net.names["db"] = names
+	w.pointTo(w.cluster.servers[0])
+	if w.plan.names != namesEach {
+		names, ports = []string{"db"}, ports[:1]
+	}
+	dsn := fmt.Sprintf("host=%s port=%s user=u password=p dbname=bank sslmode=disable %s",
+		strings.Join(names, ","), strings.Join(ports, ","), strings.Join(w.plan.options, " "))
+	w.log("dsn: %s", dsn)
 	cfg, err := managedpg.ParseDSN(dsn)
 	if err != nil {
 		return err
@@ -115,7 +126,21 @@ type logger struct{ w *world }
 func (l logger) Write(b []byte) (int, error) {
 	_, text, _ := strings.Cut(strings.TrimSpace(string(b)), " ") // without the time
 	l.w.log("log: %s", text)
+	if strings.Contains(text, `msg="managedpg: endpoint is fenced"`) {
+		l.w.cluster.fenced(text)
+	}
 	return len(b), nil
+}
+
+// fenced notes which server the pool says it has fenced.
+func (c *cluster) fenced(text string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, s := range c.servers {
+		if s.fenced.IsZero() && !s.standby && s != c.primary && strings.Contains(text, " endpoint="+s.name+":5432") {
+			s.fenced = time.Now()
+		}
+	}
 }
 
 // close closes the pool, after which nothing may be left.
