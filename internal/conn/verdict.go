@@ -115,8 +115,9 @@ func (c *Conn) judge(ctx context.Context, ph *physical, mark int64, what kind, q
 			return driver.ErrBadConn
 		}
 	}
-	// A server in recovery writes nothing. The end of a READ ONLY transaction may: NOTIFY is allowed in one.
-	if ph.onStandby() {
+	// A server in recovery writes nothing, nor does a transaction that was begun there. What came outside of one may have found the server
+	// promoted. The end of a READ ONLY transaction may write: NOTIFY is allowed in one.
+	if ph.onStandby() && (inTx != sqltext.TxNone || c.pool.opts.ReadOnly || !sqltext.MayWrite(query)) {
 		return quiet(err, ph.sock.Broken())
 	}
 	switch {

@@ -10,6 +10,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -133,12 +135,21 @@ func TestSeeds(t *testing.T) {
 	fmt.Printf("%d seeds, %.0f a second; %d calls, %d of them ok\n", len(all), float64(len(all))/time.Since(began).Seconds(), calls, ok)
 }
 
-// shrunk leaves faults out, one after the other, as long as what is left still fails, and tells what happens then.
+var figures = regexp.MustCompile(`[0-9.]+(ms|µs|s)?`)
+
+// kind is what is wrong, whichever call it met.
+func kind(wrong string) string {
+	text := figures.ReplaceAllString(wrong, "")
+	return text[:min(60, len(text))]
+}
+
+// shrunk leaves faults out, one after the other, as long as what is left still fails in the same way, and tells what happens then.
 func shrunk(e end) string {
 	without := ""
 	for i := range e.faults {
 		try := strings.TrimPrefix(fmt.Sprintf("%s,%d", without, i), ",")
-		if again := play(player, e.seed, 1, 1, "-without", try); len(again[0].wrong) > 0 {
+		again := play(player, e.seed, 1, 1, "-without", try)
+		if slices.ContainsFunc(again[0].wrong, func(w string) bool { return kind(w) == kind(e.wrong[0]) }) {
 			without = try
 		}
 	}

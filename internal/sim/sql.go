@@ -122,7 +122,7 @@ func (s *session) run(text string, args []string, simple bool) error {
 	switch tag {
 	case "BEGIN":
 		s.state, s.tx = 'T', nil
-		s.txReadOnly = s.readOnly || strings.Contains(strings.ToUpper(text), "READ ONLY")
+		s.txReadOnly = s.readOnly || s.server.standby || strings.Contains(strings.ToUpper(text), "READ ONLY")
 	case "COMMIT", "ROLLBACK":
 		t := s.tx
 		if s.state == 'E' {

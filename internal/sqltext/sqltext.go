@@ -186,6 +186,22 @@ func MayAllowWrites(text string) bool {
 	return strings.Contains(text, "WRITE") || strings.Contains(text, "READ_ONLY")
 }
 
+// MayWrite says whether a text is more than a query: one that a function which it calls could still make write.
+func MayWrite(text string) bool {
+	switch first, _ := word(text); first {
+	case "SELECT", "WITH", "VALUES", "TABLE", "SHOW", "EXPLAIN", "FETCH":
+	default:
+		return true
+	}
+	for w := range strings.FieldsFuncSeq(strings.ToUpper(text), func(r rune) bool { return r < 0x80 && !isWordByte(byte(r)) }) {
+		switch w {
+		case "INSERT", "UPDATE", "DELETE", "MERGE":
+			return true
+		}
+	}
+	return false
+}
+
 // MayForget is a quick no for most texts: whether ForgetsStatements could find anything in it. A text that is one statement and begins with
 // neither a D nor white space or a comment has nothing.
 func MayForget(text string) bool { // no more, so that it is inlined

@@ -187,6 +187,29 @@ func TestTouchesTx(t *testing.T) {
 	}
 }
 
+func TestMayWrite(t *testing.T) {
+	for text, want := range map[string]bool{
+		"SELECT 1":                     false,
+		" -- why\n select 1":           false,
+		"WITH a AS (SELECT 1) TABLE a": false,
+		"SHOW in_hot_standby":          false,
+		"INSERT INTO t VALUES (1)":     true,
+		"delete from t":                true,
+		"WITH a AS (insert into t VALUES (1) RETURNING 1) TABLE a": true,
+		"SELECT 1; UPDATE t SET a = 1":                             true,
+		"EXPLAIN ANALYZE DELETE FROM t":                            true,
+		"SELECT * FROM t FOR UPDATE":                               true, // refused on a standby
+		"DO $$ BEGIN PERFORM f(); END $$":                          true,
+		"CALL f()":                                                 true,
+		"NOTIFY a":                                                 true,
+		"":                                                         true,
+	} {
+		if got := MayWrite(text); got != want {
+			t.Errorf("%q: %v", text, got)
+		}
+	}
+}
+
 func TestForgetsStatements(t *testing.T) {
 	for text, want := range map[string]bool{
 		"":                          false,
