@@ -175,6 +175,22 @@ func TestNameWithAHungAddress(t *testing.T) {
 	}
 }
 
+// A dial goes on for others when whoever it was for has given up: an address that was cut short for the sake of that one's time gets its
+// full time then.
+func TestNameDialledForACallerInAHurry(t *testing.T) {
+	named(t, targeting("read-write"), map[string]failover.Observation{"a": writer(1), "b": standby(1), "c": standby(1)}, func(n *names) {
+		n.servers["a"].set(func(s *server) { s.latency = 20 * time.Millisecond })
+		at := ""
+		err := n.Connect(context.Background(), time.Now().Add(15*time.Millisecond), func(ctx context.Context, to failover.Route) error {
+			at = to.Address
+			return n.servers[at].dial(ctx)
+		})
+		if err != nil || at != "a" {
+			t.Errorf("connected to %q, %v", at, err)
+		}
+	}, []string{"a", "b", "c"})
+}
+
 // Once a dial has found that an address hangs, those that dial it too go on to the next.
 func TestNameWhoseHungAddressIsDialledTwice(t *testing.T) {
 	named(t, func(o *failover.Options) { o.HealthCheck = false; o.ConnectTimeout = time.Second }, standbyAndPrimary, func(n *names) {

@@ -15,7 +15,7 @@ import (
 type trial struct {
 	err     error
 	revived int  // the endpoint's then: once it becomes usable anew, it is worth another dial
-	early   bool // it was ended before its time, for the sake of other endpoints
+	early   bool // it was ended before its time, for the sake of other endpoints or of a caller
 }
 
 // outcome is what follows from a dial.
@@ -201,7 +201,8 @@ func (c *checkout) refusedByLocked(a *attempt) (outcome, error) {
 // than suspicion; unless no probe will ever settle that, and it had been suspect before.
 func (c *checkout) cutShortLocked(a *attempt, cause error) {
 	e := a.endpoint
-	c.tried[e] = trial{err: cause, revived: e.revived, early: cause == errGrace}
+	hurried := time.Now().Before(c.until) // for the sake of somebody who will have given up soon
+	c.tried[e] = trial{err: cause, revived: e.revived, early: cause == errGrace || hurried}
 	switch {
 	case cause == errGrace && e.state == Up:
 		delete(c.tried, e) // it answered something else meanwhile: dial it again
