@@ -52,9 +52,6 @@ func (c *Conn) enter(ctx context.Context) (*physical, error) {
 	}
 	ph.cancels.Show(false)
 	ph.gaveRows = false
-	if reason := ph.fenced.Load(); reason != nil {
-		ph.base.Kill(*reason)
-	}
 	if ph.syncWait.Load() {
 		ph.syncWait.Store(false) // it came while the rows of the last call were read: too late to tell
 	}

@@ -23,8 +23,7 @@ type physical struct {
 	checkouts
 	session
 
-	fenced  atomic.Pointer[error] // why nothing more may be sent on it; set from outside
-	surplus atomic.Bool           // it is one of those that go, see Route.Surplus
+	surplus atomic.Bool // it is one of those that go, see Route.Surplus
 }
 
 // link is the connection itself. It is set when the connection is opened.
@@ -140,9 +139,10 @@ func (ph *physical) close(then func()) {
 	ph.base.Close(then)
 }
 
-// fence lets no further call be made on the connection, and gives one in progress wire.CloseLimit to end.
+// fence lets nothing more be sent on the connection, neither by a call to come nor by one that is under way, which gets wire.CloseLimit
+// for the answer to what it has sent.
 func (ph *physical) fence(reason error) {
-	if ph.fenced.CompareAndSwap(nil, &reason) {
+	if ph.sock.RefuseWrites(reason) {
 		time.AfterFunc(wire.CloseLimit, func() { ph.base.Kill(reason) })
 	}
 }

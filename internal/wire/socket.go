@@ -28,8 +28,8 @@ type Socket struct {
 
 	traffic traffic
 	heard   single.Counter // when the last read brought something, by clock.Now()
-	refused atomic.Bool    // Refuse was called
-	idled   atomic.Bool    // the server's last word was that the session was idle for too long
+	refused atomic.Pointer[refusal]
+	idled   atomic.Bool // the server's last word was that the session was idle for too long
 
 	cancel *canceller // nil where the base has a call for cancel requests; set when opened
 
@@ -112,7 +112,7 @@ func rawConn(c net.Conn) syscall.RawConn {
 func (s *Socket) Read(b []byte) (int, error) { return s.read(b, underWay) }
 
 func (s *Socket) read(b []byte, what uint64) (int, error) {
-	if s.refused.Load() {
+	if r := s.refused.Load(); r != nil && r.reads {
 		return 0, s.failed(net.ErrClosed)
 	}
 	s.traffic.begin(what)
@@ -153,7 +153,8 @@ func isIdleTimeout(b []byte) bool {
 }
 
 func (s *Socket) Write(b []byte) (int, error) {
-	if s.refused.Load() {
+	if r := s.refused.Load(); r != nil {
+		s.because(r.reason)
 		return 0, s.failed(net.ErrClosed)
 	}
 	s.traffic.begin(underWay)
@@ -248,7 +249,19 @@ func (s *Socket) Refuse(reason error) {
 		return
 	}
 	s.because(reason)
-	s.refused.Store(true)
+	s.refused.Store(&refusal{reason, true})
+}
+
+// RefuseWrites lets nobody write any more: they get the reason. What was sent before may still be answered. It is false if that
+// was so already, or the socket isn't ours.
+func (s *Socket) RefuseWrites(reason error) bool {
+	return s != nil && s.refused.CompareAndSwap(nil, &refusal{reason, false})
+}
+
+// refusal is what was told to Refuse or RefuseWrites.
+type refusal struct {
+	reason error
+	reads  bool
 }
 
 // HangUp closes the socket, where the system can so that the server has closed its side first. It waits for that as long

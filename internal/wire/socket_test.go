@@ -175,6 +175,29 @@ func TestCloseFor(t *testing.T) {
 	}
 }
 
+// Who may write no more still gets the answer to what was sent, and then the reason.
+func TestRefuseWrites(t *testing.T) {
+	reason := errors.New("fenced")
+	client, server := pair(t, "tcp")
+	s := NewSocket(client)
+	if _, err := s.Write([]byte("Q")); err != nil {
+		t.Fatal(err)
+	}
+	if !s.RefuseWrites(reason) || s.RefuseWrites(errors.New("another reason")) {
+		t.Error("it has to be the first time once")
+	}
+	if _, err := server.Write([]byte("C")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Read(make([]byte, 1)); err != nil || s.Broken() != nil {
+		t.Errorf("the answer: %v, broken = %v", err, s.Broken())
+	}
+	sent := s.Writes()
+	if _, err := s.Write([]byte("Q")); !errors.Is(err, reason) || !errors.Is(s.Broken(), reason) || s.Writes() != sent {
+		t.Errorf("a late writer gets %v, broken = %v, %d writes of %d", err, s.Broken(), s.Writes(), sent)
+	}
+}
+
 // A socket that its base driver closed is no one's to give a reason for.
 func TestCloseForAfterClose(t *testing.T) {
 	client, _ := pair(t, "tcp")
