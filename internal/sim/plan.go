@@ -17,6 +17,7 @@ type plan struct {
 	size     int      // 0: database/sql governs
 	clients  int
 	reads    bool // the load only reads: the pool may be on a standby
+	stays    bool // connections to a standby stay, and writes fail on them, as under a bare driver
 	standby  bool // standby_reads
 	brief    int  // one call in so many has a context that ends early; 0: none
 	gentle   bool // only new connections meet faults, or only standbys, which the load doesn't need
@@ -158,6 +159,7 @@ func (p *plan) several(r *rand.Rand) {
 		p.names, target = namesAll, "read-write" // one name alone doesn't mean it
 	case one(6):
 		p.names, target = namesMoves, pick("", "read-write")
+		p.stays = target == ""
 	case one(6):
 		target = "any"
 	case one(6):

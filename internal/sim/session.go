@@ -25,6 +25,7 @@ type session struct { // More than 15 fields: what a session of PostgreSQL's has
 	readOnly, txReadOnly bool
 	tx                   *transaction // nil: nothing is written
 	toldStandby          bool
+	older                bool // than the server's promotion
 	statements           map[string]string
 	bound                bound
 	failed               bool // what comes is passed over up to a Sync
@@ -125,7 +126,7 @@ func (s *server) session(conn *end, backend *pgproto3.Backend) {
 	s.lastPID++
 	one := &session{
 		server: s, conn: conn, backend: backend, pid: s.lastPID, key: s.lastPID * 7919, began: time.Now(), died: s.down,
-		cancelled: make(chan struct{}, 1), terminated: make(chan struct{}), state: 'I', toldStandby: s.standby, statements: make(map[string]string),
+		cancelled: make(chan struct{}, 1), terminated: make(chan struct{}), state: 'I', toldStandby: s.standby, older: s.standby, statements: make(map[string]string),
 	}
 	s.sessions[one.pid] = one
 	c.mu.Unlock()

@@ -185,7 +185,7 @@ func (s *session) write(text string, args []string) (tag string, err error) {
 	s.conn.link.wrote = true
 	c := s.server.cluster
 	c.mu.Lock()
-	if me := s.server; !me.fenced.IsZero() && s.conn.in.sent.After(me.fenced) {
+	if me := s.server; !s.older && !me.fenced.IsZero() && s.conn.in.sent.After(me.fenced) {
 		c.strange = append(c.strange, fmt.Sprintf("%s sent at %v to %s, which has been fenced since %v", text, s.conn.in.sent, me.name, me.fenced))
 	}
 	if s.server.standby || s.readOnly || s.txReadOnly {

@@ -126,13 +126,13 @@ type logger struct{ w *world }
 func (l logger) Write(b []byte) (int, error) {
 	_, text, _ := strings.Cut(strings.TrimSpace(string(b)), " ") // without the time
 	l.w.log("log: %s", text)
-	if strings.Contains(text, `msg="managedpg: endpoint is fenced"`) {
+	if strings.Contains(text, `msg="managedpg: endpoint is fenced"`) && !strings.Contains(text, "/reads ") {
 		l.w.cluster.fenced(text)
 	}
 	return len(b), nil
 }
 
-// fenced notes which server the pool says it has fenced.
+// fenced notes which server the pool says it has fenced. The pool for reads, which finds out for itself, writes nothing.
 func (c *cluster) fenced(text string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
