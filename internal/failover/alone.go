@@ -49,7 +49,7 @@ func (c *checkout) round() error {
 	}
 }
 
-// nextAloneLocked is the server to ask, nil if all have been, and how many are left with it.
+// nextAloneLocked is the server to ask, nil if all have been, and how many are left with it that would do as well.
 func (c *checkout) nextAloneLocked() (e *endpoint, left int) {
 	var rest []*endpoint
 	consider := func(o *endpoint) {
@@ -83,7 +83,12 @@ func (c *checkout) nextAloneLocked() (e *endpoint, left int) {
 	if len(rest) == 0 {
 		return nil, 0
 	}
-	return rest[0], len(rest)
+	for _, o := range rest {
+		if c.standsInLocked(o, rest[0]) {
+			left++
+		}
+	}
+	return rest[0], left
 }
 
 // queueAlone waits for its turn to dial the only endpoint. When another's dial finds it down meanwhile, that error is

@@ -167,6 +167,22 @@ func TestOwnShareOfConnectTimeoutIsDown(t *testing.T) {
 	})
 }
 
+// With any a standby would do, but not for a write; so it doesn't stand in for a primary because whoever a dial is for has little time.
+func TestNoStandbyForACallerInAHurry(t *testing.T) {
+	scene(t, targeting("any"), []failover.Observation{writer(1), standby(1)}, func(r *rig) {
+		r.warmUp(0)
+		r.servers[0].set(func(s *server) { s.latency = 20 * time.Millisecond })
+		at := -1
+		err := r.Connect(context.Background(), time.Now().Add(15*time.Millisecond), func(ctx context.Context, to failover.Route) error {
+			at = to.Member
+			return r.servers[at].dial(ctx)
+		})
+		if err != nil || at != 0 {
+			t.Errorf("connected to %d, %v", at, err)
+		}
+	})
+}
+
 // A checkout's deadline is shared out, so that a hung first server never eats it all; that is only suspicion.
 func TestDeadlineIsShared(t *testing.T) {
 	scene(t, nil, []failover.Observation{independent("1"), independent("2"), independent("3")}, func(r *rig) {
