@@ -49,7 +49,13 @@ func (w *world) work() {
 	w.mu.Lock()
 	w.mended = time.Now()
 	w.mu.Unlock()
-	time.Sleep(settles + goodFor)
+	time.Sleep(settles)
+	if pool, ok := managedpg.PoolOf(w.db); ok {
+		for _, e := range pool.Health().Endpoints {
+			w.log("%s is %s, %s, on timeline %d; last probe at %v, error %v", e.Endpoint, e.State, e.Role, e.Timeline, e.LastCheck.Sub(w.began), e.LastError)
+		}
+	}
+	time.Sleep(goodFor)
 	close(stop)
 	clients.Wait()
 }

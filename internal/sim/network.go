@@ -321,7 +321,7 @@ func (e *end) Close() error {
 	}
 	e.out.over = true
 	e.in.notify()
-	if e.other().closed || e.link.server.closed {
+	if k := e.link; e.other().closed || k.server.closed && !k.down.lost {
 		n.links = slices.DeleteFunc(n.links, func(k *link) bool { return k == e.link })
 	}
 	return nil
