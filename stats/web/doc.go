@@ -1,6 +1,6 @@
 // Package web is a page that shows all open pools of the program: in one sentence what is wrong now and what to do, the last half hour,
-// which lines of code use the pool's time, wait, and hold connections now, with the stacks that took them, the errors by kind, and the
-// endpoints and their failovers.
+// which lines of code use the pool's time, wait, run out of time, and hold connections now, with the stacks that took them, the errors by
+// kind, and the endpoints, how far standbys were behind, and the failovers.
 //
 //	mux.Handle("/debug/managedpg/", web.Handler())
 //

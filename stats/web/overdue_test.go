@@ -67,7 +67,7 @@ func TestBlockedCallsOnThePage(t *testing.T) {
 	for _, want := range []string{
 		`<p class="story (warn|bad)"><b>Calls run out of time: 3 in the last 5m, the last one at [0-9:]+, 3 at overdue_test\.go:[0-9]+ web\.hasty\.</b> ` +
 			`(The server is up, a probe took [^:]* at [0-9:]+: .*)?Ask it who blocks whom\..* <code class="query">SELECT waiting\.pid, .*;</code>`,
-		`<td class="n warn" data-name="timed out">3</td>`, `web\.lock</span>`,
+		`<td class="n warn" data-name="out of time">3</td>`, `web\.lock</span>`,
 	} {
 		if !regexp.MustCompile(want).MatchString(html) {
 			t.Errorf("the page lacks %s", want)

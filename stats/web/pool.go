@@ -131,7 +131,7 @@ func (in *situation) tiles(governed bool) []tile {
 	all := []tile{inUse, {Name: "Free", Value: fmt.Sprint(s.CheckedIn)}}
 	if governed {
 		all = append(all, flagged(tile{Name: "Waiting", Value: fmt.Sprint(s.Waiting)}, "warn", s.Waiting > 0),
-			in.errorTile("Timed out", minutes, stats.ErrorPoolTimeout))
+			in.errorTile("Pool timeouts", minutes, stats.ErrorPoolTimeout))
 	}
 	other := "Failed otherwise"
 	if !governed {

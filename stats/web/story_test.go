@@ -214,7 +214,7 @@ func TestFailuresAreNoWellBeing(t *testing.T) {
 	}
 	c.Close()
 	html := fetch(t, h, "/", "")
-	for _, want := range []string{`<p class="story bad"><b>1 checkout failed in the last 5m, the last one at `, "<dt>Timed out</dt><dd>1<span>in 5m; 1 in all, last at ",
+	for _, want := range []string{`<p class="story bad"><b>1 checkout failed in the last 5m, the last one at `, "<dt>Pool timeouts</dt><dd>1<span>in 5m; 1 in all, last at ",
 		`<b>1 ×</b> pool_timeout <code>`} {
 		if !strings.Contains(html, want) {
 			t.Errorf("%q isn't on the page", want)
