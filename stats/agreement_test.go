@@ -295,7 +295,7 @@ func ofPage(t *testing.T) map[string]float64 {
 		fmt.Sprintf("<dt>In use</dt><dd>%.0f<span>of %.0f</span></dd>", all["used"], all["limit"]),
 		fmt.Sprintf("<dt>Free</dt><dd>%.0f</dd>", all["free"]),
 		fmt.Sprintf("<dt>Waiting</dt><dd>%.0f</dd>", all["waiting"]),
-		fmt.Sprintf("<dt>Timed out</dt><dd>%.0f<span>in 5m; %[1]v in all, last at ", all["timeouts"]),
+		fmt.Sprintf("<dt>Pool timeouts</dt><dd>%.0f<span>in 5m; %[1]v in all, last at ", all["timeouts"]),
 		fmt.Sprintf("<dt>Failed otherwise</dt><dd>%.0f<span>in 5m; %[1]v in all, last at ", all["failed"]-all["timeouts"]),
 		fmt.Sprintf("<dt>Held too long</dt><dd>%.0f<span>now; %.0f ever</span></dd>", all["leaked"], all["leaks"]),
 		fmt.Sprintf("<span>a second; %.0f in all</span></dd>", all["checkouts"]),
