@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/managedpg/managedpg"
+	"github.com/managedpg/managedpg/internal/sqlstate"
 )
 
 // check holds what callers were told against what the servers have.
@@ -43,10 +44,13 @@ func (w *world) check() {
 		if took := call.ended.Sub(call.began); took > call.limit+1500*time.Millisecond {
 			w.fail("call %d took %v, its context %v", row, took, call.limit)
 		}
+		if sqlstate.Of(call.err) == sqlstate.QueryCanceled && call.ended.Before(call.began.Add(call.limit)) {
+			w.fail("call %d was cancelled for another: %v", row, call.err)
+		}
 		if call.began.Before(w.mended.Add(settles)) || call.brief {
 			continue
 		}
-		if call.told != toldOK && !w.plan.stays {
+		if call.told != toldOK && !w.plan.stays && !w.closed {
 			w.fail("call %d: %v, %v after the last fault", row, call.err, call.began.Sub(w.mended))
 		}
 	}

@@ -20,7 +20,8 @@ type cluster struct {
 	rows     map[int64]int // how often each row is there
 	balance  map[int64]int64
 	lsn      int64
-	strange  []string // what must not be sent here
+	paused   time.Time // since when the pool's is complete; zero: it isn't
+	strange  []string  // what must not be sent here
 
 	promoting sync.Mutex // one promotion at a time
 }
@@ -41,6 +42,9 @@ type server struct {
 	full     bool          // no room for new sessions
 	closing  bool          // a smart shutdown: no new sessions
 	closed   bool          // nobody listens
+	readOnly bool          // default_transaction_read_only
+	disk     bool          // it is full
+	cancels  string        // what becomes of cancel requests: "late", "lost"; "": what is to
 	fenced   time.Time     // since when the pool says so
 
 	// What is in it.
@@ -79,7 +83,7 @@ func newCluster(n int, log func(string, ...any), random *rand.Rand) *cluster {
 func (s *server) start() {
 	s.up, s.down, s.sessions = true, make(chan struct{}), make(map[uint32]*session)
 	s.started++
-	s.closing, s.closed, s.full = false, false, false
+	s.closing, s.closed, s.full, s.readOnly, s.disk, s.cancels = false, false, false, false, false, ""
 	s.fenced = time.Time{}
 	if !s.standby {
 		s.timeline = max(s.timeline, 1)

@@ -7,6 +7,6 @@
 //   - plan.go: what a seed decides beforehand
 //   - network.go: connections, names, and how they fail
 //   - cluster.go, session.go, sql.go: as much of PostgreSQL as the load and the driver ask for
-//   - load.go, faults.go, promotion.go: the calls, and the faults
+//   - load.go, faults.go, promotion.go, operations.go: the calls, and the faults
 //   - world.go, check.go: a run, and what must hold in it
 package sim

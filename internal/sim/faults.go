@@ -78,6 +78,14 @@ func (w *world) meet(f fault) {
 		lasts(serverLocked(func() { s.full = true }), serverLocked(func() { s.full = false }))
 	case "closing":
 		lasts(serverLocked(func() { s.closing = true }), serverLocked(func() { s.closing = false }))
+	case "read-only":
+		lasts(serverLocked(func() { s.readOnly = true }), serverLocked(func() { s.readOnly = false }))
+	case "disk":
+		lasts(serverLocked(func() { s.disk = true }), serverLocked(func() { s.disk = false }))
+	case "late", "lost":
+		lasts(serverLocked(func() { s.cancels = f.kind }), serverLocked(func() { s.cancels = "" }))
+	case "resize", "drain", "pause", "close":
+		w.operate(f)
 	case "promote":
 		w.promote(f)
 	case "mute":

@@ -63,7 +63,11 @@ func (w *world) work() {
 func (w *world) client(r *rand.Rand, stop <-chan struct{}) {
 	var insert *sql.Stmt
 	for insert == nil && !w.plan.reads {
-		time.Sleep(time.Millisecond)
+		select {
+		case <-stop:
+			return
+		case <-time.After(time.Millisecond):
+		}
 		insert, _ = w.db.Prepare("INSERT INTO entry VALUES ($1)")
 	}
 	if insert != nil {

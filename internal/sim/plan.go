@@ -49,6 +49,8 @@ func (f fault) String() string {
 		return fmt.Sprintf("%s: connection %d %s after %d bytes", s, f.which, f.how, f.bytes)
 	case "terminate":
 		return fmt.Sprintf("%s: session %d", s, f.which)
+	case "resize":
+		return fmt.Sprintf("%v resize to %d", f.at, 1+f.which)
 	case "promote":
 		return fmt.Sprintf("%s, the old one %s for %v", s, f.how, f.lasts)
 	}
@@ -63,7 +65,8 @@ const (
 )
 
 var (
-	harsh  = []string{"cut up", "cut up", "cut down", "cut down", "terminate", "restart", "shut down", "freeze", "gone", "slow"}
+	harsh = []string{"cut up", "cut up", "cut down", "cut down", "terminate", "restart", "shut down", "freeze", "gone", "slow",
+		"read-only", "disk", "late", "lost"}
 	gently = []string{"refuse", "full", "mute", "closing"}
 )
 
@@ -117,6 +120,18 @@ func newPlan(seed uint64) *plan {
 		if p.ends = one(2); p.ends {
 			kinds = append(slices.Clone(gently), "terminate", "terminate")
 		}
+	}
+	if p.size > 0 {
+		kinds = append(slices.Clone(kinds), "pause")
+		if !p.gentle {
+			kinds = append(kinds, "resize")
+		}
+	}
+	if !p.gentle {
+		kinds = append(slices.Clone(kinds), "drain")
+	}
+	if !p.gentle && one(10) {
+		kinds = append(slices.Clone(kinds), "close", "close")
 	}
 	for range 1 + r.IntN(8) {
 		longest := []time.Duration{20, 200, 1000}[r.IntN(3)] * time.Millisecond

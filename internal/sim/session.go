@@ -25,6 +25,7 @@ type session struct { // More than 15 fields: what a session of PostgreSQL's has
 	readOnly, txReadOnly bool
 	tx                   *transaction // nil: nothing is written
 	toldStandby          bool
+	toldReadOnly         bool
 	older                bool // than the server's promotion
 	statements           map[string]string
 	bound                bound
@@ -90,7 +91,18 @@ func (s *server) goesOn() bool {
 
 func (s *server) cancel(pid uint32, key []byte) {
 	c := s.cluster
-	time.Sleep(c.took(2 * time.Millisecond))
+	c.mu.Lock()
+	how := s.cancels
+	c.mu.Unlock()
+	switch most := 2 * time.Millisecond; how {
+	case "lost":
+		return
+	case "late":
+		most *= 100
+		fallthrough
+	default:
+		time.Sleep(c.took(most))
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	one := s.sessions[pid]
@@ -126,7 +138,7 @@ func (s *server) session(conn *end, backend *pgproto3.Backend) {
 	s.lastPID++
 	one := &session{
 		server: s, conn: conn, backend: backend, pid: s.lastPID, key: s.lastPID * 7919, began: time.Now(), died: s.down,
-		cancelled: make(chan struct{}, 1), terminated: make(chan struct{}), state: 'I', toldStandby: s.standby, older: s.standby, statements: make(map[string]string),
+		cancelled: make(chan struct{}, 1), terminated: make(chan struct{}), state: 'I', toldStandby: s.standby, toldReadOnly: s.readOnly, older: s.standby, statements: make(map[string]string),
 	}
 	s.sessions[one.pid] = one
 	c.mu.Unlock()
@@ -134,7 +146,7 @@ func (s *server) session(conn *end, backend *pgproto3.Backend) {
 	backend.Send(&pgproto3.AuthenticationOk{})
 	for _, p := range [][2]string{
 		{"server_version", "17.0"}, {"client_encoding", "UTF8"}, {"standard_conforming_strings", "on"}, {"integer_datetimes", "on"},
-		{"DateStyle", "ISO, MDY"}, {"TimeZone", "UTC"}, {"default_transaction_read_only", "off"}, {"in_hot_standby", onOff(one.toldStandby)},
+		{"DateStyle", "ISO, MDY"}, {"TimeZone", "UTC"}, {"default_transaction_read_only", onOff(one.toldReadOnly)}, {"in_hot_standby", onOff(one.toldStandby)},
 	} {
 		backend.Send(&pgproto3.ParameterStatus{Name: p[0], Value: p[1]})
 	}
@@ -161,7 +173,7 @@ func (s *session) end() {
 func (s *session) ready() bool {
 	c := s.server.cluster
 	c.mu.Lock()
-	standby := s.server.standby
+	standby, readOnly := s.server.standby, s.server.readOnly
 	s.idle = true
 	select {
 	case <-s.cancelled: // a request that came too late
@@ -171,6 +183,10 @@ func (s *session) ready() bool {
 	if s.toldStandby && !standby {
 		s.toldStandby = false
 		s.backend.Send(&pgproto3.ParameterStatus{Name: "in_hot_standby", Value: "off"})
+	}
+	if s.toldReadOnly != readOnly {
+		s.toldReadOnly = readOnly
+		s.backend.Send(&pgproto3.ParameterStatus{Name: "default_transaction_read_only", Value: onOff(readOnly)})
 	}
 	s.backend.Send(&pgproto3.ReadyForQuery{TxStatus: s.state})
 	return s.backend.Flush() == nil

@@ -85,6 +85,7 @@ func (s *session) bind(m *pgproto3.Bind) error {
 var (
 	inFailed   = &sqlError{"25P02", "current transaction is aborted, commands ignored until end of transaction block"}
 	inReadOnly = &sqlError{"25006", "cannot execute INSERT in a read-only transaction"}
+	diskFull   = &sqlError{"53100", "could not extend file: No space left on device"}
 	whenAsked  = &sqlError{"57014", "canceling statement due to user request"}
 
 	inserts = regexp.MustCompile(`^INSERT INTO entry VALUES \((\$1|\d+)\)$`)
@@ -115,6 +116,7 @@ func (s *session) run(text string, args []string, simple bool) error {
 	if s.state == 'E' && !endsTx(text) {
 		return inFailed
 	}
+	s.outside(text)
 	if err := s.interrupted(s.takes(s.server.cluster.took(2 * time.Millisecond))); err != nil {
 		return err
 	}
@@ -122,7 +124,7 @@ func (s *session) run(text string, args []string, simple bool) error {
 	switch tag {
 	case "BEGIN":
 		s.state, s.tx = 'T', nil
-		s.txReadOnly = s.readOnly || s.server.standby || strings.Contains(strings.ToUpper(text), "READ ONLY")
+		s.txReadOnly = s.readOnly || s.server.standby || s.server.readOnly || strings.Contains(strings.ToUpper(text), "READ ONLY")
 	case "COMMIT", "ROLLBACK":
 		t := s.tx
 		if s.state == 'E' {
@@ -155,6 +157,21 @@ func (s *session) run(text string, args []string, simple bool) error {
 	return err
 }
 
+// outside notes a statement of the load's that was sent while the pool was paused, or to a server that it had fenced.
+func (s *session) outside(text string) {
+	me, c, sent := s.server, s.server.cluster, s.conn.in.sent
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	v := verb(text)
+	writes := v == "INSERT" || v == "UPDATE"
+	if writes && !s.older && !me.fenced.IsZero() && sent.After(me.fenced) {
+		c.strange = append(c.strange, fmt.Sprintf("%s sent at %v to %s, which has been fenced since %v", text, sent, me.name, me.fenced))
+	}
+	if (writes || v == "BEGIN" || counts.MatchString(text)) && !c.paused.IsZero() && sent.After(c.paused) {
+		c.strange = append(c.strange, fmt.Sprintf("%s sent at %v, while the pool has been paused since %v", text, sent, c.paused))
+	}
+}
+
 // interrupted is what a statement is told that is cancelled.
 func (s *session) interrupted(err error) error {
 	if err == cancelled {
@@ -185,12 +202,13 @@ func (s *session) write(text string, args []string) (tag string, err error) {
 	s.conn.link.wrote = true
 	c := s.server.cluster
 	c.mu.Lock()
-	if me := s.server; !s.older && !me.fenced.IsZero() && s.conn.in.sent.After(me.fenced) {
-		c.strange = append(c.strange, fmt.Sprintf("%s sent at %v to %s, which has been fenced since %v", text, s.conn.in.sent, me.name, me.fenced))
-	}
-	if s.server.standby || s.readOnly || s.txReadOnly {
+	switch me := s.server; {
+	case me.standby, s.readOnly, s.txReadOnly, s.state != 'T' && me.readOnly:
 		c.mu.Unlock()
 		return "", inReadOnly
+	case me.disk:
+		c.mu.Unlock()
+		return "", diskFull
 	}
 	t := s.tx
 	if t == nil {
@@ -330,7 +348,7 @@ func (s *session) value(of string) ([]byte, error) {
 	case of == "pg_is_in_recovery()::text":
 		return text(me.standby)
 	case has("current_setting('default_transaction_read_only')"):
-		return text(onOff(s.readOnly))
+		return text(onOff(s.readOnly || me.readOnly))
 	case has("current_setting('synchronous_standby_names')"):
 		if len(me.cluster.servers) > 1 {
 			return text("*")

@@ -29,6 +29,9 @@ type world struct {
 	calls   map[int64]*call
 	lastRow int64
 	mended  time.Time
+	closed  bool // before the load was over
+
+	operating sync.Mutex // one operation at a time
 }
 
 // Result is what came of a run.
@@ -145,13 +148,7 @@ func (c *cluster) fenced(text string) {
 
 // close closes the pool, after which nothing may be left.
 func (w *world) close() {
-	began := time.Now()
-	if err := w.db.Close(); err != nil {
-		w.fail("close: %v", err)
-	}
-	if took := time.Since(began); took > time.Second {
-		w.fail("close took %v", took)
-	}
+	w.closePool()
 	time.Sleep(3 * time.Second)
 	w.net.mu.Lock()
 	defer w.net.mu.Unlock()
