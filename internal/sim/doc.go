@@ -1,4 +1,4 @@
-// Package sim plays the whole driver in fake time: database/sql, managedpg and pgx as they are, over a simulated network and simulated
+// Package sim plays the whole driver in fake time: database/sql, managedpg, pgx and lib/pq as they are, over a simulated network and simulated
 // PostgreSQL servers, while connections die at any byte, and servers are killed, frozen, full, out of reach, or promoted while the old
 // primary goes on. In the end what callers were told is held against what the servers have.
 //

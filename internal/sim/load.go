@@ -3,9 +3,11 @@ package sim
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"time"
 
@@ -102,9 +104,12 @@ func (w *world) call(r *rand.Rand, insert *sql.Stmt) {
 	}
 	defer cancel()
 	var err error
-	what := r.IntN(8)
-	if w.plan.reads {
+	what := r.IntN(9)
+	switch {
+	case w.plan.reads:
 		what = 6
+	case what == 8 && (w.plan.pq || w.plan.gentle): // lib/pq loses its connection by that, and so does pgx at times
+		what = 7
 	}
 	switch what {
 	case 0, 1:
@@ -128,9 +133,12 @@ func (w *world) call(r *rand.Rand, insert *sql.Stmt) {
 			ctx = managedpg.ReadOnly(ctx)
 		}
 		err = w.db.QueryRowContext(ctx, "SELECT count(*) FROM entry WHERE id = $1", c.row).Scan(&n)
-	default:
+	case 7:
 		c.kind = "conn"
 		err = w.conn(ctx, c)
+	default:
+		c.kind = "busy"
+		err = w.busy(ctx, c)
 	}
 	w.mu.Lock()
 	c.ended, c.err = time.Now(), err
@@ -178,6 +186,29 @@ func (w *world) transaction(ctx context.Context, c *call) error {
 		return err
 	}
 	return tx.Commit()
+}
+
+// busy is a transaction that runs a statement while the rows of another are open. pgx refuses that, and in some cases is of no use for
+// the rest of the transaction, which has to be told as what it is.
+func (w *world) busy(ctx context.Context, c *call) error {
+	tx, err := w.db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = tx.Rollback() }()
+	rows, err := tx.QueryContext(ctx, "SELECT count(*) FROM entry WHERE id = $1", c.row)
+	if err != nil {
+		return err
+	}
+	_, err = tx.ExecContext(ctx, "INSERT INTO entry VALUES ($1)", c.row)
+	if _, cause, _ := strings.Cut(fmt.Sprint(err), "): "); errors.Is(err, managedpg.ErrTxLost) && cause == driver.ErrBadConn.Error() {
+		w.fail("call %d: %v, and only rows were open", c.row, err)
+	}
+	_ = rows.Close()
+	if err == nil {
+		err = tx.Commit()
+	}
+	return err
 }
 
 // conn writes on a connection that is kept for two statements.

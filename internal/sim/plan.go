@@ -13,6 +13,7 @@ type plan struct {
 	servers  int
 	names    string // how the DSN calls them, see below
 	language string
+	pq       bool     // lib/pq is the base driver
 	options  []string // of the DSN
 	size     int      // 0: database/sql governs
 	clients  int
@@ -89,12 +90,15 @@ func newPlan(seed uint64) *plan {
 	if one(6) {
 		p.language = "ru"
 	}
+	if p.pq = one(3); p.pq {
+		p.options = append(p.options, "base_driver=pq")
+	}
 	p.gentle = one(6)
 	if !one(3) {
 		p.size = 1 + r.IntN(6)
 		p.options = append(p.options, fmt.Sprintf("pool_size=%d", p.size), fmt.Sprintf("max_overflow=%d", r.IntN(3)))
 		if p.gentle {
-			p.options[1] = "max_overflow=0"
+			p.options[len(p.options)-1] = "max_overflow=0"
 		}
 		if one(6) && !p.gentle {
 			p.options = append(p.options, "pool_reset=discard_all")

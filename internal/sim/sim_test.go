@@ -178,21 +178,38 @@ func TestReplays(t *testing.T) {
 
 // The simulation is held to account itself: bugs that there were once are found when they are put back.
 func TestBugs(t *testing.T) {
-	for name, bug := range map[string]change{
-		"connections are drained by a dial that fails": {"../failover/group.go", "	e.verdicts++\n", "	e.verdicts++\n	g.drainLocked(e)\n"},
+	for name, bug := range map[string][]change{
+		"a dial that fails drains connections":      {{"../failover/group.go", "	e.verdicts++\n", "	e.verdicts++\n	g.drainLocked(e)\n"}},
+		"a probe tells what was before a promotion": {{"../failover/monitor.go", "if e.dialSaw.After(p.began) && e.admitted &&", "if false &&"}},
+		"a pool is shown before it is made": {{"../../driver/connector.go", "	c.driver.FromDSN, c.driver.pool = o.FromDSN, c\n",
+			"	c.driver.FromDSN, c.driver.pool = o.FromDSN, c\n	register(c)\n	time.Sleep(time.Millisecond)\n"}},
+		"a question to an older connection ends with its asker": {{"../resolve/older.go", "if !c.older {", "if true {"}},
+		"FATAL is known in English only":                        {{"../sqlstate/sqlstate.go", "	switch state {\n	case AdminShutdown, CrashShutdown,", "	switch state {\n	case CrashShutdown,"}},
+		"a busy connection counts as lost":                      {{"../conn/verdict.go", "(!sent || !ph.base.Counts()) && ph.base.Busy()", "false"}},
+		"a dial ends with its caller":                           {{"../pool/supply.go", "go p.dial(context.WithoutCancel(w.ctx), w.until, true)", "go p.dial(w.ctx, w.until, true)"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			with, err := build(t.TempDir(), bug)
+			with, err := build(t.TempDir(), bug...)
 			if err != nil {
 				t.Fatal(err)
 			}
 			const most, some = 5000, 50
-			for from := uint64(1); from < most; from += some {
-				for _, e := range play(with, from, 1, some) {
-					if len(e.wrong) > 0 {
-						t.Logf("seed %d: %.300s", e.seed, e.wrong[0])
-						return
-					}
+			for from := uint64(1); from < most; from += processes * some {
+				var found sync.Map
+				var playing sync.WaitGroup
+				for i := range uint64(processes) {
+					playing.Go(func() {
+						for _, e := range play(with, from+i*some, 1, some) {
+							if len(e.wrong) > 0 {
+								found.Store(e.seed, e.wrong[0])
+							}
+						}
+					})
+				}
+				playing.Wait()
+				for seed, wrong := range found.Range {
+					t.Logf("seed %d: %.300s", seed, wrong)
+					return
 				}
 			}
 			t.Errorf("not found in %d seeds", most)

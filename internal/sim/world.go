@@ -55,6 +55,10 @@ func Run(seed uint64, without ...int) *Result {
 		s.language = w.plan.language
 		w.net.listen[s.name+":5432"] = s
 	}
+	over := make(chan struct{})
+	go w.scrape(over)
+	defer close(over)
+	dialBy(w.net)
 	if err := w.open(); err != nil {
 		w.fail("open: %v", err)
 	} else {
@@ -92,6 +96,22 @@ func (w *world) fail(format string, args ...any) {
 	w.wrong = append(w.wrong, text)
 }
 
+// scrape asks for all figures again and again, from before there is a pool.
+func (w *world) scrape(over <-chan struct{}) {
+	for {
+		for _, p := range managedpg.Pools() {
+			p.Stats()
+			p.Health()
+			p.Usage()
+		}
+		select {
+		case <-over:
+			return
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
 func (w *world) open() error {
 	var names, ports []string
 	for _, s := range w.cluster.servers {
@@ -109,9 +129,11 @@ func (w *world) open() error {
 	if err != nil {
 		return err
 	}
-	cfg.PgxConfig = func(c *pgx.ConnConfig) error {
-		c.DialFunc, c.LookupFunc = w.net.dial, w.net.lookup
-		return nil
+	if !w.plan.pq {
+		cfg.PgxConfig = func(c *pgx.ConnConfig) error {
+			c.DialFunc, c.LookupFunc = w.net.dial, w.net.lookup
+			return nil
+		}
 	}
 	cfg.Logger = slog.New(slog.NewTextHandler(logger{w}, nil))
 	if w.db, err = managedpg.OpenDB(cfg); err != nil {
