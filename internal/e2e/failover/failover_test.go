@@ -81,13 +81,14 @@ func TestFailoverToAPromotedStandbyAndBack(t *testing.T) {
 		}
 	}
 
+	back := time.Now()
 	rig.NoError(t, a.Promote())
 	for _, l := range all {
 		rig.Eventually(t, l.name+" fails back", func() bool { return l.pool.Failover().IsPrimary })
 	}
 	goesOn(t, all)
-	noErrorsSince("the failback")
 	for _, l := range all {
+		l.atMostOneSince(back) // lib/pq sends a statement in two parts: nothing is sent to b any more once it is fenced
 		if s := l.pool.Failover(); s.FailoverCount != 2 || s.FailbackCount != 0 { // nobody chose it: the other was fenced
 			t.Errorf("%s: %+v", l.name, s)
 		}

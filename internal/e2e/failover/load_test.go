@@ -141,6 +141,12 @@ func (l *loadedPool) atMostOnePerWorker(fault time.Time) {
 	if before, _ := l.errorsBetween(time.Time{}, fault); len(before) > 0 {
 		l.t.Errorf("%s: errors before the fault: %v", l.name, before)
 	}
+	l.atMostOneSince(fault)
+}
+
+// atMostOneSince is atMostOnePerWorker for a fault that isn't the first one.
+func (l *loadedPool) atMostOneSince(fault time.Time) {
+	l.t.Helper()
 	errs, perWorker := l.errorsBetween(fault, time.Now())
 	if perWorker > 1 {
 		l.t.Errorf("%s: a worker had %d errors: %v", l.name, perWorker, errs)
