@@ -23,6 +23,7 @@ type cluster struct {
 	paused   time.Time // since when the pool's is complete; zero: it isn't
 	strange  []string  // what must not be sent here
 
+	moving    bool       // the primary is about to change
 	promoting sync.Mutex // one promotion at a time
 }
 
@@ -46,6 +47,8 @@ type server struct {
 	disk     bool          // it is full
 	cancels  string        // what becomes of cancel requests: "late", "lost"; "": what is to
 	fenced   time.Time     // since when the pool says so
+	promoted time.Time
+	led      int // how often it has been the primary
 
 	// What is in it.
 	sessions map[uint32]*session
@@ -76,6 +79,7 @@ func newCluster(n int, log func(string, ...any), random *rand.Rand) *cluster {
 		s.start()
 	}
 	c.primary = c.servers[0]
+	c.primary.led = 1
 	return c
 }
 
@@ -151,10 +155,11 @@ func (s *server) promote() bool {
 	}
 	old := c.primary
 	s.done = maps.Clone(old.done)
-	c.primary, s.standby = s, false
+	c.primary, s.standby, s.promoted = s, false, time.Now()
 	for _, t := range old.pending[:c.random.IntN(len(old.pending)+1)] {
 		s.committed(t)
 	}
+	s.led++
 	c.timeline++
 	s.timeline = c.timeline
 	s.numberAnew()

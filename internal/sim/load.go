@@ -3,7 +3,6 @@ package sim
 import (
 	"context"
 	"database/sql"
-	"database/sql/driver"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -108,7 +107,7 @@ func (w *world) call(r *rand.Rand, insert *sql.Stmt) {
 	switch {
 	case w.plan.reads:
 		what = 6
-	case what == 8 && (w.plan.pq || w.plan.gentle): // lib/pq loses its connection by that, and so does pgx at times
+	case what == 8 && (w.plan.pq || w.plan.gentle || w.plan.orders): // lib/pq loses its connection by that, and so does pgx at times
 		what = 7
 	}
 	switch what {
@@ -201,7 +200,7 @@ func (w *world) busy(ctx context.Context, c *call) error {
 		return err
 	}
 	_, err = tx.ExecContext(ctx, "INSERT INTO entry VALUES ($1)", c.row)
-	if _, cause, _ := strings.Cut(fmt.Sprint(err), "): "); errors.Is(err, managedpg.ErrTxLost) && cause == driver.ErrBadConn.Error() {
+	if _, cause, _ := strings.Cut(fmt.Sprint(err), "): "); errors.Is(err, managedpg.ErrTxLost) && strings.HasSuffix(cause, "bad connection") {
 		w.fail("call %d: %v, and only rows were open", c.row, err)
 	}
 	_ = rows.Close()

@@ -27,8 +27,9 @@ type network struct {
 	slow   time.Duration   // added to the delay
 	links  []*link         // open ones, the oldest first
 	lastID int
-	// brokenOff are the connections of the load's that the program has closed while the server would have gone on.
+	// brokenOff are the connections of the load's that the program has closed while the server would have gone on, and may not.
 	brokenOff []int
+	keeps     func(*link) bool // it may not close this one; called with the lock
 }
 
 // listener is who answers at an address.
@@ -44,6 +45,7 @@ type link struct {
 	net            *network
 	id             int
 	address        string
+	opened         time.Time
 	up, down       *pipe // to the server, and from it
 	client, server *end
 	wrote          bool // a statement of the load's has written here, so it is no probe's
@@ -137,7 +139,7 @@ func (n *network) dial(ctx context.Context, _, address string) (net.Conn, error)
 	}
 	n.mu.Lock()
 	n.lastID++
-	k := &link{net: n, id: n.lastID, address: address, up: newPipe(d), down: newPipe(d)}
+	k := &link{net: n, id: n.lastID, address: address, opened: time.Now(), up: newPipe(d), down: newPipe(d)}
 	k.client = &end{link: k, in: k.down, out: k.up, name: "client"}
 	k.server = &end{link: k, in: k.up, out: k.down, name: "server"}
 	n.links = append(n.links, k)
@@ -313,8 +315,9 @@ func (e *end) Close() error {
 		return e.failed("close", net.ErrClosed)
 	}
 	e.closed = true
-	if k := e.link; e == k.client && k.wrote && !k.server.closed && k.down.dead == nil {
+	if k := e.link; e == k.client && k.wrote && !k.server.closed && k.down.dead == nil && n.keeps(k) {
 		n.brokenOff = append(n.brokenOff, k.id)
+		n.log("link %d to %s, opened at %v, is given up", k.id, k.address, k.opened)
 	}
 	if !e.out.over && e.out.dead == nil && !e.out.lost && !n.gone[e.link.address] {
 		e.link.send(e.out, nil, io.EOF)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -22,6 +23,7 @@ type plan struct {
 	standby  bool // standby_reads
 	brief    int  // one call in so many has a context that ends early; 0: none
 	gentle   bool // only new connections meet faults, or only standbys, which the load doesn't need
+	orders   bool // nothing but promotions happens, so that it is known which connections have to go on
 	ends     bool // and some sessions are ended, so that new ones are wanted
 	faults   []fault
 }
@@ -98,7 +100,7 @@ func newPlan(seed uint64) *plan {
 		p.size = 1 + r.IntN(6)
 		p.options = append(p.options, fmt.Sprintf("pool_size=%d", p.size), fmt.Sprintf("max_overflow=%d", r.IntN(3)))
 		if p.gentle {
-			p.options[len(p.options)-1] = "max_overflow=0"
+			p.options[slices.IndexFunc(p.options, isOverflow)] = "max_overflow=0"
 		}
 		if one(6) && !p.gentle {
 			p.options = append(p.options, "pool_reset=discard_all")
@@ -112,6 +114,13 @@ func newPlan(seed uint64) *plan {
 	}
 	kinds := gently
 	switch {
+	case p.servers > 1 && !p.gentle && one(4):
+		p.orders, p.brief = true, 0
+		if p.size > 0 {
+			p.options[slices.IndexFunc(p.options, isOverflow)] = "max_overflow=0"
+		}
+		p.several(r)
+		kinds = []string{"promote"}
 	case p.servers > 1:
 		p.several(r)
 		kinds = append(slices.Clone(harsh), gently...)
@@ -125,16 +134,16 @@ func newPlan(seed uint64) *plan {
 			kinds = append(slices.Clone(gently), "terminate", "terminate")
 		}
 	}
-	if p.size > 0 {
+	if p.size > 0 && !p.orders {
 		kinds = append(slices.Clone(kinds), "pause")
 		if !p.gentle {
 			kinds = append(kinds, "resize")
 		}
 	}
-	if !p.gentle {
+	if !p.gentle && !p.orders {
 		kinds = append(slices.Clone(kinds), "drain")
 	}
-	if !p.gentle && one(10) {
+	if !p.gentle && !p.orders && one(10) {
 		kinds = append(slices.Clone(kinds), "close", "close")
 	}
 	for range 1 + r.IntN(8) {
@@ -162,6 +171,8 @@ func newPlan(seed uint64) *plan {
 	return p
 }
 
+func isOverflow(option string) bool { return strings.HasPrefix(option, "max_overflow=") }
+
 // several chooses what matters where there are several servers.
 func (p *plan) several(r *rand.Rand) {
 	one := func(n int) bool { return r.IntN(n) == 0 }
@@ -173,7 +184,7 @@ func (p *plan) several(r *rand.Rand) {
 	}
 	target := ""
 	switch {
-	case p.gentle:
+	case p.gentle, p.orders:
 	case one(4):
 		p.names, target = namesAll, "read-write" // one name alone doesn't mean it
 	case one(6):

@@ -14,6 +14,7 @@ func (w *world) promote(f fault) {
 	}
 	c.mu.Lock()
 	old := c.primary
+	c.moving = true
 	c.mu.Unlock()
 	switch f.how {
 	case dead:
@@ -27,6 +28,9 @@ func (w *world) promote(f fault) {
 	}
 	time.Sleep(c.took(50 * time.Millisecond))
 	promoted := s.promote()
+	c.mu.Lock()
+	c.moving = false
+	c.mu.Unlock()
 	if promoted {
 		w.log("%s is promoted", s.name)
 		w.pointTo(s)

@@ -179,14 +179,11 @@ func TestReplays(t *testing.T) {
 // The simulation is held to account itself: bugs that there were once are found when they are put back.
 func TestBugs(t *testing.T) {
 	for name, bug := range map[string][]change{
-		"a dial that fails drains connections":      {{"../failover/group.go", "	e.verdicts++\n", "	e.verdicts++\n	g.drainLocked(e)\n"}},
-		"a probe tells what was before a promotion": {{"../failover/monitor.go", "if e.dialSaw.After(p.began) && e.admitted &&", "if false &&"}},
+		"a dial that fails drains connections": {{"../failover/group.go", "	e.verdicts++\n", "	e.verdicts++\n	g.drainLocked(e)\n"}},
 		"a pool is shown before it is made": {{"../../driver/connector.go", "	c.driver.FromDSN, c.driver.pool = o.FromDSN, c\n",
 			"	c.driver.FromDSN, c.driver.pool = o.FromDSN, c\n	register(c)\n	time.Sleep(time.Millisecond)\n"}},
-		"a question to an older connection ends with its asker": {{"../resolve/older.go", "if !c.older {", "if true {"}},
-		"FATAL is known in English only":                        {{"../sqlstate/sqlstate.go", "	switch state {\n	case AdminShutdown, CrashShutdown,", "	switch state {\n	case CrashShutdown,"}},
-		"a busy connection counts as lost":                      {{"../conn/verdict.go", "(!sent || !ph.base.Counts()) && ph.base.Busy()", "false"}},
-		"a dial ends with its caller":                           {{"../pool/supply.go", "go p.dial(context.WithoutCancel(w.ctx), w.until, true)", "go p.dial(w.ctx, w.until, true)"}},
+		"a busy connection counts as lost": {{"../conn/verdict.go", "(!sent || !ph.base.Counts()) && ph.base.Busy()", "false"}},
+		"a dial ends with its caller":      {{"../pool/supply.go", "go p.dial(context.WithoutCancel(w.ctx), w.until, true)", "go p.dial(w.ctx, w.until, true)"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			with, err := build(t.TempDir(), bug...)
