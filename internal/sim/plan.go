@@ -9,7 +9,7 @@ import (
 )
 
 // plan is all that a seed decides beforehand: the servers, the pool, the load and the faults.
-type plan struct {
+type plan struct { // More than 15 fields: one for each choice.
 	seed     uint64
 	servers  int
 	names    string // how the DSN calls them, see below
