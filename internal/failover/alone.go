@@ -49,7 +49,7 @@ func (c *checkout) round() error {
 	}
 }
 
-// nextAloneLocked is the server to ask, nil if all have been, and how many are left with it that would do as well.
+// nextAloneLocked is the server to ask, nil if all have been, and how many are left with it that would do in its place.
 func (c *checkout) nextAloneLocked() (e *endpoint, left int) {
 	var rest []*endpoint
 	consider := func(o *endpoint) {

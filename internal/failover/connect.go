@@ -140,7 +140,7 @@ func (c *checkout) search() error {
 	}
 }
 
-// nextLocked is the endpoint to dial, nil if there is none left in this round, and how many are left with it that would do as well.
+// nextLocked is the endpoint to dial, nil if there is none left in this round, and how many are left with it that would do in its place.
 func (c *checkout) nextLocked() (e *endpoint, left int) {
 	consider := func(o *endpoint) {
 		if t, ok := c.tried[o]; ok && t.revived == o.revived {
@@ -246,11 +246,11 @@ func (c *checkout) end() (end time.Time) {
 	return end
 }
 
-// standsInLocked says that an endpoint does as well as another for a caller in a hurry: no write is to meet a standby because the caller of
-// some dial had little time.
+// standsInLocked says that an endpoint will do in another's place for a caller in a hurry. With any no standby does in a primary's: no write is
+// to meet one because the caller of some dial had little time.
 func (c *checkout) standsInLocked(e, in *endpoint) bool {
 	t := c.rules.target
-	return !in.usable(t) || e.usable(t) && e.preference(t) <= in.preference(t)
+	return !in.usable(t) || e.usable(t) && (t != targetAny || e.preference(t) <= in.preference(t))
 }
 
 // standsLocked says that another endpoint can stand in for a suspect one until a probe has settled what it is. One that is less fit

@@ -183,6 +183,22 @@ func TestNoStandbyForACallerInAHurry(t *testing.T) {
 	})
 }
 
+// For reads a primary stands in for a standby that hangs, within the time of whoever it is for.
+func TestPrimaryForAReaderInAHurry(t *testing.T) {
+	scene(t, targeting("prefer-standby"), []failover.Observation{standby(1), writer(1)}, func(r *rig) {
+		r.warmUp(0)
+		r.servers[0].freeze()
+		start, at := time.Now(), -1
+		err := r.Connect(context.Background(), start.Add(time.Second), func(ctx context.Context, to failover.Route) error {
+			at = to.Member
+			return r.servers[at].dial(ctx)
+		})
+		if took := time.Since(start); err != nil || at != 1 || took > time.Second {
+			t.Errorf("connected to %d after %v, %v", at, took, err)
+		}
+	})
+}
+
 // A checkout's deadline is shared out, so that a hung first server never eats it all; that is only suspicion.
 func TestDeadlineIsShared(t *testing.T) {
 	scene(t, nil, []failover.Observation{independent("1"), independent("2"), independent("3")}, func(r *rig) {
