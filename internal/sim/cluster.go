@@ -76,15 +76,15 @@ func newCluster(n int, log func(string, ...any), random *rand.Rand) *cluster {
 	for i := range n {
 		s := &server{cluster: c, name: fmt.Sprintf("db%d", i+1), standby: i > 0, nextXID: 700, done: make(map[uint64]bool), lastPID: uint32(100 * (i + 1))}
 		c.servers = append(c.servers, s)
-		s.start()
+		s.startLocked()
 	}
 	c.primary = c.servers[0]
 	c.primary.led = 1
 	return c
 }
 
-// start needs the lock.
-func (s *server) start() {
+// startLocked starts the server, on what it has on its disk.
+func (s *server) startLocked() {
 	s.up, s.down, s.sessions = true, make(chan struct{}), make(map[uint32]*session)
 	s.started++
 	s.closing, s.closed, s.full, s.readOnly, s.disk, s.cancels = false, false, false, false, false, ""
@@ -93,35 +93,35 @@ func (s *server) start() {
 		s.timeline = max(s.timeline, 1)
 		// What was in its WAL when it died is committed now, if it is still the primary.
 		for _, t := range s.pending {
-			s.committed(t)
+			s.committedLocked(t)
 		}
-		s.numberAnew()
+		s.numberAnewLocked()
 	} else {
 		s.timeline = s.cluster.timeline
 	}
 	s.pending = nil
 }
 
-// numberAnew gives the ids again that nobody has committed. It needs the lock.
-func (s *server) numberAnew() {
+// numberAnewLocked gives the ids again that nobody has committed.
+func (s *server) numberAnewLocked() {
 	s.nextXID = 700
 	for xid := range s.done {
 		s.nextXID = max(s.nextXID, xid+1)
 	}
 }
 
-// committed makes a transaction's writes the truth, if the server is who may do that. It needs the lock.
-func (s *server) committed(t *transaction) {
+// committedLocked makes a transaction's writes the truth, if the server is who may do that.
+func (s *server) committedLocked(t *transaction) {
 	s.done[t.xid] = true
 	c := s.cluster
 	if c.primary != s {
 		return
 	}
-	c.apply(t)
+	c.applyLocked(t)
 }
 
-// apply needs the lock.
-func (c *cluster) apply(t *transaction) {
+// applyLocked adds a transaction to what is true.
+func (c *cluster) applyLocked(t *transaction) {
 	c.lsn += 100
 	for _, w := range t.writes {
 		if w.row != 0 {
@@ -157,12 +157,12 @@ func (s *server) promote() bool {
 	s.done = maps.Clone(old.done)
 	c.primary, s.standby, s.promoted = s, false, time.Now()
 	for _, t := range old.pending[:c.random.IntN(len(old.pending)+1)] {
-		s.committed(t)
+		s.committedLocked(t)
 	}
 	s.led++
 	c.timeline++
 	s.timeline = c.timeline
-	s.numberAnew()
+	s.numberAnewLocked()
 	return true
 }
 
@@ -172,7 +172,7 @@ func (s *server) demote() {
 	s.cluster.mu.Lock()
 	defer s.cluster.mu.Unlock()
 	s.standby, s.done = true, nil
-	s.start()
+	s.startLocked()
 }
 
 // die ends the server's process, and with it all sessions.
@@ -189,20 +189,20 @@ func (s *server) die() {
 		s.thawed = nil
 	}
 	var ends []*end
-	for _, e := range s.sessionsInOrder() {
+	for _, e := range s.sessionsInOrderLocked() {
 		ends = append(ends, e.conn)
 	}
 	s.cluster.mu.Unlock()
 	for _, e := range ends {
 		n := e.link.net
 		n.mu.Lock()
-		e.link.reset()
+		e.link.resetLocked()
 		n.mu.Unlock()
 	}
 }
 
-// sessionsInOrder needs the lock.
-func (s *server) sessionsInOrder() []*session {
+// sessionsInOrderLocked are the sessions, the oldest first.
+func (s *server) sessionsInOrderLocked() []*session {
 	var all []*session
 	for pid := uint32(0); pid <= s.lastPID; pid++ {
 		if one := s.sessions[pid]; one != nil {
@@ -217,7 +217,7 @@ func (s *server) restart() {
 	s.cluster.mu.Lock()
 	defer s.cluster.mu.Unlock()
 	if !s.up {
-		s.start()
+		s.startLocked()
 	}
 }
 

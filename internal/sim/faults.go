@@ -56,7 +56,7 @@ func (w *world) meet(f fault) {
 		})()
 	case "terminate":
 		w.cluster.mu.Lock()
-		all := s.sessionsInOrder()
+		all := s.sessionsInOrderLocked()
 		w.cluster.mu.Unlock()
 		if len(all) > 0 {
 			all[f.which%len(all)].terminate("57P01")
@@ -97,7 +97,7 @@ func (w *world) meet(f fault) {
 func (s *server) shutDown() {
 	s.set(func() { s.closing = true })
 	s.cluster.mu.Lock()
-	all := s.sessionsInOrder()
+	all := s.sessionsInOrderLocked()
 	s.cluster.mu.Unlock()
 	for _, one := range all {
 		one.terminate("57P01")
@@ -113,7 +113,7 @@ func (n *network) comesBack(address string) {
 	delete(n.gone, address)
 	for _, k := range n.links {
 		if k.address == address && (k.up.lost || k.down.lost) {
-			k.reset()
+			k.resetLocked()
 		}
 	}
 }
@@ -131,7 +131,7 @@ func (w *world) mend() {
 	for _, k := range w.net.links {
 		k.up.cut, k.down.cut = cut{}, cut{}
 		if k.up.lost || k.down.lost || k.up.over || k.down.over {
-			k.reset()
+			k.resetLocked()
 		}
 	}
 	w.net.mu.Unlock()

@@ -161,8 +161,8 @@ func (p *pipe) notify() {
 	p.changed = make(chan struct{})
 }
 
-// send puts a part on its way. It needs the lock.
-func (k *link) send(p *pipe, b []byte, err error) {
+// sendLocked puts a part on its way.
+func (k *link) sendLocked(p *pipe, b []byte, err error) {
 	at := time.Now().Add(p.delay + k.net.slow)
 	if at.Before(p.last) {
 		at = p.last
@@ -249,17 +249,17 @@ func (e *end) Write(b []byte) (int, error) {
 			p.cut.after -= len(b)
 		} else {
 			if p.cut.after > 0 {
-				e.link.send(p, b[:p.cut.after], nil)
+				e.link.sendLocked(p, b[:p.cut.after], nil)
 			}
-			e.link.cutNow(p, p.cut.how)
+			e.link.cutNowLocked(p, p.cut.how)
 			return len(b), nil
 		}
 	}
 	if other := e.other(); other.closed {
-		e.link.reset()
+		e.link.resetLocked()
 		return len(b), nil
 	}
-	e.link.send(p, b, nil)
+	e.link.sendLocked(p, b, nil)
 	return len(b), nil
 }
 
@@ -282,27 +282,27 @@ func (e *end) failed(op string, err error) error {
 	return &net.OpError{Op: op, Net: "tcp", Addr: addr(e.link.address), Err: err}
 }
 
-// cutNow lets a link end in the way that is meant. It needs the lock.
-func (k *link) cutNow(p *pipe, how string) {
+// cutNowLocked lets a link end in the way that is meant.
+func (k *link) cutNowLocked(p *pipe, how string) {
 	p.cut = cut{}
 	k.net.log("link %d to %s: %s", k.id, k.address, how)
 	switch how {
 	case "reset":
-		k.reset()
+		k.resetLocked()
 	case "half-closed":
 		p.over = true
-		k.send(p, nil, io.EOF)
+		k.sendLocked(p, nil, io.EOF)
 	case "lost":
 		k.up.lost, k.down.lost = true, true
 	}
 }
 
-// reset ends both directions, behind what is under way. It needs the lock.
-func (k *link) reset() {
+// resetLocked ends both directions, behind what is under way.
+func (k *link) resetLocked() {
 	for _, p := range []*pipe{k.up, k.down} {
 		if p.dead == nil {
 			p.dead = syscall.ECONNRESET
-			k.send(p, nil, syscall.ECONNRESET)
+			k.sendLocked(p, nil, syscall.ECONNRESET)
 		}
 	}
 }
@@ -320,7 +320,7 @@ func (e *end) Close() error {
 		n.log("link %d to %s, opened at %v, is given up", k.id, k.address, k.opened)
 	}
 	if !e.out.over && e.out.dead == nil && !e.out.lost && !n.gone[e.link.address] {
-		e.link.send(e.out, nil, io.EOF)
+		e.link.sendLocked(e.out, nil, io.EOF)
 	}
 	e.out.over = true
 	e.in.notify()
@@ -340,7 +340,7 @@ func (e *end) CloseWrite() error {
 	}
 	e.out.over = true
 	if !e.out.lost && !n.gone[e.link.address] {
-		e.link.send(e.out, nil, io.EOF)
+		e.link.sendLocked(e.out, nil, io.EOF)
 	}
 	return nil
 }

@@ -253,7 +253,7 @@ func (s *session) commit(t *transaction) error {
 		for i, p := range me.pending {
 			if p == t {
 				me.pending = append(me.pending[:i:i], me.pending[i+1:]...)
-				me.committed(t)
+				me.committedLocked(t)
 			}
 		}
 		c.mu.Unlock()
@@ -314,7 +314,7 @@ func (s *session) read(text string, args []string, simple bool) error {
 		}
 		s.server.cluster.mu.Lock()
 		for _, n := range names {
-			v, err := s.value(n)
+			v, err := s.valueLocked(n)
 			if err != nil {
 				s.server.cluster.mu.Unlock()
 				if err == io.EOF {
@@ -334,8 +334,8 @@ func (s *session) read(text string, args []string, simple bool) error {
 	return nil
 }
 
-// value is that of an expression; io.EOF for one that isn't known. It needs the lock.
-func (s *session) value(of string) ([]byte, error) {
+// valueLocked is that of an expression; io.EOF for one that isn't known.
+func (s *session) valueLocked(of string) ([]byte, error) {
 	of = strings.Join(strings.Fields(strings.ReplaceAll(of, "pg_catalog.", "")), " ")
 	me := s.server
 	has := func(part string) bool { return strings.Contains(of, part) }
@@ -397,7 +397,7 @@ func (s *session) value(of string) ([]byte, error) {
 	case has("pg_xact_status("):
 		var xid uint64
 		_, _ = fmt.Sscanf(of, "pg_xact_status('%d'", &xid)
-		status, err := me.status(xid)
+		status, err := me.statusLocked(xid)
 		me.cluster.log("%s says of transaction %d: %s%v", me.name, xid, status, err)
 		return status, err
 	default:
@@ -405,8 +405,8 @@ func (s *session) value(of string) ([]byte, error) {
 	}
 }
 
-// status is what became of a transaction. It needs the lock.
-func (s *server) status(xid uint64) ([]byte, error) {
+// statusLocked is what became of a transaction.
+func (s *server) statusLocked(xid uint64) ([]byte, error) {
 	if s.standby {
 		return nil, &sqlError{"55000", "recovery is in progress"}
 	}
