@@ -8,7 +8,6 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -69,7 +68,7 @@ type end struct {
 
 // play plays seeds from one on. What doesn't come to its end, in a panic or because something is left in the bubble, is wrong as well.
 func play(player string, from, step uint64, number int, more ...string) []end {
-	c := exec.Command(player, append([]string{"-test.run", "TestPlay", "-test.timeout", "0", "-from", fmt.Sprint(from), "-step", fmt.Sprint(step),
+	c := nicely(player, append([]string{"-test.run", "TestPlay", "-test.timeout", "0", "-from", fmt.Sprint(from), "-step", fmt.Sprint(step),
 		"-number", fmt.Sprint(number)}, more...)...)
 	out, err := c.CombinedOutput()
 	var all []end
@@ -159,7 +158,7 @@ func shrunk(e end) string {
 
 // history is what happens in a seed.
 func history(seed uint64, more ...string) string {
-	c := exec.Command(player, append([]string{"-test.run", "TestPlay", "-all", "-from", fmt.Sprint(seed)}, more...)...)
+	c := nicely(player, append([]string{"-test.run", "TestPlay", "-all", "-from", fmt.Sprint(seed)}, more...)...)
 	out, _ := c.CombinedOutput() // what it prints says how it ended
 	return string(out)
 }

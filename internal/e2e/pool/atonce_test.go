@@ -43,6 +43,7 @@ func TestOperatorsAtAnyMoment(t *testing.T) {
 		users.Go(func() {
 			for range 6 {
 				db, err := sql.Open("managedpg", c.DSN(server, "pool_name=at-once", "leak_detection=true",
+					"connect_timeout=30s", "health_check_timeout=30s", // all this takes its time on a busy machine
 					"target_session_attrs=read-write", "failover_urls="+url.QueryEscape(server)))
 				if err != nil {
 					t.Error(err)
