@@ -146,7 +146,7 @@ func TestConnectionsAreSpreadOverStandbys(t *testing.T) {
 				t.Errorf("%d connections to the primary", n)
 			}
 			failed("at first", 0)
-			inFlight := int64(r.on(t, standbys[0])[0])
+			inFlight := int64(r.on(t, standbys[0])[0]) + 1 // one may be on its way there while they are counted
 			rig.NoError(t, standbys[0].Kill())
 			even("spread over the other two", standbys[1:]...)
 			failed("when a standby was killed", inFlight)

@@ -38,7 +38,7 @@ func TestFailoverToAPromotedStandbyAndBack(t *testing.T) {
 	rig.NoError(t, b.Promote())
 	t.Logf("every worker went on within %v of the promotion", goesOn(t, all))
 	for _, l := range all {
-		l.atMostOnePerWorker(fault)
+		l.onlyWhatWasInFlight(fault)
 		if s := l.pool.Failover(); s.FailoverCount != 1 || s.FailbackCount != 0 || s.IsPrimary {
 			t.Errorf("%s: %+v", l.name, s)
 		}
@@ -47,7 +47,7 @@ func TestFailoverToAPromotedStandbyAndBack(t *testing.T) {
 	noErrorsSince := func(when string) {
 		t.Helper()
 		for _, l := range all {
-			if errs, _ := l.errorsBetween(steady, time.Now()); len(errs) > 0 {
+			if errs := l.errorsBetween(steady, time.Now()); len(errs) > 0 {
 				t.Errorf("%s: %s: %d errors: %v", l.name, when, len(errs), errs[0])
 			}
 		}
@@ -88,7 +88,7 @@ func TestFailoverToAPromotedStandbyAndBack(t *testing.T) {
 	}
 	goesOn(t, all)
 	for _, l := range all {
-		l.atMostOneSince(back)                                                    // lib/pq sends a statement in two parts: nothing is sent to b any more once it is fenced
+		l.atMostOneEachSince(back)                                                    // lib/pq sends a statement in two parts: nothing is sent to b any more once it is fenced
 		if s := l.pool.Failover(); s.FailoverCount != 2 || s.FailbackCount != 0 { // nobody chose it: the other was fenced
 			t.Errorf("%s: %+v", l.name, s)
 		}
@@ -206,7 +206,7 @@ func TestKillOfOneOfTwoServers(t *testing.T) {
 	t.Logf("every worker went on within %v", goesOn(t, all))
 	back := time.Now()
 	for _, l := range all {
-		l.atMostOnePerWorker(fault)
+		l.onlyWhatWasInFlight(fault)
 	}
 	rig.NoError(t, a.Restart())
 	for _, l := range all {
@@ -214,7 +214,7 @@ func TestKillOfOneOfTwoServers(t *testing.T) {
 	}
 	goesOn(t, all)
 	for _, l := range all {
-		if errs, _ := l.errorsBetween(back, time.Now()); len(errs) > 0 {
+		if errs := l.errorsBetween(back, time.Now()); len(errs) > 0 {
 			t.Errorf("%s: the failback cost %v", l.name, errs)
 		}
 		l.finish()
@@ -249,7 +249,7 @@ func TestHungServer(t *testing.T) {
 			t.Logf("without deadlines every worker went on within %v", time.Since(fault))
 			all := append(timed, patient...)
 			for _, l := range all {
-				l.atMostOnePerWorker(fault)
+				l.onlyWhatWasInFlight(fault)
 				l.finish()
 				rig.NoError(t, l.db.Close())
 			}
@@ -340,7 +340,7 @@ func TestFlappingServer(t *testing.T) {
 		time.Sleep(300 * time.Millisecond)
 	}
 	goesOn(t, []*loadedPool{l})
-	l.atMostOnePerWorker(fault)
+	l.onlyWhatWasInFlight(fault)
 	if s := l.pool.Failover(); s.FailoverCount != 1 || s.FailbackCount != 0 {
 		t.Errorf("%d failovers, %d failbacks", s.FailoverCount, s.FailbackCount)
 	}

@@ -170,7 +170,7 @@ func TestNameWhoseAddressInUseDies(t *testing.T) {
 	rig.NoError(t, a.Kill())
 	t.Logf("every worker went on within %v", goesOn(t, all))
 	for _, l := range all {
-		l.atMostOnePerWorker(fault)
+		l.onlyWhatWasInFlight(fault)
 		if current := l.pool.Failover().Current; !strings.HasSuffix(current, "("+secondAddress+")") {
 			t.Errorf("%s is at %s", l.name, current)
 		}
