@@ -12,6 +12,7 @@ type attempt struct {
 	group        *Group
 	endpoint     *endpoint
 	cancel       context.CancelCauseFunc
+	began        time.Time
 	verdicts     int   // the endpoint's when the dial began
 	last         bool  // there is nobody else to ask
 	wantsFittest bool  // see checkout
@@ -42,9 +43,10 @@ func (g *Group) admit(a *attempt, o Observation) error {
 	g.fence.see(e.name, o)
 	admits, shut := g.rules.target.admits(o), g.fence.shuts(o)
 	switch {
+	case e.overtakenLocked(a.began, admits):
+		g.pokeLocked(e)
 	case !e.watched, e.lastCheck.IsZero(), admits && !shut:
 		g.observeLocked(e, o)
-		e.dialSaw = time.Now()
 	default:
 		// Behind a proxy this may be another server than the one the others lead to: only a probe decides for them.
 		g.pokeLocked(e)

@@ -64,7 +64,7 @@ type standing struct {
 type probes struct {
 	due         time.Time // when the monitor probes it next
 	began       time.Time // when the last probe began
-	dialSaw     time.Time // when a dial's observation was taken in last
+	seenAt      time.Time // when an observation was taken in last
 	again       bool      // evidence came while a probe was under way
 	calm        int       // probes in a row that were asked for by evidence and found nothing
 	fails       int       // failed probes in a row

@@ -257,6 +257,12 @@ func (g *Group) refusedLocked(e *endpoint, err error) {
 	e.good, e.fails, e.unanswered, e.stuckAt = 0, 0, 0, 0
 }
 
+// overtakenLocked says of a dial's or probe's answer that it contradicts what another one has seen since this one began. It may be the
+// older one, from before a promotion, and come late: only one that is asked from now on can tell.
+func (e *endpoint) overtakenLocked(began time.Time, admits bool) bool {
+	return e.seenAt.After(began) && admits != e.admitted
+}
+
 // observeLocked takes an observation as the endpoint's.
 func (g *Group) observeLocked(e *endpoint, o Observation) {
 	if o.Role == "" {
@@ -264,7 +270,7 @@ func (g *Group) observeLocked(e *endpoint, o Observation) {
 	}
 	g.fence.see(e.name, o)
 	before := e.Observation
-	e.Observation, e.seen = o, true
+	e.Observation, e.seen, e.seenAt = o, true, time.Now()
 	if before.Recovery == InRecovery && o.Recovery == NotInRecovery {
 		e.mixed, e.replayed = true, before.Timeline
 	}

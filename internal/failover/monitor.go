@@ -190,8 +190,8 @@ func (g *Group) checked(e *endpoint, p *probing, o Observation, err error) {
 	if err == nil {
 		e.upLocked()
 		e.good++
-		if e.dialSaw.After(p.began) && e.admitted && !g.rules.target.admits(o) {
-			e.again = true // it may have been answered before a promotion that a dial has seen
+		if e.overtakenLocked(p.began, g.rules.target.admits(o)) {
+			e.again = true
 		} else {
 			g.observeLocked(e, o.identifiedBy(e.Observation))
 			g.measureLocked(e, o, now)

@@ -3,6 +3,7 @@ package failover_test
 import (
 	"context"
 	"errors"
+	"io"
 	"sync"
 	"testing"
 	"time"
@@ -152,6 +153,27 @@ func TestSuspectThatWasOnlySlow(t *testing.T) {
 		r.currentIs(0)
 		want(r.t, "said", r.heard(), "drain 1")
 		want(r.t, "events", r.kinds(), "")
+	})
+}
+
+// It has become a standby, which a dial sees before its probe is answered: where checkouts go meanwhile they are right, and stay.
+func TestSuspectThatHasLostItsRole(t *testing.T) {
+	scene(t, targeting("read-write"), []failover.Observation{writer(1), standby(1)}, func(r *rig) {
+		r.warmUp(0)
+		r.servers[1].back(writer(0)) // its timeline can't be read, so the first server is not fenced
+		r.CheckNow(context.Background())
+		epoch := r.Epoch(1).Load()
+		r.servers[0].back(standby(0))
+		r.servers[0].set(func(s *server) { s.latency = 200 * time.Millisecond })
+		r.CallFailed(0, io.EOF)
+		r.pass(100 * time.Millisecond)
+		r.servers[0].set(func(s *server) { s.latency = 0 })
+		r.reaches(1)
+		r.reaches(1)
+		want(r.t, "said", r.heard(), "")
+		r.pass(time.Second)
+		r.currentIs(1)
+		want(r.t, "1 is kept", r.Epoch(1).Load(), epoch)
 	})
 }
 

@@ -36,7 +36,7 @@ func (c *checkout) overLocked(a *attempt) {
 // try dials, and leaves the gate.
 func (c *checkout) try(e *endpoint, most time.Duration, means error) (outcome, error) {
 	ctx, cancel := context.WithCancelCause(c.ctx)
-	a := &attempt{group: c.Group, endpoint: e, cancel: cancel, last: c.patient, wantsFittest: c.wantsFittest}
+	a := &attempt{group: c.Group, endpoint: e, began: time.Now(), cancel: cancel, last: c.patient, wantsFittest: c.wantsFittest}
 	c.mu.Lock()
 	if c.closed {
 		c.mu.Unlock()
@@ -182,9 +182,12 @@ func (c *checkout) metLocked(e *endpoint, ev evidence.Kind, err, own error) outc
 	return what
 }
 
-// refusedByLocked goes on after Admit has turned a connection down.
+// refusedByLocked goes on after Admit has turned a connection down. Where that was for a role that the endpoint isn't known for, a probe is
+// on its way that decides. Until then it isn't taken for well: the connections to where others went meanwhile would be closed for it.
 func (c *checkout) refusedByLocked(a *attempt) (outcome, error) {
-	c.reachedLocked(a)
+	if e := a.endpoint; a.outranked || !e.admitted || e.fenced {
+		c.reachedLocked(a)
+	}
 	c.tried[a.endpoint] = trial{err: a.refusal, revived: a.endpoint.revived}
 	if a.outranked {
 		c.wantsFittest = false
