@@ -55,7 +55,8 @@ var scenarios = []scenario{
 	{
 		"5 the old primary returns",
 		"After kill -9 and promotion it comes back (a) as it was, a second writer; (b) as a standby; (c) promoted again, by its operator. " +
-			"failback_after=3, health_check_interval=200ms. Bounds: (a) not one statement reaches it, (b) nor then, (c) all do again; no error in any.",
+			"failback_after=3, health_check_interval=200ms. Bounds: (a) not one statement reaches it, (b) nor then, and no error in either; (c) all do again, " +
+			"and nobody has an error but for those in flight, as nothing more is written to the other server from when it is fenced.",
 		replicated, comeback, mendComeback,
 	},
 }
@@ -241,7 +242,7 @@ func comeback(p *pair, with setup) ([]outcome, error) {
 	if err != nil {
 		return nil, err
 	}
-	part := func(name string, from, to time.Time) outcome {
+	part := func(name string, from, to time.Time, most int) outcome {
 		o := outcome{part: "5: " + name}
 		for _, c := range calls {
 			if c.start.After(from) && c.end.Before(to) {
@@ -252,16 +253,16 @@ func comeback(p *pair, with setup) ([]outcome, error) {
 				}
 			}
 		}
-		o.want(o.errors == 0, "%d errors", o.errors)
+		o.want(o.errors <= most, "%d errors", o.errors)
 		return o
 	}
-	a := part("a second writer", returned, rejoining)
+	a := part("a second writer", returned, rejoining, 0)
 	a.want(!usedA, "moved to the old primary")
 	// On the disk of the old primary there may be a row whose commit was not acknowledged, but of none after the kill.
 	a.want(atLeast(reached, atKill, workers), "%s rows on the old primary, %s at the kill", reached, atKill)
-	b := part("b standby", rejoining, promoting)
+	b := part("b standby", rejoining, promoting, 0)
 	b.want(!usedB && failbacks == 0, "moved to the standby")
-	c := part("c promoted again", promoting, again.Add(time.Hour))
+	c := part("c promoted again", promoting, again.Add(time.Hour), workers)
 	c.lost, c.doubled, c.untrue, c.failed = kill.lost, kill.doubled, kill.untrue, append(c.failed, kill.failed...)
 	// It is forced to, as the other one is fenced then: a failover, the second one.
 	c.want(after.IsPrimary && after.FailoverCount == 2 && after.FailbackCount == 0, "%d failovers, %d failbacks, back on the first: %t",
