@@ -40,8 +40,8 @@ func (w *world) check() {
 			balance[call.from] -= call.sum
 			balance[call.to] += call.sum
 		}
-		// cancel_timeout, and what Resolve is given when the context has ended.
-		if took := call.ended.Sub(call.began); took > call.limit+1500*time.Millisecond {
+		// cancel_timeout, and what Resolve is given when the context has ended, and once more.
+		if took := call.ended.Sub(call.began); took > call.limit+1500*time.Millisecond+resolves {
 			w.fail("call %d took %v, its context %v", row, took, call.limit)
 		}
 		if sqlstate.Of(call.err) == sqlstate.QueryCanceled && call.ended.Before(call.began.Add(call.limit)) {

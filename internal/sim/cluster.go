@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 )
@@ -40,6 +41,8 @@ type server struct {
 	started  int64         // how often
 	thawed   chan struct{} // nil: it isn't frozen; closed when it goes on
 	down     chan struct{} // closed when it dies
+	tls      bool          // it speaks it when it is asked to
+	slow     bool          // it takes up to two seconds to say what became of a transaction
 	full     bool          // no room for new sessions
 	closing  bool          // a smart shutdown: no new sessions
 	closed   bool          // nobody listens
@@ -250,6 +253,11 @@ func (s *server) accept() bool {
 	s.cluster.mu.Lock()
 	defer s.cluster.mu.Unlock()
 	return s.up && !s.closed
+}
+
+// at is the server with an address.
+func (c *cluster) at(address string) *server {
+	return c.servers[slices.IndexFunc(c.servers, func(s *server) bool { return address == s.name+":5432" })]
 }
 
 // took is how long something takes.

@@ -11,9 +11,13 @@ import (
 	"time"
 
 	"github.com/managedpg/managedpg"
+	"github.com/managedpg/managedpg/conn"
 )
 
-const accounts = 5
+const (
+	accounts = 5
+	resolves = time.Second // how long it is asked for once more what became of a transaction
+)
 
 // call is one of the load's, and what its caller was told.
 type call struct {
@@ -107,6 +111,8 @@ func (w *world) call(r *rand.Rand, insert *sql.Stmt) {
 	switch {
 	case w.plan.reads:
 		what = 6
+	case w.plan.commits:
+		what = 0
 	case what == 8 && (w.plan.pq || w.plan.gentle || w.plan.orders): // lib/pq loses its connection by that, and so does pgx at times
 		what = 7
 	}
@@ -157,11 +163,11 @@ func (w *world) call(r *rand.Rand, insert *sql.Stmt) {
 func (w *world) transfer(ctx context.Context, r *rand.Rand, c *call) error {
 	c.kind = "transfer"
 	c.from, c.to, c.sum = r.Int64N(accounts), r.Int64N(accounts), 1+r.Int64N(10)
-	opts := &managedpg.TxOptions{Retries: r.IntN(3), ResolveCommit: r.IntN(2) == 0}
+	opts := &managedpg.TxOptions{Retries: r.IntN(3), ResolveCommit: r.IntN(2) == 0 || w.plan.commits}
 	if opts.ResolveCommit {
 		c.kind = "transfer that asks"
 	}
-	return managedpg.InTx(ctx, w.db, opts, func(ctx context.Context, tx *sql.Tx) error {
+	err := managedpg.InTx(ctx, w.db, opts, func(ctx context.Context, tx *sql.Tx) error {
 		const update = "UPDATE account SET balance = balance + $1 WHERE id = $2"
 		if _, err := tx.ExecContext(ctx, update, -c.sum, c.from); err != nil {
 			return err
@@ -172,6 +178,31 @@ func (w *world) transfer(ctx context.Context, r *rand.Rand, c *call) error {
 		_, err := tx.ExecContext(ctx, update, c.sum, c.to)
 		return err
 	})
+	if opts.ResolveCommit && errors.Is(err, managedpg.ErrOutcomeUnknown) {
+		return w.resolve(c, err)
+	}
+	return err
+}
+
+// resolve asks once more what became of a transaction: first in a hurry, which may not be enough.
+func (w *world) resolve(c *call, err error) error {
+	var lost *conn.LostError
+	if !errors.As(err, &lost) {
+		return err
+	}
+	for _, limit := range []time.Duration{time.Duration(c.row%20) * time.Millisecond, resolves} {
+		ctx, cancel := context.WithTimeout(context.Background(), limit)
+		defer cancel()
+		outcome, why := lost.Resolve(ctx)
+		w.log("call %d is asked for: %v, %v", c.row, outcome, why)
+		switch outcome {
+		case conn.Committed:
+			return nil
+		case conn.Aborted:
+			return fmt.Errorf("rolled back: %v", err)
+		}
+	}
+	return err
 }
 
 // transaction is one without InTx.

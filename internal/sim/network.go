@@ -22,14 +22,18 @@ type network struct {
 
 	mu     sync.Mutex // guards what follows
 	names  map[string][]string
-	mute   error           // what each lookup meets; nil: it answers
-	gone   map[string]bool // addresses to which nothing arrives, and from which nothing comes
-	slow   time.Duration   // added to the delay
-	links  []*link         // open ones, the oldest first
+	mute   error                // what each lookup meets; nil: it answers
+	gone   map[string]bool      // addresses to which nothing arrives, and from which nothing comes
+	slow   time.Duration        // added to the delay
+	late   func() time.Duration // added to that of a part
+	links  []*link              // open ones, the oldest first
 	lastID int
 	// brokenOff are the connections of the load's that the program has closed while the server would have gone on, and may not.
 	brokenOff []int
 	keeps     func(*link) bool // it may not close this one; called with the lock
+	// cutShort are connections that the program has closed in the middle of a question, for nothing but that its asker had no more time.
+	cutShort []int
+	answers  func(*link) bool // the question would be answered; called with the lock
 }
 
 // listener is who answers at an address.
@@ -48,7 +52,9 @@ type link struct {
 	opened         time.Time
 	up, down       *pipe // to the server, and from it
 	client, server *end
-	wrote          bool // a statement of the load's has written here, so it is no probe's
+	wrote          bool      // a statement of the load's has written here, so it is no probe's
+	asked          time.Time // when the last command came, if it asks what became of a transaction; else zero
+	asking         bool      // and isn't answered
 }
 
 // pipe is one direction of a link.
@@ -89,8 +95,8 @@ type end struct {
 
 var _ net.Conn = (*end)(nil)
 
-func newNetwork(log func(string, ...any), delay func() time.Duration) *network {
-	return &network{log: log, delay: delay, listen: make(map[string]listener), names: make(map[string][]string), gone: make(map[string]bool)}
+func newNetwork(log func(string, ...any), delay, late func() time.Duration) *network {
+	return &network{log: log, delay: delay, late: late, listen: make(map[string]listener), names: make(map[string][]string), gone: make(map[string]bool)}
 }
 
 func (n *network) lookup(ctx context.Context, name string) ([]string, error) {
@@ -163,7 +169,7 @@ func (p *pipe) notify() {
 
 // sendLocked puts a part on its way.
 func (k *link) sendLocked(p *pipe, b []byte, err error) {
-	at := time.Now().Add(p.delay + k.net.slow)
+	at := time.Now().Add(p.delay + k.net.slow + k.net.late())
 	if at.Before(p.last) {
 		at = p.last
 	}
@@ -319,6 +325,10 @@ func (e *end) Close() error {
 		n.brokenOff = append(n.brokenOff, k.id)
 		n.log("link %d to %s, opened at %v, is given up", k.id, k.address, k.opened)
 	}
+	if k := e.link; e == k.client && k.wrote && k.cutsShort() && n.answers(k) {
+		n.cutShort = append(n.cutShort, k.id)
+		n.log("link %d to %s is closed in the middle of a question", k.id, k.address)
+	}
 	if !e.out.over && e.out.dead == nil && !e.out.lost && !n.gone[e.link.address] {
 		e.link.sendLocked(e.out, nil, io.EOF)
 	}
@@ -328,6 +338,29 @@ func (e *end) Close() error {
 		n.links = slices.DeleteFunc(n.links, func(k *link) bool { return k == e.link })
 	}
 	return nil
+}
+
+// cutsShort says that closing the link ends a question on its way that nothing else stands in the way of.
+func (k *link) cutsShort() bool {
+	broken := k.server.closed || k.down.dead != nil || k.up.lost || k.down.lost || k.up.over || k.down.over || k.net.gone[k.address]
+	return !k.asked.IsZero() && (k.asking || len(k.down.parts) > 0) && !broken
+}
+
+// question notes that a command has come, and whether it asks what became of a transaction.
+func (k *link) question(asks bool) {
+	k.net.mu.Lock()
+	defer k.net.mu.Unlock()
+	k.asked, k.asking = time.Time{}, asks
+	if asks {
+		k.asked = time.Now()
+	}
+}
+
+// answered notes that the command is answered.
+func (k *link) answered() {
+	k.net.mu.Lock()
+	defer k.net.mu.Unlock()
+	k.asking = false
 }
 
 // CloseWrite is what *net.TCPConn has, too.

@@ -43,6 +43,9 @@ func (w *world) operate(f fault) {
 
 // closePool waits for nobody.
 func (w *world) closePool() {
+	w.mu.Lock()
+	w.closing = true
+	w.mu.Unlock()
 	began := time.Now()
 	if err := w.db.Close(); err != nil {
 		w.fail("close: %v", err)

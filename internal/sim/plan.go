@@ -18,9 +18,12 @@ type plan struct { // More than 15 fields: one for each choice.
 	options  []string // of the DSN
 	size     int      // 0: database/sql governs
 	clients  int
+	commits  bool // the load is transactions that ask for their outcome, many of them in a hurry
 	reads    bool // the load only reads: the pool may be on a standby
 	stays    bool // connections to a standby stay, and writes fail on them, as under a bare driver
 	standby  bool // standby_reads
+	tls      bool
+	late     int  // one part in so many of what is sent is late, as after a loss; 0: none
 	brief    int  // one call in so many has a context that ends early; 0: none
 	gentle   bool // only new connections meet faults, or only standbys, which the load doesn't need
 	orders   bool // nothing but promotions happens, so that it is known which connections have to go on
@@ -89,8 +92,16 @@ func newPlan(seed uint64) *plan {
 	if !one(3) {
 		p.servers = 2 + r.IntN(2)
 	}
-	if one(6) {
+	if one(4) {
 		p.language = "ru"
+	}
+	if p.tls = one(6); p.tls {
+		p.options = append(p.options, "sslmode=require")
+	} else {
+		p.options = append(p.options, "sslmode=disable")
+	}
+	if one(3) {
+		p.late = 10 + r.IntN(200)
 	}
 	if p.pq = one(3); p.pq {
 		p.options = append(p.options, "base_driver=pq")
@@ -114,6 +125,12 @@ func newPlan(seed uint64) *plan {
 	}
 	kinds := gently
 	switch {
+	case !p.gentle && one(15):
+		p.commits, p.brief = true, 2
+		if p.servers > 1 {
+			p.several(r)
+		}
+		kinds = []string{"freeze", "freeze", "freeze", "cut up", "cut down", "terminate"}
 	case p.servers > 1 && !p.gentle && one(4):
 		p.orders, p.brief = true, 0
 		if p.size > 0 {
@@ -161,11 +178,16 @@ func newPlan(seed uint64) *plan {
 	for i := range p.faults {
 		f := &p.faults[i]
 		switch {
+		case f.kind == "freeze":
+			f.lasts *= 2
 		case f.kind == "promote":
 			f.how = []string{dead, dead, frozen, unreachable, alive, alive, demoted}[r.IntN(7)]
 		case p.gentle && p.servers > 1:
 			f.server = 1 + f.server%(p.servers-1)
 		}
+	}
+	if p.orders && one(3) { // before the servers are known
+		p.faults[0].at, p.late = time.Duration(r.Int64N(int64(30*time.Millisecond))), 2+r.IntN(4)
 	}
 	slices.SortStableFunc(p.faults, func(a, b fault) int { return int(a.at - b.at) })
 	return p
@@ -184,7 +206,7 @@ func (p *plan) several(r *rand.Rand) {
 	}
 	target := ""
 	switch {
-	case p.gentle, p.orders:
+	case p.gentle, p.orders, p.commits:
 	case one(4):
 		p.names, target = namesAll, "read-write" // one name alone doesn't mean it
 	case one(6):

@@ -1,7 +1,9 @@
 package sim
 
 import (
+	"crypto/tls"
 	"encoding/binary"
+	"net"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgproto3"
@@ -11,6 +13,7 @@ import (
 type session struct { // More than 15 fields: what a session of PostgreSQL's has.
 	server  *server
 	conn    *end
+	wire    net.Conn // that, or TLS over it
 	backend *pgproto3.Backend
 	pid     uint32
 	key     uint32
@@ -51,8 +54,9 @@ const (
 
 // serve answers a connection.
 func (s *server) serve(conn *end) {
-	defer conn.Close()
-	backend := pgproto3.NewBackend(conn, conn)
+	wire := net.Conn(conn)
+	defer func() { _ = wire.Close() }()
+	backend := pgproto3.NewBackend(wire, wire)
 	for {
 		if !s.goesOn() {
 			return
@@ -62,15 +66,23 @@ func (s *server) serve(conn *end) {
 			return
 		}
 		switch m := m.(type) {
-		case *pgproto3.SSLRequest, *pgproto3.GSSEncRequest:
-			if _, err := conn.Write([]byte("N")); err != nil {
+		case *pgproto3.SSLRequest:
+			answer := "N"
+			if s.tls {
+				answer = "S"
+			}
+			if _, err := wire.Write([]byte(answer)); err != nil {
 				return
+			}
+			if s.tls {
+				wire = tls.Server(conn, tlsConfig())
+				backend = pgproto3.NewBackend(wire, wire)
 			}
 		case *pgproto3.CancelRequest:
 			s.cancel(m.ProcessID, m.SecretKey)
 			return
 		case *pgproto3.StartupMessage:
-			s.session(conn, backend)
+			s.session(conn, wire, backend)
 			return
 		}
 	}
@@ -115,7 +127,7 @@ func (s *server) cancel(pid uint32, key []byte) {
 	}
 }
 
-func (s *server) session(conn *end, backend *pgproto3.Backend) {
+func (s *server) session(conn *end, wire net.Conn, backend *pgproto3.Backend) {
 	c := s.cluster
 	time.Sleep(c.took(3 * time.Millisecond))
 	if !s.goesOn() {
@@ -137,7 +149,7 @@ func (s *server) session(conn *end, backend *pgproto3.Backend) {
 	}
 	s.lastPID++
 	one := &session{
-		server: s, conn: conn, backend: backend, pid: s.lastPID, key: s.lastPID * 7919, began: time.Now(), died: s.down,
+		server: s, conn: conn, wire: wire, backend: backend, pid: s.lastPID, key: s.lastPID * 7919, began: time.Now(), died: s.down,
 		cancelled: make(chan struct{}, 1), terminated: make(chan struct{}), state: 'I', toldStandby: s.standby, toldReadOnly: s.readOnly, older: s.standby, statements: make(map[string]string),
 	}
 	s.sessions[one.pid] = one
@@ -189,7 +201,9 @@ func (s *session) ready() bool {
 		s.backend.Send(&pgproto3.ParameterStatus{Name: "default_transaction_read_only", Value: onOff(readOnly)})
 	}
 	s.backend.Send(&pgproto3.ReadyForQuery{TxStatus: s.state})
-	return s.backend.Flush() == nil
+	err := s.backend.Flush()
+	s.conn.link.answered()
+	return err == nil
 }
 
 // begin says that the session is at a command.
@@ -228,6 +242,8 @@ func (s *session) command() bool {
 			}
 			continue
 		}
+		query, simple := m.(*pgproto3.Query)
+		s.conn.link.question(simple && asksStatus(query.String))
 		over := false
 		switch m := m.(type) {
 		case *pgproto3.Query:
@@ -294,8 +310,8 @@ func (s *session) terminate(code string) {
 	c.mu.Unlock()
 	if idle {
 		b, _ := s.server.fatal(code).Encode(nil)
-		_, _ = s.conn.Write(b)
-		_ = s.conn.Close()
+		_, _ = s.wire.Write(b)
+		_ = s.wire.Close()
 	}
 }
 

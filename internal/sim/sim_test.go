@@ -66,6 +66,9 @@ type end struct {
 	wrong  []string
 }
 
+// bugSwitch is the variable that names the bug that is in force.
+const bugSwitch = "MANAGEDPG_SIM_BUG"
+
 // play plays seeds from one on. What doesn't come to its end, in a panic or because something is left in the bubble, is wrong as well.
 func play(player string, from, step uint64, number int, more ...string) []end {
 	c := nicely(player, append([]string{"-test.run", "TestPlay", "-test.timeout", "0", "-from", fmt.Sprint(from), "-step", fmt.Sprint(step),
@@ -172,43 +175,5 @@ func TestReplays(t *testing.T) {
 				t.Errorf("seed %d: %s, and then %s", e.seed, e.hash, again[0].hash)
 			}
 		}
-	}
-}
-
-// The simulation is held to account itself: bugs that there were once are found when they are put back.
-func TestBugs(t *testing.T) {
-	for name, bug := range map[string][]change{
-		"a dial that fails drains connections": {{"../failover/group.go", "	e.verdicts++\n", "	e.verdicts++\n	g.drainLocked(e)\n"}},
-		"a pool is shown before it is made": {{"../../driver/connector.go", "	c.driver.FromDSN, c.driver.pool = o.FromDSN, c\n",
-			"	c.driver.FromDSN, c.driver.pool = o.FromDSN, c\n	register(c)\n	time.Sleep(time.Millisecond)\n"}},
-		"a busy connection counts as lost": {{"../conn/verdict.go", "(!sent || !ph.base.Counts()) && ph.base.Busy()", "false"}},
-		"a dial ends with its caller":      {{"../pool/supply.go", "go p.dial(context.WithoutCancel(w.ctx), w.until, true)", "go p.dial(w.ctx, w.until, true)"}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			with, err := build(t.TempDir(), bug...)
-			if err != nil {
-				t.Fatal(err)
-			}
-			const most, some = 5000, 50
-			for from := uint64(1); from < most; from += processes * some {
-				var found sync.Map
-				var playing sync.WaitGroup
-				for i := range uint64(processes) {
-					playing.Go(func() {
-						for _, e := range play(with, from+i*some, 1, some) {
-							if len(e.wrong) > 0 {
-								found.Store(e.seed, e.wrong[0])
-							}
-						}
-					})
-				}
-				playing.Wait()
-				for seed, wrong := range found.Range {
-					t.Logf("seed %d: %.300s", seed, wrong)
-					return
-				}
-			}
-			t.Errorf("not found in %d seeds", most)
-		})
 	}
 }

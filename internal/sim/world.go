@@ -30,6 +30,7 @@ type world struct {
 	lastRow int64
 	mended  time.Time
 	closed  bool // before the load was over
+	closing bool // the pool is being closed, or is
 
 	operating sync.Mutex // one operation at a time
 }
@@ -50,15 +51,15 @@ func Run(seed uint64, without ...int) *Result {
 	w.plan.drop(without)
 	w.cluster = newCluster(w.plan.servers, w.log, rand.New(rand.NewPCG(seed, 2)))
 	delays := rand.New(rand.NewPCG(seed, 3))
-	w.net = newNetwork(w.log, func() time.Duration { return time.Duration(50+delays.IntN(500)) * time.Microsecond })
+	w.net = newNetwork(w.log, func() time.Duration { return time.Duration(50+delays.IntN(500)) * time.Microsecond }, w.lateness(delays))
 	for _, s := range w.cluster.servers {
-		s.language = w.plan.language
+		s.language, s.tls, s.slow = w.plan.language, w.plan.tls, w.plan.commits
 		w.net.listen[s.name+":5432"] = s
 	}
 	over := make(chan struct{})
 	go w.scrape(over)
 	defer close(over)
-	w.net.keeps = w.keeps
+	w.net.keeps, w.net.answers = w.keeps, w.answers
 	dialBy(w.net)
 	if err := w.open(); err != nil {
 		w.fail("open: %v", err)
@@ -66,6 +67,9 @@ func Run(seed uint64, without ...int) *Result {
 		w.work()
 		if len(w.net.brokenOff) > 0 {
 			w.fail("connections %v were given up, and met no fault", w.net.brokenOff)
+		}
+		if len(w.net.cutShort) > 0 {
+			w.fail("connections %v were closed in the middle of a question that would have been answered", w.net.cutShort)
 		}
 		w.close()
 	}
@@ -91,6 +95,28 @@ func (w *world) keeps(k *link) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return !c.moving && c.primary.led == 1 && k.address == c.primary.name+":5432" && k.opened.After(c.primary.promoted)
+}
+
+// lateness is by how much something that is sent is late: nothing but for one in so many, which was lost and is sent again.
+func (w *world) lateness(r *rand.Rand) func() time.Duration {
+	return func() time.Duration {
+		if w.plan.late == 0 || r.IntN(w.plan.late) > 0 {
+			return 0
+		}
+		return time.Duration(10+r.IntN(240)) * time.Millisecond
+	}
+}
+
+// answers says that a question that is under way on a connection will be answered, and nobody but its asker can want it closed.
+func (w *world) answers(k *link) bool {
+	w.mu.Lock()
+	closed := w.closing
+	w.mu.Unlock()
+	c := w.cluster
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.at(k.address)
+	return !closed && s.up && s == c.primary && s.fenced.IsZero()
 }
 
 func (w *world) log(format string, args ...any) {
@@ -134,7 +160,7 @@ func (w *world) open() error {
 	if w.plan.names != namesEach {
 		names, ports = []string{"db"}, ports[:1]
 	}
-	dsn := fmt.Sprintf("host=%s port=%s user=u password=p dbname=bank sslmode=disable %s",
+	dsn := fmt.Sprintf("host=%s port=%s user=u password=p dbname=bank %s",
 		strings.Join(names, ","), strings.Join(ports, ","), strings.Join(w.plan.options, " "))
 	w.log("dsn: %s", dsn)
 	cfg, err := managedpg.ParseDSN(dsn)

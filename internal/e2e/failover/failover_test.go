@@ -88,7 +88,7 @@ func TestFailoverToAPromotedStandbyAndBack(t *testing.T) {
 	}
 	goesOn(t, all)
 	for _, l := range all {
-		l.atMostOneEachSince(back)                                                    // lib/pq sends a statement in two parts: nothing is sent to b any more once it is fenced
+		l.atMostOneEachSince(back)                                                // lib/pq sends a statement in two parts: nothing is sent to b any more once it is fenced
 		if s := l.pool.Failover(); s.FailoverCount != 2 || s.FailbackCount != 0 { // nobody chose it: the other was fenced
 			t.Errorf("%s: %+v", l.name, s)
 		}
