@@ -162,7 +162,7 @@ func TestAFullServerHidesNoOther(t *testing.T) {
 					t.Errorf("%s: %d calls failed", target, failed)
 				}
 				if s := rig.PoolOf(t, db).Stats(); s.TotalConnectionsCreated > 2 || s.Endpoint != healthy.Addr()+"/postgres" {
-					t.Errorf("%s: %d connections were opened, the current endpoint is %q", target, s.TotalConnectionsCreated, s.Endpoint)
+					t.Errorf("%s: %d connections were opened, closed %v, the current endpoint is %q", target, s.TotalConnectionsCreated, s.ClosedBy, s.Endpoint)
 				}
 			}
 		})

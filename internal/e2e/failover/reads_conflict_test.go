@@ -3,8 +3,10 @@ package failover_test
 import (
 	"context"
 	"database/sql"
+	"fmt"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/managedpg/managedpg"
 	"github.com/managedpg/managedpg/internal/e2e/rig"
@@ -40,9 +42,9 @@ func eachConflicting(t *testing.T, test func(*conflicting)) {
 	}
 }
 
-// sleeper reads the table for a second.
-func (c *conflicting) sleeper() string {
-	return "SELECT count(*) FROM " + c.table + " WHERE n > $1 AND pg_sleep(0.04) IS NOT NULL"
+// sleeper reads the table, which has 30 rows, and takes its time for each.
+func (c *conflicting) sleeper(perRow time.Duration) string {
+	return fmt.Sprintf("SELECT count(*) FROM %s WHERE n > $1 AND pg_sleep(%f) IS NOT NULL", c.table, perRow.Seconds())
 }
 
 // sleeps waits until a sleeper runs on the standby.
@@ -91,9 +93,9 @@ func TestARecoveryConflictIsNotSeen(t *testing.T) {
 			var n int
 			var err error
 			if c.base == "pgx" {
-				err = c.db.QueryRowContext(reads, c.sleeper(), 0).Scan(&n)
+				err = c.db.QueryRowContext(reads, c.sleeper(40*time.Millisecond), 0).Scan(&n)
 			} else { // lib/pq returns the rows before the server is at the first
-				_, err = c.db.ExecContext(reads, c.sleeper(), 0)
+				_, err = c.db.ExecContext(reads, c.sleeper(40*time.Millisecond), 0)
 			}
 			done <- err
 		}()
@@ -137,7 +139,11 @@ func TestARecoveryConflictInInTx(t *testing.T) {
 				var n int
 				first := runs.Add(1) == 1
 				if at == "in a statement" {
-					return tx.QueryRowContext(ctx, c.sleeper(), 0).Scan(&n)
+					perRow := time.Millisecond
+					if first {
+						perRow *= 200
+					}
+					return tx.QueryRowContext(ctx, c.sleeper(perRow), 0).Scan(&n)
 				}
 				err := tx.QueryRowContext(ctx, "SELECT count(*) FROM "+c.table).Scan(&n)
 				if err == nil && first {
