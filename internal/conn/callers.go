@@ -16,7 +16,6 @@ const (
 	callerUnknown caller = iota
 	callerSQL            // database/sql, and no more than that
 	callerOpener         // sql.DB's goroutine that opens connections for whoever comes
-	callerConn           // DB.Conn, whose sql.Conn may show the connection to the program
 	callerPrepare        // a Prepare
 	callerStmt           // a sql.Stmt that there is
 	callerEnd            // the end of a connection
@@ -71,8 +70,6 @@ func nameCaller(pc uintptr) caller {
 		case !ours:
 		case name == "(*DB).openNewConnection":
 			return callerOpener
-		case name == "(*DB).Conn" || strings.HasPrefix(name, "(*DB).Conn.func"):
-			return callerConn
 		case strings.HasPrefix(name, "(*DB).prepareDC"):
 			return callerPrepare
 		case strings.HasPrefix(name, "(*Stmt)."), strings.HasPrefix(name, "(*Tx).StmtContext"):

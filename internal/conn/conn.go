@@ -3,6 +3,7 @@ package conn
 import (
 	"context"
 	"database/sql/driver"
+	"sync/atomic"
 	"time"
 
 	"github.com/managedpg/managedpg/internal/clock"
@@ -126,32 +127,41 @@ func (c *Conn) ResetSession(ctx context.Context) error {
 	return nil
 }
 
-// acquire gets another physical connection for one that was kept without; nil without an error: calls are told why there is none. A
-// sql.Conn may go to the program without a call, so where one would have to wait database/sql is sent on to Connect, whose error
-// it tells; but not with SetMaxOpenConns in force, where it may not come there.
+// acquire gets another physical connection for one that was kept without; nil without an error: the first call makes the checkout.
 func (c *Conn) acquire(ctx context.Context) (*physical, time.Duration, error) {
 	if !c.life.isEmpty() {
 		if c.life.gone() {
 			return nil, 0, driver.ErrBadConn
 		}
-		return nil, 0, nil // the first call makes the checkout
-	}
-	c.pool = c.home.poolFor(ctx)
-	ph, at, ok := c.pool.tryCheckout(ctx)
-	if ok {
-		return ph, at, nil
-	}
-	var pcs [3]uintptr // driverConn.resetSession, DB.conn and who asked for that; not runtime.Callers, findCaller, this and ResetSession
-	if findCaller(4, pcs[:], callerConn) == callerConn && !c.pool.opener.seen() {
-		return nil, 0, driver.ErrBadConn
-	}
-	ph, at, err := c.pool.checkout(ctx)
-	if err != nil {
-		c.life.fail(err)
 		return nil, 0, nil
 	}
-	return ph, at, nil
+	c.pool = c.home.poolFor(ctx)
+	ph, at, err := c.pool.checkout(ctx)
+	switch {
+	case err == nil:
+		return ph, at, nil
+	case err == ctx.Err():
+		err = driver.ErrBadConn // database/sql looks at the context before it tries again
+	default:
+		c.life.fail(err) // for whoever doesn't heed what follows
+		err = &refusal{error: err}
+	}
+	return nil, 0, err
 }
+
+// refusal is a ResetSession's error when the checkout has failed. database/sql heeds none but driver.ErrBadConn, and then makes the checkout
+// again with its next connection. But it asks twice, by errors.Is: DB.conn, whether to close the connection, and DB.retry, whether to try
+// again. The first is told yes and the second no, so that the error itself comes to the caller.
+type refusal struct {
+	error
+	asked atomic.Bool
+}
+
+func (r *refusal) Is(target error) bool {
+	return target == driver.ErrBadConn && r.asked.CompareAndSwap(false, true)
+}
+
+func (r *refusal) Unwrap() error { return r.error }
 
 // ready makes a connection that database/sql has kept fit for its next user. One that can't be is parked again, and
 // database/sql has to close it.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -74,8 +73,6 @@ type Pool[T any] struct { // More than 15 fields: what the lock guards stands in
 	stop   context.CancelFunc
 	upkeep upkeep
 
-	queueing atomic.Bool // somebody waits; written under mu, and read without it as a hint
-
 	// mu guards what follows. It is held for short, and nothing of somebody else's is called meanwhile.
 	mu      sync.Mutex
 	size    int
@@ -121,29 +118,6 @@ func (p *Pool[T]) setLimitsLocked(size, maxOverflow int) {
 	if maxOverflow >= 0 {
 		p.limit = size + maxOverflow
 	}
-}
-
-// TryAcquire lends a thing that is free; false if there is none that can be made ready.
-func (p *Pool[T]) TryAcquire(ctx context.Context) (thing T, ok bool) {
-	p.upkeep.start(p)
-	for !p.queueing.Load() { // who will have to wait needs the lock but once
-		p.mu.Lock()
-		thing, ok = p.takeLocked()
-		p.mu.Unlock()
-		if !ok {
-			return thing, false
-		}
-		switch why := p.ready(ctx, thing); {
-		case why == nil:
-			return thing, true
-		case errors.Is(why, ErrSilent):
-			p.sift()
-			return thing, false
-		case ctx.Err() != nil:
-			return thing, false
-		}
-	}
-	return thing, false
 }
 
 // Acquire lends a thing, after having waited for it. Fresh says that it was dialled and has had no user.

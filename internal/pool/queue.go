@@ -80,11 +80,6 @@ func (q *queue[T]) remove(w *waiter[T]) {
 	}
 }
 
-func (p *Pool[T]) removeLocked(w *waiter[T]) {
-	p.queue.remove(w)
-	p.queueing.Store(p.queue.len > 0)
-}
-
 // next is who is to be served.
 func (q *queue[T]) next(now time.Time) *waiter[T] {
 	w := q.oldest
@@ -117,7 +112,6 @@ func (p *Pool[T]) waitLocked(ctx context.Context, again bool) (thing T, waited t
 		return thing, 0, false, err
 	}
 	p.queue.push(w, again)
-	p.queueing.Store(true)
 	p.dialLocked()
 	switch {
 	case !p.paused.IsZero():
@@ -127,7 +121,7 @@ func (p *Pool[T]) waitLocked(ctx context.Context, again bool) (thing T, waited t
 		err = ErrTimeout
 	}
 	if err != nil {
-		p.removeLocked(w)
+		p.queue.remove(w)
 		p.mu.Unlock()
 		return thing, 0, false, err
 	}
@@ -186,7 +180,7 @@ func (p *Pool[T]) leave(w *waiter[T]) bool {
 	if w.ctx.Err() == context.DeadlineExceeded {
 		p.queue.ranOut(w)
 	}
-	p.removeLocked(w)
+	p.queue.remove(w)
 	return true
 }
 
@@ -214,7 +208,7 @@ func (p *Pool[T]) serveLocked(thing T, fresh bool) bool {
 			return false
 		}
 		first := w == p.queue.oldest
-		p.removeLocked(w)
+		p.queue.remove(w)
 		if err := w.ctx.Err(); err != nil { // it is about to find out by itself
 			if err == context.DeadlineExceeded {
 				p.queue.ranOut(w)
@@ -239,7 +233,7 @@ func (w *waiter[T]) end(err error) {
 
 // failLocked ends a wait with an error.
 func (p *Pool[T]) failLocked(w *waiter[T], err error) {
-	p.removeLocked(w)
+	p.queue.remove(w)
 	w.end(err)
 }
 

@@ -57,8 +57,17 @@ func TestConnectionsAreKeptWithoutAPhysicalOne(t *testing.T) {
 // Whoever finds no connection is told why, once and after one pool_timeout, whatever they asked for, and whether sql.DB had kept a
 // connection for them or not.
 func TestPoolTimeoutOfKeptConnections(t *testing.T) {
+	dsn := rig.WithKeys(pgtest.Database(t), "pool_size=1", "max_overflow=0", "pool_timeout=100ms")
+	t.Run("SetMaxIdleConns", func(t *testing.T) { poolTimeoutOfKept(t, rig.Open(t, dsn)) })
+	t.Run("SetMaxOpenConns", func(t *testing.T) {
+		db := rig.Open(t, dsn)
+		db.SetMaxOpenConns(5)
+		poolTimeoutOfKept(t, db)
+	})
+}
+
+func poolTimeoutOfKept(t *testing.T, db *sql.DB) {
 	const timeout = 100 * time.Millisecond
-	db := rig.Open(t, rig.WithKeys(pgtest.Database(t), "pool_size=1", "max_overflow=0", "pool_timeout=100ms"))
 	db.SetMaxIdleConns(4)
 	pool := rig.PoolOf(t, db)
 	st, err := db.Prepare("SELECT 1")
