@@ -38,11 +38,17 @@ func (s *Stmt) enter(ctx context.Context) (*physical, error) {
 		return ph, nil
 	}
 	cached, err := s.conn.prepare(ctx, ph, s.query, s.text, s.version)
+	if err == nil {
+		s.found(cached, ph)
+		err = ph.settle(ctx) // a cancel request for the preparing, which could hit what comes next
+	}
+	if err == nil && !ph.obeys {
+		err = ctx.Err()
+	}
 	if err != nil {
 		s.conn.leave()
 		return nil, err
 	}
-	s.found(cached, ph)
 	return ph, nil
 }
 

@@ -25,6 +25,7 @@ type cluster struct {
 	strange  []string  // what must not be sent here
 
 	moving    bool       // the primary is about to change
+	two       time.Time  // when one last ended that took itself for the primary, and no longer is it
 	promoting sync.Mutex // one promotion at a time
 }
 
@@ -186,6 +187,9 @@ func (s *server) die() {
 		return
 	}
 	s.up = false
+	if s.staleLocked() {
+		s.cluster.two = time.Now()
+	}
 	close(s.down)
 	if s.thawed != nil {
 		close(s.thawed)

@@ -62,8 +62,10 @@ func (w *world) promote(f fault) {
 func (s *server) stale() bool {
 	s.cluster.mu.Lock()
 	defer s.cluster.mu.Unlock()
-	return !s.standby && s.cluster.primary != s
+	return s.staleLocked()
 }
+
+func (s *server) staleLocked() bool { return !s.standby && s.cluster.primary != s }
 
 // pointTo has the name lead to a server, if it is one that moves.
 func (w *world) pointTo(s *server) {

@@ -6,6 +6,7 @@ import (
 	"hash/fnv"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -86,7 +87,8 @@ func Run(seed uint64, without ...int) *Result {
 }
 
 // keeps says that a connection that there is has to go on: whatever new ones meet, and after a promotion those to the new primary; but
-// not to one that was the primary before, as what was opened to it might lead to what it was then.
+// not to one that was the primary before, as what was opened to it might lead to what it was then, nor while two could be written to, or what
+// another one has said as a primary may be on its way.
 func (w *world) keeps(k *link) bool {
 	if !w.plan.orders {
 		return w.plan.gentle
@@ -94,7 +96,8 @@ func (w *world) keeps(k *link) bool {
 	c := w.cluster
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return !c.moving && c.primary.led == 1 && k.address == c.primary.name+":5432" && k.opened.After(c.primary.promoted)
+	return !c.moving && c.primary.led == 1 && k.address == c.primary.name+":5432" && k.opened.After(c.primary.promoted) &&
+		k.opened.After(c.two.Add(longest)) && !slices.ContainsFunc(c.servers, (*server).staleLocked)
 }
 
 // lateness is by how much something that is sent is late: nothing but for one in so many, which was lost and is sent again.
@@ -103,9 +106,12 @@ func (w *world) lateness(r *rand.Rand) func() time.Duration {
 		if w.plan.late == 0 || r.IntN(w.plan.late) > 0 {
 			return 0
 		}
-		return time.Duration(10+r.IntN(240)) * time.Millisecond
+		return 10*time.Millisecond + time.Duration(r.Int64N(int64(longest)))
 	}
 }
+
+// longest is how late a part is at most, but for some ms.
+const longest = 240 * time.Millisecond
 
 // answers says that a question that is under way on a connection will be answered, and nobody but its asker can want it closed.
 func (w *world) answers(k *link) bool {

@@ -161,6 +161,39 @@ func TestWhatACancelledCallIsToldIsTrue(t *testing.T) {
 	}
 }
 
+// A statement that has to be prepared again isn't sent when its context has ended by then: the cancel request for the preparing, which is still on
+// its way, would hit the next one.
+func TestNothingFollowsAPrepareThatIsCancelled(t *testing.T) {
+	rig.InEachCombination(t, func(t *testing.T, c rig.Combination, _ *sql.DB) {
+		dsn := pgtest.Database(t)
+		proxy := pgtest.NewProxy(t, pgtest.Shared(t).Addr())
+		db := rig.Open(t, c.DSN(proxy.DSN(dsn), "cancel_timeout=5s"))
+		rig.Exec(t, db, "CREATE TABLE late (n int)")
+		st, err := db.Prepare("INSERT INTO late VALUES ($1)")
+		rig.NoError(t, err)
+		defer st.Close()
+		rig.Exec(t, db, "DEALLOCATE ALL")
+		proxy.Arm(pgtest.Fault{On: pgtest.OnParse("INSERT INTO late"), Do: pgtest.Hang})
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		done := make(chan error, 1)
+		go func() { _, err := st.ExecContext(ctx, 1); done <- err }()
+		<-proxy.Fired()
+		cancel()
+		rig.Eventually(t, "a cancel request", func() bool { return proxy.Cancels() > 0 })
+		proxy.Release()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Errorf("it is told %v", err)
+		}
+		for range 5 {
+			rig.Exec(t, db, "SELECT 1")
+		}
+		if n := rig.Value[int](t, db, "SELECT count(*) FROM late"); n != 0 {
+			t.Errorf("it was sent all the same")
+		}
+	})
+}
+
 // A call that runs into its deadline costs no connection: with the bare drivers each costs a session of its own.
 func TestDeadlinesCostNoConnection(t *testing.T) {
 	const workers, calls, limit = 8, 60, 20 * time.Millisecond
