@@ -242,12 +242,17 @@ func TestErrors(t *testing.T) {
 		_, late := db.ExecContext(t.Context(), "SET statement_timeout = 20; SELECT pg_sleep(60)")
 		cancelled, cancel := context.WithCancel(t.Context())
 		go func() {
-			for pool.Stats().CheckedOut == 0 {
-				time.Sleep(time.Millisecond)
+			defer cancel()
+			for running := ""; running != "1"; time.Sleep(time.Millisecond) {
+				var err error
+				running, err = pgtest.Shared(t).QueryString("SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(61)' AND wait_event = 'PgSleep'")
+				if err != nil {
+					t.Error(err)
+					return
+				}
 			}
-			cancel()
 		}()
-		_, gone := db.ExecContext(cancelled, "SELECT pg_sleep(60)")
+		_, gone := db.ExecContext(cancelled, "SELECT pg_sleep(61)")
 		families := gather(t)
 		if n, _ := value(families, "pool_errors_total", "orders", "57014", "statement"); n != 1 {
 			t.Errorf("%s: %v statements ended by statement_timeout (%v), want 1", keys, n, late)
