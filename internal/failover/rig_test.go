@@ -72,9 +72,6 @@ func (s *server) back(o failover.Observation) {
 	s.set(func(s *server) { s.err, s.hangs, s.seen = nil, false, o })
 }
 
-func (s *server) observed() failover.Observation { s.mu.Lock(); defer s.mu.Unlock(); return s.seen }
-func (s *server) alive() bool                    { s.mu.Lock(); defer s.mu.Unlock(); return s.err == nil && !s.hangs }
-
 func (s *server) counts() (probes, dials int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
