@@ -84,8 +84,12 @@ func parallelSection() (*parallel, error) {
 			})
 		}
 	}
+	on8 := []*subject{pgx8, pool, bySQL8, byUs}
 	p.contests = append(p.contests, contest{
-		"64 on 8 connections", crowd{workers: 64, call: connection}, []*subject{pgx8, pool, bySQL8, byUs},
+		"64 on 8 connections", crowd{workers: 64, call: answer}, on8,
+		[]claim{{byUs, throughput, 1, pgx8}, {byUs, p99, 1, pgx8}, {byUs, throughput, 1, pool}},
+	}, contest{
+		"64 on 8, by sql.Conn", crowd{workers: 64, call: connection}, on8,
 		[]claim{{byUs, throughput, 1, pgx8}, {byUs, p99, 1, pgx8}, {byUs, unevenness, 1, pgx8}, {byUs, unevenness, 1, pool}},
 	})
 	return p, nil
@@ -137,13 +141,11 @@ const parallelAbout = `
 ## PostgreSQL, parallel
 
 Goroutines that each execute SELECT 1 again and again; client and server are left to the system. The time to think is between
-two calls. Waits are for the answer, but with 64 on 8 for the connection, and in µs. pgxpool and "by the driver", which is
+two calls. Waits are for the answer, but by sql.Conn for the connection alone, and in µs. pgxpool and "by the driver", which is
 pool_size=8&max_overflow=0, have 8 connections; "8 open" has them too, by SetMaxOpenConns and SetMaxIdleConns; "8 idle" opens
 as many as are asked for and keeps 8; "bare pgx" keeps 2, as database/sql does by itself. Leak detection is on. Ratios of
 calls/s are to the first subject's, round by round; medians of all.
 
-With 64 on 8 whoever serves in order (pgxpool, "by the driver") has more of a call's CPU time between two calls of a connection:
-database/sql makes a connection of its own for each checkout then, and leak detection takes the stack. What that buys is the p99.
 "bare pgx, 8 idle" is what there is to be had with 8 that think: whoever keeps 8 connections has that.
 
 `
