@@ -27,6 +27,7 @@ func main() {
 	only := flag.String("only", "", "only the scenarios that match this regular expression")
 	bases := flag.String("base", "pgx,pq", "the base drivers")
 	pools := flag.String("pool", "absent,present", "pool_size")
+	flag.BoolVar(&untimed, "untimed", false, "judge no times: for a machine that is busy with something else")
 	verbose := flag.Bool("v", false, "print each repetition, and what made it fail")
 	flag.Parse()
 	if *quick {

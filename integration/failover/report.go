@@ -96,7 +96,7 @@ func (r *row) print(out io.Writer, with setup) bool {
 		}
 	}
 	limit := medianLimit(r.part)
-	if limit > 0 && len(r.first) > 0 && quantile(r.first, 0.5) > limit {
+	if limit > 0 && !untimed && len(r.first) > 0 && quantile(r.first, 0.5) > limit {
 		why[fmt.Sprintf("median %v > %v", ms(quantile(r.first, 0.5)), limit)]++
 	}
 	verdict := "PASS"
@@ -118,6 +118,9 @@ func (r *row) print(out io.Writer, with setup) bool {
 	}
 	return len(why) == 0
 }
+
+// untimed: only what callers were told is judged, and what became of their statements.
+var untimed bool
 
 // medianLimit is the bound on the median of the time to the first success.
 func medianLimit(part string) time.Duration {

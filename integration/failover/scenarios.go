@@ -175,9 +175,9 @@ func hang(freeze func(*pgtest.Cluster) error, hole func(*pair) error, deadline t
 		o.want(o.perWorker <= 1, "more than one error for a worker")
 		o.want(o.hasFirst, "no success on the other server")
 		if deadline > 0 {
-			o.want(o.slow == 0, "slow later calls")
+			o.want(o.slow == 0 || untimed, "slow later calls")
 		} else {
-			o.want(o.stuck <= 3*time.Second, "a stuck call took longer than 3 s")
+			o.want(o.stuck <= 3*time.Second || untimed, "a stuck call took longer than 3 s")
 		}
 		return []outcome{o}, nil
 	}

@@ -60,7 +60,7 @@ func programs(root, bin string) []*job {
 			return []string{"go", "run", "./ledger", "-duration", "10m", "-keep", bin, "-seed", seed(),
 				"-drivers", "managedpg-pgx,managedpg-pq,managedpg-pgx-sql,managedpg-pq-sql"}
 		}},
-		{name: "failover", dir: integration, args: always("go", "run", "./failover", "-quick")},
+		{name: "failover", dir: integration, args: always("go", "run", "./failover", "-quick", "-untimed")},
 		// Without the faults of which the calls within some time are counted: beside other jobs that is a matter of luck.
 		{name: "harm", dir: integration, args: always("go", "run", "./harm", "-only", "^(new|a|the|Prepare)")},
 		{name: "suites", dir: integration, args: always("go", "run", "./suites")},
