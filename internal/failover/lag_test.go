@@ -36,7 +36,7 @@ func TestAStandbyTooFarBehindIsLeft(t *testing.T) {
 		want(t, "its standbys' lag", r.lag(1).ReplicationLag, 0)
 
 		r.servers[1].back(at(standby(1), failover.Replay{Received: 200, Replayed: 150, Age: 3 * time.Second}))
-		r.pass(6 * time.Second)
+		r.pass(7 * time.Second)
 		want(t, "too far behind", r.heard(), "drain 1")
 		h := r.lag(1)
 		if !h.Lagging || h.ReplicationLag != 3*time.Second || h.ReplicationLagBytes != 50 || h.State != failover.Up {
@@ -49,10 +49,10 @@ func TestAStandbyTooFarBehindIsLeft(t *testing.T) {
 		want(t, "new ones", r.open(4), "[0 0 8]")
 
 		r.servers[1].back(at(standby(1), failover.Replay{Received: 300, Replayed: 250, Age: 1500 * time.Millisecond}))
-		r.pass(6 * time.Second)
+		r.pass(7 * time.Second)
 		want(t, "not enough", r.lag(1).Lagging, true)
 		r.servers[1].back(at(standby(1), failover.Replay{Received: 300, Replayed: 300, Age: 1500 * time.Millisecond}))
-		r.pass(6 * time.Second)
+		r.pass(7 * time.Second)
 		want(t, "back", r.lag(1).Lagging, false)
 		want(t, "gets its share", r.open(8), "[0 8 8]")
 	})
