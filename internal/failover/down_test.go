@@ -199,6 +199,25 @@ func TestPrimaryForAReaderInAHurry(t *testing.T) {
 	})
 }
 
+// Callers in a hurry say nothing of servers that are slow to open a connection: where nobody probes, nobody would take it back.
+func TestHurriedDialsFindNobodyDown(t *testing.T) {
+	unwatched := func(o *failover.Options) { targeting("prefer-standby")(o); o.HealthCheck = false }
+	scene(t, unwatched, []failover.Observation{standby(1), standby(1), writer(1)}, func(r *rig) {
+		r.reaches(0)
+		for _, s := range r.servers {
+			s.set(func(s *server) { s.latency = 150 * time.Millisecond })
+		}
+		for range 3 {
+			_ = r.Connect(context.Background(), time.Now().Add(100*time.Millisecond), func(ctx context.Context, to failover.Route) error {
+				return r.servers[to.Member].dial(ctx)
+			})
+		}
+		r.pass(time.Minute)
+		r.reaches(0)
+		want(r.t, "events", r.kinds(), "")
+	})
+}
+
 // A checkout's deadline is shared out, so that a hung first server never eats it all; that is only suspicion.
 func TestDeadlineIsShared(t *testing.T) {
 	scene(t, nil, []failover.Observation{independent("1"), independent("2"), independent("3")}, func(r *rig) {

@@ -225,27 +225,31 @@ func TestForgetTimelines(t *testing.T) {
 
 // A dial that was answered while the server was the primary, and arrives after a probe has seen that it is none any more, is too old to tell.
 func TestDialOvertakenByADemotion(t *testing.T) {
-	soon := func(o *failover.Options) { targeting("read-write")(o); o.FailbackAfter = 1 }
-	scene(t, soon, []failover.Observation{writer(1), standby(1)}, func(r *rig) {
-		r.warmUp(0)
-		r.servers[0].set(func(s *server) { s.latency = 200 * time.Millisecond })
-		late := make(chan struct{})
-		go func() { defer close(late); r.reaches(0) }()
-		r.pass(10 * time.Millisecond)
-		r.servers[0].set(func(s *server) { s.latency = 100 * time.Millisecond })
-		r.servers[0].back(standby(0))
-		r.servers[1].back(writer(0))
-		r.CheckNow(context.Background())
-		r.currentIs(1)
-		r.reaches(1)
-		epoch := r.Epoch(1).Load()
-		r.pass(50 * time.Millisecond)
-		r.CheckNow(context.Background()) // under way while the dial arrives
-		<-late
-		r.pass(time.Second)
-		want(r.t, "connections made since are used", r.Epoch(1).Load(), epoch)
-		want(r.t, "events", r.kinds(), "failover db0->db1")
-	})
+	for target, moves := range map[string]string{"read-write": "failover db0->db1", "any": "failback db0->db1"} {
+		soon := func(o *failover.Options) { targeting(target)(o); o.FailbackAfter = 1 }
+		scene(t, soon, []failover.Observation{writer(1), standby(1)}, func(r *rig) { overtakenByADemotion(r, moves) })
+	}
+}
+
+func overtakenByADemotion(r *rig, moves string) {
+	r.warmUp(0)
+	r.servers[0].set(func(s *server) { s.latency = 200 * time.Millisecond })
+	late := make(chan struct{})
+	go func() { defer close(late); r.reaches(0) }()
+	r.pass(10 * time.Millisecond)
+	r.servers[0].set(func(s *server) { s.latency = 100 * time.Millisecond })
+	r.servers[0].back(standby(0))
+	r.servers[1].back(writer(0))
+	r.CheckNow(context.Background())
+	r.currentIs(1)
+	r.reaches(1)
+	epoch := r.Epoch(1).Load()
+	r.pass(50 * time.Millisecond)
+	r.CheckNow(context.Background()) // under way while the dial arrives
+	<-late
+	r.pass(time.Second)
+	want(r.t, "connections made since are used", r.Epoch(1).Load(), epoch)
+	want(r.t, "events", r.kinds(), moves)
 }
 
 // A probe that was answered before the promotion, and arrives after a dial has seen it, is too old to tell.

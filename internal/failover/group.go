@@ -259,8 +259,8 @@ func (g *Group) refusedLocked(e *endpoint, err error) {
 
 // overtakenLocked says of a dial's or probe's answer that it contradicts what another one has seen since this one began. It may be the
 // older one, from before a promotion, and come late: only one that is asked from now on can tell.
-func (e *endpoint) overtakenLocked(began time.Time, admits bool) bool {
-	return e.seenAt.After(began) && admits != e.admitted
+func (e *endpoint) overtakenLocked(began time.Time, o Observation, t target) bool {
+	return e.seenAt.After(began) && (t.admits(o) != e.admitted || o.standby() != e.standby())
 }
 
 // observeLocked takes an observation as the endpoint's.

@@ -190,7 +190,8 @@ func (g *Group) checked(e *endpoint, p *probing, o Observation, err error) {
 	if err == nil {
 		e.upLocked()
 		e.good++
-		if e.overtakenLocked(p.began, g.rules.target.admits(o)) {
+		if e.overtakenLocked(p.began, o, g.rules.target) {
+			g.fence.see(e.name, o)
 			e.again = true
 		} else {
 			g.observeLocked(e, o.identifiedBy(e.Observation))

@@ -206,10 +206,13 @@ func (c *checkout) cutShortLocked(a *attempt, cause error) {
 	e := a.endpoint
 	hurried := time.Now().Before(c.until) // for the sake of somebody who will have given up soon
 	c.tried[e] = trial{err: cause, revived: e.revived, early: cause == errGrace || hurried}
+	if hurried {
+		c.wantsFittest = false // there is no time for another dial
+	}
 	switch {
 	case cause == errGrace && e.state == Up:
 		delete(c.tried, e) // it answered something else meanwhile: dial it again
-	case !e.watched && e.state == Suspect:
+	case !e.watched && e.state == Suspect && !hurried:
 		c.downLocked(e, cause)
 	case cause == errGrace && e.state == Suspect:
 		e.silent = true
