@@ -117,7 +117,8 @@ func (c *Conn) judge(ctx context.Context, ph *physical, mark int64, what kind, q
 	}
 	// A server in recovery writes nothing, nor does a transaction that was begun there. What came outside of one may have found the server
 	// promoted. The end of a READ ONLY transaction may write: NOTIFY is allowed in one.
-	if ph.onStandby() && (inTx != sqltext.TxNone || c.pool.opts.ReadOnly || !sqltext.MayWrite(query)) {
+	inOne := (inTx == sqltext.TxReadWrite || inTx == sqltext.TxReadOnly) && !sqltext.MayCommit(query)
+	if ph.onStandby() && (inOne || c.pool.opts.ReadOnly || inTx == sqltext.TxNone && !sqltext.MayWrite(query)) {
 		return quiet(err, ph.sock.Broken())
 	}
 	switch {
@@ -125,7 +126,7 @@ func (c *Conn) judge(ctx context.Context, ph *physical, mark int64, what kind, q
 		return ph.lostError(ErrTxLost, err, ctxErr)
 	case what == commit:
 		return ph.lostError(ErrOutcomeUnknown, err, ctxErr)
-	case (inTx == sqltext.TxReadWrite || inTx == sqltext.TxReadOnly) && !sqltext.MayCommit(query):
+	case inOne:
 		return ph.lostError(ErrTxLost, err, ctxErr)
 	default:
 		return ph.lostError(ErrOutcomeUnknown, err, ctxErr)

@@ -195,11 +195,12 @@ func MayWrite(text string) bool {
 	}
 	for w := range strings.FieldsFuncSeq(strings.ToUpper(text), func(r rune) bool { return r < 0x80 && !isWordByte(byte(r)) }) {
 		switch w {
-		case "INSERT", "UPDATE", "DELETE", "MERGE":
+		case "INSERT", "UPDATE", "DELETE", "MERGE", "INTO", "CREATE":
 			return true
 		}
 	}
-	return false
+	_, more, several := strings.Cut(text, ";")
+	return several && strings.TrimSpace(more) != ""
 }
 
 // MayForget is a quick no for most texts: whether ForgetsStatements could find anything in it. A text that is one statement and begins with

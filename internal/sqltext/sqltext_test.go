@@ -198,6 +198,10 @@ func TestMayWrite(t *testing.T) {
 		"WITH a AS (insert into t VALUES (1) RETURNING 1) TABLE a": true,
 		"SELECT 1; UPDATE t SET a = 1":                             true,
 		"EXPLAIN ANALYZE DELETE FROM t":                            true,
+		"EXPLAIN ANALYZE CREATE TABLE u AS TABLE t":                true,
+		"SELECT * INTO u FROM t":                                   true,
+		"SELECT 1; TRUNCATE t":                                     true,
+		"SELECT 1;":                                                false,
 		"SELECT * FROM t FOR UPDATE":                               true, // refused on a standby
 		"DO $$ BEGIN PERFORM f(); END $$":                          true,
 		"CALL f()":                                                 true,
