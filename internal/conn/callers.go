@@ -16,6 +16,7 @@ const (
 	callerUnknown caller = iota
 	callerSQL            // database/sql, and no more than that
 	callerOpener         // sql.DB's goroutine that opens connections for whoever comes
+	callerGrab           // DB.conn, which takes a connection for a call
 	callerPrepare        // a Prepare
 	callerStmt           // a sql.Stmt that there is
 	callerEnd            // the end of a connection
@@ -70,6 +71,8 @@ func nameCaller(pc uintptr) caller {
 		case !ours:
 		case name == "(*DB).openNewConnection":
 			return callerOpener
+		case name == "(*DB).conn":
+			return callerGrab
 		case strings.HasPrefix(name, "(*DB).prepareDC"):
 			return callerPrepare
 		case strings.HasPrefix(name, "(*Stmt)."), strings.HasPrefix(name, "(*Tx).StmtContext"):

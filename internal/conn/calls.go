@@ -110,6 +110,7 @@ func (c *Conn) PrepareContext(ctx context.Context, query string) (driver.Stmt, e
 	}
 	s.found(cached, ph)
 	s.numInput = cached.base.NumInput()
+	c.open++
 	//lint:ignore SA1019 database/sql still calls it
 	if _, ok := cached.base.(driver.ColumnConverter); ok {
 		return convertingStmt{s}, nil

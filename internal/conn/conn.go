@@ -3,7 +3,6 @@ package conn
 import (
 	"context"
 	"database/sql/driver"
-	"sync/atomic"
 	"time"
 
 	"github.com/managedpg/managedpg/internal/clock"
@@ -25,6 +24,7 @@ type Conn struct {
 	raw      bool         // arguments have passed CheckNamedValue unchecked, see there
 	stale    bool         // a statement was closed while it was lent, and is still there: nobody is to use it any more
 
+	open  int  // statements of database/sql's
 	tx    Tx   // the transaction in progress: there is one at most
 	stmt0 Stmt // the first statement: most connections have one at most
 
@@ -128,6 +128,9 @@ func (c *Conn) ResetSession(ctx context.Context) error {
 }
 
 // acquire gets another physical connection for one that was kept without; nil without an error: the first call makes the checkout.
+// database/sql holds the connection's lock meanwhile, for which the Close of a sql.Stmt that was prepared on it waits, and that may be called by
+// who has the connection that is waited for. So with such a statement database/sql is sent on to Connect, to wait there without the lock; but not
+// with SetMaxOpenConns in force, where it may not come there.
 func (c *Conn) acquire(ctx context.Context) (*physical, time.Duration, error) {
 	if !c.life.isEmpty() {
 		if c.life.gone() {
@@ -136,6 +139,13 @@ func (c *Conn) acquire(ctx context.Context) (*physical, time.Duration, error) {
 		return nil, 0, nil
 	}
 	c.pool = c.home.poolFor(ctx)
+	if c.open > 0 && !c.pool.opener.seen() {
+		ph, at, ok := c.pool.tryCheckout(ctx)
+		if !ok {
+			return nil, 0, driver.ErrBadConn
+		}
+		return ph, at, nil
+	}
 	ph, at, err := c.pool.checkout(ctx)
 	switch {
 	case err == nil:
@@ -144,21 +154,22 @@ func (c *Conn) acquire(ctx context.Context) (*physical, time.Duration, error) {
 		err = driver.ErrBadConn // database/sql looks at the context before it tries again
 	default:
 		c.life.fail(err) // for whoever doesn't heed what follows
-		err = &refusal{error: err}
+		err = &refusal{err}
 	}
 	return nil, 0, err
 }
 
 // refusal is a ResetSession's error when the checkout has failed. database/sql heeds none but driver.ErrBadConn, and then makes the checkout
 // again with its next connection. But it asks twice, by errors.Is: DB.conn, whether to close the connection, and DB.retry, whether to try
-// again. The first is told yes and the second no, so that the error itself comes to the caller.
-type refusal struct {
-	error
-	asked atomic.Bool
-}
+// again. Only the first is told yes, so that the error itself comes to the caller.
+type refusal struct{ error }
 
 func (r *refusal) Is(target error) bool {
-	return target == driver.ErrBadConn && r.asked.CompareAndSwap(false, true)
+	if target != driver.ErrBadConn {
+		return false
+	}
+	var pcs [3]uintptr // errors.is, errors.Is, and who has called that; not runtime.Callers, findCaller and this
+	return findCaller(3, pcs[:], callerGrab) == callerGrab
 }
 
 func (r *refusal) Unwrap() error { return r.error }
@@ -230,7 +241,7 @@ func (c *Conn) Close() error {
 	case lifeHeld, lifeParked:
 		c.end(was == lifeHeld)
 	case lifeGone:
-		if c.life.wasReclaimed() && !c.phys.base.Known() {
+		if c.phys != nil && c.life.wasReclaimed() && !c.phys.base.Known() {
 			return c.phys.base.Raw().Close() // its socket couldn't be closed from outside
 		}
 	}

@@ -23,6 +23,9 @@ const (
 	manyFrames = 8
 )
 
+// seen says that SetMaxOpenConns is in force, or was.
+func (d *openerDetector) seen() bool { return d.opener.Load() != nil }
+
 func (d *openerDetector) is(ctx context.Context) bool {
 	if !mayBeOpeners(ctx) {
 		return false

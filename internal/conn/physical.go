@@ -142,7 +142,9 @@ func (ph *physical) close(then func()) {
 // fence lets nothing more be sent on the connection, neither by a call to come nor by one that is under way, which gets wire.CloseLimit
 // for the answer to what it has sent.
 func (ph *physical) fence(reason error) {
-	if ph.sock.RefuseWrites(reason) {
+	if ph.sock == nil {
+		ph.base.Kill(reason)
+	} else if ph.sock.RefuseWrites(reason) {
 		time.AfterFunc(wire.CloseLimit, func() { ph.base.Kill(reason) })
 	}
 }

@@ -138,6 +138,16 @@ func (p *Pool) checkout(ctx context.Context) (ph *physical, at time.Duration, er
 	return ph, at, nil
 }
 
+// tryCheckout is checkout where a connection is free; false if none is.
+func (p *Pool) tryCheckout(ctx context.Context) (ph *physical, at time.Duration, ok bool) {
+	if ph, ok = p.lending.TryAcquire(ctx); !ok {
+		return nil, 0, false
+	}
+	ph.counts.CheckedOutAfter(0)
+	ph.waited(0)
+	return ph, ph.checkedOut, true
+}
+
 // assign gives a connection to c, whose checkout began at the given time. A call of track follows.
 func (p *Pool) assign(ctx context.Context, c *Conn, ph *physical, at time.Duration) {
 	c.phys = ph

@@ -149,6 +149,7 @@ func (s *Stmt) Close() error {
 		return nil
 	}
 	s.closed = true
+	s.conn.open--
 	if s.text != nil {
 		var pcs [2]uintptr // driverStmt.Close and whose that is; not runtime.Callers, findCaller and this
 		s.conn.pool.texts.end(s.query, s.text, findCaller(3, pcs[:], callerEnd) == callerEnd)

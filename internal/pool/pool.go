@@ -120,6 +120,28 @@ func (p *Pool[T]) setLimitsLocked(size, maxOverflow int) {
 	}
 }
 
+// TryAcquire lends a thing that is free; false if there is none that can be made ready.
+func (p *Pool[T]) TryAcquire(ctx context.Context) (thing T, ok bool) {
+	p.upkeep.start(p)
+	for {
+		p.mu.Lock()
+		thing, ok = p.takeLocked()
+		p.mu.Unlock()
+		if !ok {
+			return thing, false
+		}
+		switch why := p.ready(ctx, thing); {
+		case why == nil:
+			return thing, true
+		case errors.Is(why, ErrSilent):
+			p.sift()
+			return thing, false
+		case ctx.Err() != nil:
+			return thing, false
+		}
+	}
+}
+
 // Acquire lends a thing, after having waited for it. Fresh says that it was dialled and has had no user.
 func (p *Pool[T]) Acquire(ctx context.Context) (thing T, waited time.Duration, fresh bool, err error) {
 	p.upkeep.start(p)

@@ -105,17 +105,63 @@ func poolTimeoutOfKept(t *testing.T, db *sql.DB) {
 // keepEmpty leaves n connections of a pool with one physical connection in sql.DB's free list.
 func keepEmpty(t *testing.T, db *sql.DB, n int) {
 	t.Helper()
+	rig.Eventually(t, "enough are kept", func() bool { // not those whose time runs out in the queue
+		waitTogether(t, db, n, func() { _, _ = db.Exec("SELECT 1") })
+		return db.Stats().Idle >= n
+	})
+}
+
+// waitTogether has n callers wait for the connection of a pool that has one, so that each has a connection of database/sql's of its own.
+func waitTogether(t *testing.T, db *sql.DB, n int, call func()) {
+	t.Helper()
 	held, err := db.Conn(t.Context())
 	rig.NoError(t, err)
+	defer held.Close()
 	var calls sync.WaitGroup
+	defer calls.Wait()
+	began := rig.PoolOf(t, db).Stats().CheckoutTimeouts
 	for range n {
-		calls.Go(func() { _, _ = db.Exec("SELECT 1") })
+		calls.Go(call)
 	}
-	rig.Eventually(t, "the calls wait", func() bool { return rig.PoolOf(t, db).Stats().Waiting == int64(n) })
+	rig.Eventually(t, "the calls wait", func() bool {
+		s := rig.PoolOf(t, db).Stats()
+		return s.Waiting+s.CheckoutTimeouts-began >= int64(n)
+	})
 	rig.NoError(t, held.Close())
-	calls.Wait()
-	if idle := db.Stats().Idle; idle < n {
-		t.Fatalf("%d connections kept, want %d", idle, n)
+}
+
+// Who has the connection closes a statement that was prepared on one with which somebody waits for it, and doesn't wait in turn: database/sql
+// holds that one's lock while it asks us for a connection.
+func TestAStatementIsClosedWhileOthersWait(t *testing.T) {
+	db := rig.Open(t, rig.WithKeys(pgtest.Database(t), "pool_size=1", "max_overflow=0"))
+	db.SetMaxIdleConns(4)
+	pool := rig.PoolOf(t, db)
+	for name, call := range map[string]func() error{
+		"Exec":  func() error { _, err := db.Exec("SELECT 1"); return err },
+		"Begin": func() error { tx, err := db.Begin(); return errors.Join(err, tx.Rollback()) },
+		"Ping":  db.Ping,
+		"Conn":  func() error { c, err := db.Conn(context.Background()); return errors.Join(err, c.Close()) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			st, err := db.Prepare("SELECT 1")
+			rig.NoError(t, err)
+			waitTogether(t, db, 3, func() { _, _ = st.Exec() })
+			tx, err := db.Begin()
+			rig.NoError(t, err)
+			waited := make(chan error, 1)
+			go func() { waited <- call() }()
+			rig.Eventually(t, "it waits", func() bool { return pool.Stats().Waiting == 1 })
+			closed := make(chan error, 1)
+			go func() { closed <- st.Close() }()
+			select {
+			case err := <-closed:
+				rig.NoError(t, err)
+			case <-time.After(10 * time.Second):
+				t.Error("closing the statement waits for the connection")
+			}
+			rig.NoError(t, tx.Rollback())
+			rig.NoError(t, <-waited)
+		})
 	}
 }
 
