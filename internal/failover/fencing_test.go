@@ -252,6 +252,26 @@ func overtakenByADemotion(r *rig, moves string) {
 	want(r.t, "events", r.kinds(), moves)
 }
 
+// A probe that was answered before the server died, and arrives after a dial has found it dead, is too old to tell.
+func TestProbeOvertakenByADeath(t *testing.T) {
+	soon := func(o *failover.Options) { o.FailbackAfter = 1 }
+	scene(t, soon, two, func(r *rig) {
+		r.warmUp(0)
+		r.servers[0].set(func(s *server) { s.latency = 200 * time.Millisecond })
+		checked := make(chan struct{})
+		go func() { defer close(checked); r.CheckNow(context.Background()) }()
+		r.pass(100 * time.Millisecond)
+		r.servers[0].set(func(s *server) { s.latency = 0; s.dialErr = errRefused })
+		r.reaches(1)
+		epoch := r.Epoch(1).Load()
+		<-checked
+		r.servers[0].die()
+		r.pass(time.Second)
+		want(r.t, "connections made since are used", r.Epoch(1).Load(), epoch)
+		want(r.t, "events", r.kinds(), "failover db0->db1")
+	})
+}
+
 // A probe that was answered before the promotion, and arrives after a dial has seen it, is too old to tell.
 func TestProbeOvertakenByAPromotion(t *testing.T) {
 	scene(t, targeting("read-write"), []failover.Observation{writer(1), standby(1)}, func(r *rig) {

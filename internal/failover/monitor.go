@@ -187,7 +187,12 @@ func (g *Group) checked(e *endpoint, p *probing, o Observation, err error) {
 	p.over = true
 	now := time.Now()
 	e.countLocked(p.began, now, err)
-	if err == nil {
+	e.doubted = err == nil && e.state == Down && e.downAt.After(p.began) && !e.doubted
+	switch {
+	case e.doubted: // it may have been answered before a dial found nobody there; the next one is believed
+		g.fence.see(e.name, o)
+		e.again = true
+	case err == nil:
 		e.upLocked()
 		e.good++
 		if e.overtakenLocked(p.began, o, g.rules.target) {
@@ -197,7 +202,7 @@ func (g *Group) checked(e *endpoint, p *probing, o Observation, err error) {
 			g.observeLocked(e, o.identifiedBy(e.Observation))
 			g.measureLocked(e, o, now)
 		}
-	} else {
+	default:
 		e.good, e.calm = 0, 0
 		g.probeFailedLocked(e, p.began, err)
 	}
