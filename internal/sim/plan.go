@@ -100,6 +100,9 @@ func newPlan(seed uint64) *plan {
 	} else {
 		p.options = append(p.options, "sslmode=disable")
 	}
+	if p.tls && seed%2 == 0 {
+		p.language = "ru" // that was a fault with TLS only
+	}
 	if one(3) {
 		p.late = 10 + r.IntN(200)
 	}
