@@ -189,19 +189,15 @@ func (g *Group) checked(e *endpoint, p *probing, o Observation, err error) {
 	e.countLocked(p.began, now, err)
 	e.doubted = err == nil && e.state == Down && e.downAt.After(p.began) && !e.doubted
 	switch {
-	case e.doubted: // it may have been answered before a dial found nobody there; the next one is believed
+	case e.doubted, err == nil && e.overtakenLocked(p.began, o, g.rules.target):
+		// It may have been answered before a dial found nobody there, or another role. The next one is believed.
 		g.fence.see(e.name, o)
 		e.again = true
 	case err == nil:
 		e.upLocked()
 		e.good++
-		if e.overtakenLocked(p.began, o, g.rules.target) {
-			g.fence.see(e.name, o)
-			e.again = true
-		} else {
-			g.observeLocked(e, o.identifiedBy(e.Observation))
-			g.measureLocked(e, o, now)
-		}
+		g.observeLocked(e, o.identifiedBy(e.Observation))
+		g.measureLocked(e, o, now)
 	default:
 		e.good, e.calm = 0, 0
 		g.probeFailedLocked(e, p.began, err)
