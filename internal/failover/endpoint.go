@@ -65,7 +65,7 @@ type probes struct {
 	due         time.Time // when the monitor probes it next
 	began       time.Time // when the last probe began
 	seenAt      time.Time // when an observation was taken in last
-	downAt      time.Time // when it was found down last
+	downAt      time.Time // when a dial found it down last
 	doubted     bool      // the last probe succeeded, and had begun before that
 	again       bool      // evidence came while a probe was under way
 	calm        int       // probes in a row that were asked for by evidence and found nothing

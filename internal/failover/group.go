@@ -242,7 +242,7 @@ func (e *endpoint) upLocked() {
 // downLocked: a probe or dial met nobody.
 func (g *Group) downLocked(e *endpoint, err error) {
 	e.state, e.silent, e.full, e.lastErr = Down, false, false, err
-	e.good, e.downAt = 0, time.Now()
+	e.good = 0
 	e.verdicts++
 	e.hung.Store(evidence.Silence(err))
 }

@@ -187,7 +187,7 @@ func (g *Group) checked(e *endpoint, p *probing, o Observation, err error) {
 	p.over = true
 	now := time.Now()
 	e.countLocked(p.began, now, err)
-	e.doubted = err == nil && e.state == Down && e.downAt.After(p.began) && !e.doubted
+	e.doubted = err == nil && e.state == Down && e.downAt.After(p.began) && !e.doubted && !g.singleLocked()
 	switch {
 	case e.doubted, err == nil && e.overtakenLocked(p.began, o, g.rules.target):
 		// It may have been answered before a dial found nobody there, or another role. The next one is believed.

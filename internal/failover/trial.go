@@ -152,6 +152,7 @@ func (c *checkout) metLocked(e *endpoint, ev evidence.Kind, err, own error) outc
 	c.tried[e] = trial{err: err, revived: e.revived}
 	switch effectOf(fromDial, ev) {
 	case down:
+		e.downAt = time.Now()
 		c.downLocked(e, err)
 		e.gate.downLocked(own)
 		if e.watched {
