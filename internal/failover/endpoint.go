@@ -66,7 +66,7 @@ type probes struct {
 	began       time.Time // when the last probe began
 	seenAt      time.Time // when an observation was taken in last
 	downAt      time.Time // when a dial found it down last
-	doubted     bool      // the last probe succeeded, and had begun before that
+	doubted     bool      // the last probe succeeded, and may have been answered before one of these
 	again       bool      // evidence came while a probe was under way
 	calm        int       // probes in a row that were asked for by evidence and found nothing
 	fails       int       // failed probes in a row

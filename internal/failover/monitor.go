@@ -187,10 +187,10 @@ func (g *Group) checked(e *endpoint, p *probing, o Observation, err error) {
 	p.over = true
 	now := time.Now()
 	e.countLocked(p.began, now, err)
-	e.doubted = err == nil && e.state == Down && e.downAt.After(p.began) && !e.doubted && !g.singleLocked()
+	outdated := e.state == Down && e.downAt.After(p.began) && !g.singleLocked() || e.overtakenLocked(p.began, o, g.rules.target)
+	e.doubted = err == nil && outdated && !e.doubted
 	switch {
-	case e.doubted, err == nil && e.overtakenLocked(p.began, o, g.rules.target):
-		// It may have been answered before a dial found nobody there, or another role. The next one is believed.
+	case e.doubted: // it may have been answered before a dial found nobody there, or another role; the next one is believed
 		g.fence.see(e.name, o)
 		e.again = true
 	case err == nil:
