@@ -24,7 +24,7 @@ type Conn struct {
 	raw      bool         // arguments have passed CheckNamedValue unchecked, see there
 	stale    bool         // a statement was closed while it was lent, and is still there: nobody is to use it any more
 
-	open  int  // statements of database/sql's
+	open  int  // statements that database/sql hasn't closed
 	tx    Tx   // the transaction in progress: there is one at most
 	stmt0 Stmt // the first statement: most connections have one at most
 

@@ -78,6 +78,10 @@ func (s *server) serve(conn *end) {
 				wire = tls.Server(conn, tlsConfig())
 				backend = pgproto3.NewBackend(wire, wire)
 			}
+		case *pgproto3.GSSEncRequest:
+			if _, err := wire.Write([]byte("N")); err != nil {
+				return
+			}
 		case *pgproto3.CancelRequest:
 			s.cancel(m.ProcessID, m.SecretKey)
 			return

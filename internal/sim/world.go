@@ -97,7 +97,7 @@ func (w *world) keeps(k *link) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return !c.moving && c.primary.led == 1 && k.address == c.primary.name+":5432" && k.opened.After(c.primary.promoted) &&
-		k.opened.After(c.two.Add(longest)) && !slices.ContainsFunc(c.servers, (*server).staleLocked)
+		k.opened.After(c.two.Add(mostLate)) && !slices.ContainsFunc(c.servers, (*server).staleLocked)
 }
 
 // lateness is by how much something that is sent is late: nothing but for one in so many, which was lost and is sent again.
@@ -106,12 +106,12 @@ func (w *world) lateness(r *rand.Rand) func() time.Duration {
 		if w.plan.late == 0 || r.IntN(w.plan.late) > 0 {
 			return 0
 		}
-		return 10*time.Millisecond + time.Duration(r.Int64N(int64(longest)))
+		return 10*time.Millisecond + time.Duration(r.Int64N(int64(mostLate)))
 	}
 }
 
-// longest is how late a part is at most, but for some ms.
-const longest = 240 * time.Millisecond
+// mostLate is how late a part is at most, but for some ms.
+const mostLate = 240 * time.Millisecond
 
 // answers says that a question that is under way on a connection will be answered, and nobody but its asker can want it closed.
 func (w *world) answers(k *link) bool {
