@@ -106,14 +106,17 @@ func (r *router) probe(ctx context.Context, to failover.Route) (failover.Observa
 		}
 	}
 	r.mu.Unlock()
-	var s base.Server
+	var s base.Probed
 	var err error
 	if failover.Twinned(ctx) {
 		s, err = m.prober.ProbeAddress(ctx, e)
 	} else {
 		s, err = m.prober.Probe(ctx, e, failover.Anew(ctx))
 	}
-	return observation(s), err
+	o := observation(s.Server)
+	o.Note = s.Note
+	o.Replay = failover.Replay{Written: s.Written, Received: s.Received, Replayed: s.Replayed, Age: s.ReplayAge}
+	return o, err
 }
 
 // gone forgets a member that its name no longer leads to.
@@ -164,8 +167,7 @@ func (r *router) close() {
 
 // observation is what a connection told, as the failover group sees it.
 func observation(s base.Server) failover.Observation {
-	o := failover.Observation{Timeline: s.Timeline, SystemID: s.SystemID, Note: s.Note}
-	o.Replay = failover.Replay{Written: s.Written, Received: s.Received, Replayed: s.Replayed, Age: s.ReplayAge}
+	o := failover.Observation{Timeline: s.Timeline, SystemID: s.SystemID}
 	switch s.Standby {
 	case base.Yes:
 		o.Recovery, o.Role = failover.InRecovery, failover.ReadOnly

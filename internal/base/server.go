@@ -16,8 +16,13 @@ type Server struct {
 	ReadOnly Answer // transactions are read-only by default
 	Timeline int64
 	SystemID string
+}
+
+// Probed is what a probe tells of a server.
+type Probed struct {
+	Server
 	// Where it is in the WAL, in bytes since its beginning: where a primary writes; what a standby has received and replayed, and how long
-	// ago the last transaction was committed that it has replayed. Only a probe asks.
+	// ago the last transaction was committed that it has replayed.
 	Written, Received, Replayed int64
 	ReplayAge                   time.Duration
 	// Note says what this server can't tell, and what that costs.
@@ -87,7 +92,7 @@ const (
 
 // Question asks c what the server is: the question of that number, or the first after it to which the server has an answer, whose number
 // is left there.
-func Question(ctx context.Context, c Conn, from *int) (Server, error) {
+func Question(ctx context.Context, c Conn, from *int) (Probed, error) {
 	// lib/pq reads on when its context has ended.
 	defer context.AfterFunc(ctx, func() { c.Socket().CloseFor(ctx.Err()) })()
 	again := true
@@ -96,19 +101,19 @@ func Question(ctx context.Context, c Conn, from *int) (Server, error) {
 		row, err := c.Ask(ctx, q.query)
 		switch {
 		case err == nil:
-			s := Server{Note: q.note}
+			s := Probed{Note: q.note}
 			s.read(row)
 			return s, nil
 		case ctx.Err() != nil:
-			return Server{}, ctx.Err()
+			return Probed{}, ctx.Err()
 		case (Severity(err) == "ERROR" && sqlstate.Lacks(sqlstate.Of(err)) || err == ErrNoRow) && *from < len(questions)-1:
 			*from++
 		case err == ErrNoRow:
-			return Server{Note: q.note}, nil // whatever answers in this way, the bare driver would use it
+			return Probed{Note: q.note}, nil // whatever answers in this way, the bare driver would use it
 		case Severity(err) == "ERROR" && again: // a statement_timeout, a recovery conflict
 			again = false
 		default:
-			return Server{}, err
+			return Probed{}, err
 		}
 	}
 }
@@ -116,7 +121,7 @@ func Question(ctx context.Context, c Conn, from *int) (Server, error) {
 // ErrNoRow is what Conn.Ask says of an answer that is not one row.
 var ErrNoRow = errors.New("managedpg: a probe's answer is not one row")
 
-func (s *Server) read(row []string) {
+func (s *Probed) read(row []string) {
 	for i, v := range row {
 		switch i {
 		case 0:

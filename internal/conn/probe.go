@@ -38,7 +38,7 @@ const hookLimit = time.Minute
 
 // Probe is one round trip on a connection that it kept, or that it opens. A kept connection that fails is no evidence
 // against the server: a new one is opened and asked then. Anew asks for that from the start.
-func (p *Prober) Probe(ctx context.Context, e *base.Endpoint, anew bool) (base.Server, error) {
+func (p *Prober) Probe(ctx context.Context, e *base.Endpoint, anew bool) (base.Probed, error) {
 	if kept := p.takeKept(); kept != nil && anew {
 		p.putBack(kept, false)
 	} else if kept != nil {
@@ -49,17 +49,17 @@ func (p *Prober) Probe(ctx context.Context, e *base.Endpoint, anew bool) (base.S
 	}
 	c, err := connectToAsk(ctx, e)
 	if err != nil {
-		return base.Server{}, err
+		return base.Probed{}, err
 	}
 	return p.probe(ctx, c)
 }
 
 // ProbeAddress is Probe on a connection that it opens, as the one that was kept may lead to where the address led before. The kept one stays,
 // for what it can tell that a younger one can't, unless another server has answered.
-func (p *Prober) ProbeAddress(ctx context.Context, e *base.Endpoint) (base.Server, error) {
+func (p *Prober) ProbeAddress(ctx context.Context, e *base.Endpoint) (base.Probed, error) {
 	c, err := connectToAsk(ctx, e)
 	if err != nil {
-		return base.Server{}, err
+		return base.Probed{}, err
 	}
 	s, err := p.question(ctx, c)
 	if err != nil {
@@ -67,7 +67,7 @@ func (p *Prober) ProbeAddress(ctx context.Context, e *base.Endpoint) (base.Serve
 		return s, err
 	}
 	if kept := p.takeKept(); kept != nil {
-		p.putBack(kept, kept.told.LooksLike(s))
+		p.putBack(kept, kept.told.LooksLike(s.Server))
 	}
 	p.putBack(c, p.keep)
 	return s, nil
@@ -83,32 +83,32 @@ func connectToAsk(ctx context.Context, e *base.Endpoint) (*probing, error) {
 	return &probing{Conn: c, opened: clock.Now()}, nil
 }
 
-func (p *Prober) probe(ctx context.Context, c *probing) (base.Server, error) {
+func (p *Prober) probe(ctx context.Context, c *probing) (base.Probed, error) {
 	s, err := p.question(ctx, c)
 	p.putBack(c, err == nil && p.keep)
 	return s, err
 }
 
-func (p *Prober) question(ctx context.Context, c *probing) (base.Server, error) {
+func (p *Prober) question(ctx context.Context, c *probing) (base.Probed, error) {
 	s, err := p.ask(ctx, c)
 	if c.pid == 0 {
 		c.pid = s.PID
 	}
 	if err == nil {
-		c.told = s
+		c.told = s.Server
 	}
 	return s, err
 }
 
-func (p *Prober) ask(ctx context.Context, c base.Conn) (base.Server, error) {
+func (p *Prober) ask(ctx context.Context, c base.Conn) (base.Probed, error) {
 	if c.Askable() {
 		return base.Question(ctx, c, &p.from)
 	}
 	pinger := c.Features().Pinger
 	if pinger == nil {
-		return base.Server{Note: "the driver has no Ping: that it connects is all that is known"}, nil
+		return base.Probed{Note: "the driver has no Ping: that it connects is all that is known"}, nil
 	}
-	return base.Server{Note: "not a base driver of managedpg's: that it answers a ping is all that is known"}, pinger.Ping(ctx)
+	return base.Probed{Note: "not a base driver of managedpg's: that it answers a ping is all that is known"}, pinger.Ping(ctx)
 }
 
 func (p *Prober) takeKept() *probing {
