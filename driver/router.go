@@ -66,7 +66,7 @@ func dialLimit(size int, several bool) int {
 // Connect is conn.Router's.
 func (r *router) Connect(ctx context.Context, until time.Time, open func(context.Context, conn.Route) error) error {
 	return r.Group.Connect(ctx, until, func(ctx context.Context, to failover.Route) error {
-		return open(ctx, conn.Route{Endpoint: r.at(to), Member: to.Member, Epoch: to.Epoch, Hung: to.Hung, Load: to.Load, Surplus: to.Surplus, Moves: to.Moves})
+		return open(ctx, conn.Route{Endpoint: r.at(to), Member: to.Member, Signals: to.Signals, Moves: to.Moves})
 	})
 }
 

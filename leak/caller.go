@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+
+	"github.com/managedpg/managedpg/internal/stack"
 )
 
 // libraries are packages, subpackages included, that call database/sql on behalf of somebody else.
@@ -143,6 +145,11 @@ func frameString(f runtime.Frame) string {
 
 // maxKnown bounds what hidden remembers; it is one entry for each place in a program where a stack is cut.
 const maxKnown = 4096
+
+// cut says whether a stack that was walked to a depth is likely to end before its caller, and is to be walked further.
+func (c *callers) cut(s stack.Stack, depth int) bool {
+	return len(s) == depth && depth < deepStack && c.hidden(s[depth-1])
+}
 
 // hidden says whether a stack cut at pc, a return address, is likely to end before its caller: inside an ORM. It is
 // called at every checkout whose stack fills the buffer, and looks at the function's name once for each pc.

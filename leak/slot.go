@@ -20,6 +20,7 @@ import (
 type Slot struct {
 	state   single.State
 	reading atomic.Bool
+	pid     uint32
 
 	checkout checkout
 
@@ -30,7 +31,6 @@ type Slot struct {
 	tracker  *Tracker
 	id       uint64
 	endpoint string
-	pid      uint32
 	holder   Holder
 
 	index     int           // in tracker.slots, guarded by tracker.mu; -1: removed
@@ -42,9 +42,9 @@ type Slot struct {
 // checkout is what is remembered of the checkout in force.
 type checkout struct {
 	number uint64
-	labels any // see labelsOf
-	stack  []uintptr
-	buffer []uintptr // of a stack that [stack.Callers] doesn't know
+	labels any          // see labelsOf
+	stack  *stack.Stack // nil where none is taken
+	own    *stack.Stack // for one that [stack.Callers] doesn't know
 }
 
 // state is 0 for a free slot, or the time of the checkout with flags below it.
@@ -87,9 +87,9 @@ func (s *Slot) CheckOut(ctx context.Context, now time.Duration) uint64 {
 	c.number++
 	c.labels = labels
 	if depth := s.tracker.options.StackDepth; depth > 0 {
-		c.stack = stack.Callers(depth, &c.buffer)
-		if n := len(c.stack); n == depth && depth < deepStack && s.tracker.callers.hidden(c.stack[n-1]) {
-			c.stack = stack.Callers(deepStack, &c.buffer)
+		c.stack = stack.Callers(depth, &c.own)
+		if s.tracker.callers.cut(*c.stack, depth) {
+			c.stack = stack.Callers(deepStack, &c.own)
 		}
 	}
 	s.state.Store(int64(st))

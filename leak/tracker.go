@@ -270,7 +270,7 @@ func (s *Slot) snapshot(of state) (snapshot, bool) {
 		return snapshot{}, false
 	}
 	c := &s.checkout
-	return snapshot{s, st, c.number, c.labels, append(stack, c.stack...), s.named, s.reclaimed.same(st)}, true
+	return snapshot{s, st, c.number, c.labels, append(stack, c.stack.PCs()...), s.named, s.reclaimed.same(st)}, true
 }
 
 func (t *Tracker) report(snap *snapshot, now time.Duration) Report {

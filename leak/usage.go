@@ -218,7 +218,7 @@ func (u *usage) add(c *checkout, since, now time.Duration, what tally) {
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	l := u.findLocked(c.stack)
+	l := u.findLocked(c.stack.PCs())
 	l.ever.add(what)
 	labels := l.labelsLocked(c.labels)
 	in := func(period int64, t tally) {

@@ -16,8 +16,8 @@ const waitFrames = 6
 
 // Waiter is a checkout that waits for a connection.
 type Waiter struct {
-	stack  []uintptr
-	buffer []uintptr
+	stack  *stack.Stack // nil where none is taken
+	own    *stack.Stack // for one that [stack.Callers] doesn't know
 	labels any
 }
 
@@ -26,9 +26,9 @@ func (t *Tracker) Wait(ctx context.Context) *Waiter {
 	w := &Waiter{labels: labelsOf(ctx)}
 	if t.options.StackDepth > 0 {
 		depth := min(t.options.StackDepth+waitFrames, deepStack)
-		w.stack = stack.Callers(depth, &w.buffer)
-		if n := len(w.stack); n == depth && depth < deepStack && t.callers.hidden(w.stack[n-1]) {
-			w.stack = stack.Callers(deepStack, &w.buffer)
+		w.stack = stack.Callers(depth, &w.own)
+		if t.callers.cut(*w.stack, depth) {
+			w.stack = stack.Callers(deepStack, &w.own)
 		}
 	}
 	return w
@@ -72,7 +72,7 @@ func (t *Tracker) Queue(waits func(yield func(*Waiter, time.Duration) bool)) []W
 	for w, waited := range waits {
 		caller := ""
 		if w != nil {
-			caller = t.callerOf(w.stack)
+			caller = t.callerOf(w.stack.PCs())
 		}
 		one := byCaller[caller]
 		if one == nil {

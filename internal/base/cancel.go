@@ -41,8 +41,8 @@ func newCanceller(timeout time.Duration) *canceller {
 
 // Cancels are the cancel requests of one connection.
 type Cancels struct {
-	// Count is told of each call for which requests are sent, and of each that got no answer; nil: nobody counts.
-	Count func(CancelEvent)
+	// Counter is told of each call for which requests are sent, and of each that got no answer; nil: nobody counts.
+	Counter interface{ CountCancel(CancelEvent) }
 
 	shown   atomic.Bool                 // see Show
 	to      *canceller                  // nil: it sends none
@@ -50,7 +50,7 @@ type Cancels struct {
 	pending *CancelRequest
 }
 
-// CancelEvent is what Cancels.Count is told.
+// CancelEvent is what Cancels.Counter is told.
 type CancelEvent int
 
 // Events.
@@ -85,8 +85,8 @@ func (c *Cancels) Start() *CancelRequest {
 }
 
 func (c *Cancels) counted(what CancelEvent) {
-	if c.Count != nil {
-		c.Count(what)
+	if c.Counter != nil {
+		c.Counter.CountCancel(what)
 	}
 }
 

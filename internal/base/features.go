@@ -12,7 +12,6 @@ import (
 // database/sql does (its ctxutil.go), so that a driver that lacks one, or has an older form of it, behaves as without us.
 type Features struct {
 	// Those that a caller asks itself; nil: it hasn't.
-	Pinger    driver.Pinger
 	Resetter  driver.SessionResetter
 	Validator driver.Validator
 	Checker   driver.NamedValueChecker
@@ -20,25 +19,12 @@ type Features struct {
 	conn    driver.Conn
 	execer  driver.ExecerContext
 	queryer driver.QueryerContext
-	//lint:ignore SA1019 database/sql still calls it
-	legacyExecer driver.Execer
-	//lint:ignore SA1019 database/sql still calls it
-	legacyQueryer driver.Queryer
-	preparer      driver.ConnPrepareContext
-	beginner      driver.ConnBeginTx
 }
 
 func featuresOf(base driver.Conn) Features {
 	f := Features{conn: base}
 	f.execer, _ = base.(driver.ExecerContext)
 	f.queryer, _ = base.(driver.QueryerContext)
-	//lint:ignore SA1019 see above
-	f.legacyExecer, _ = base.(driver.Execer)
-	//lint:ignore SA1019 see above
-	f.legacyQueryer, _ = base.(driver.Queryer)
-	f.preparer, _ = base.(driver.ConnPrepareContext)
-	f.beginner, _ = base.(driver.ConnBeginTx)
-	f.Pinger, _ = base.(driver.Pinger)
 	f.Resetter, _ = base.(driver.SessionResetter)
 	f.Validator, _ = base.(driver.Validator)
 	f.Checker, _ = base.(driver.NamedValueChecker)
@@ -46,27 +32,43 @@ func featuresOf(base driver.Conn) Features {
 }
 
 // CanExec says that a text can be executed without being prepared.
-func (f *Features) CanExec() bool { return f.execer != nil || f.legacyExecer != nil }
+func (f *Features) CanExec() bool {
+	_, legacy := f.conn.(driver.Execer) //lint:ignore SA1019 database/sql still calls it
+	return legacy || f.execer != nil
+}
 
 // CanQuery says that a text can be queried without being prepared.
-func (f *Features) CanQuery() bool { return f.queryer != nil || f.legacyQueryer != nil }
+func (f *Features) CanQuery() bool {
+	_, legacy := f.conn.(driver.Queryer) //lint:ignore SA1019 database/sql still calls it
+	return legacy || f.queryer != nil
+}
+
+// Pinger is the connection as one, nil if it isn't.
+func (f *Features) Pinger() driver.Pinger {
+	p, _ := f.conn.(driver.Pinger)
+	return p
+}
 
 // CanBeginReadOnly says that a transaction can be begun as READ ONLY.
-func (f *Features) CanBeginReadOnly() bool { return f.beginner != nil }
+func (f *Features) CanBeginReadOnly() bool {
+	_, ok := f.conn.(driver.ConnBeginTx)
+	return ok
+}
 
 // Exec executes a text; driver.ErrSkip: it has to be prepared.
 func (f *Features) Exec(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
 	if f.execer != nil {
 		return f.execer.ExecContext(ctx, query, args)
 	}
-	if f.legacyExecer == nil {
+	legacy, ok := f.conn.(driver.Execer) //lint:ignore SA1019 database/sql still calls it
+	if !ok {
 		return nil, driver.ErrSkip
 	}
 	values, err := unnamed(ctx, args)
 	if err != nil {
 		return nil, err
 	}
-	return f.legacyExecer.Exec(query, values)
+	return legacy.Exec(query, values)
 }
 
 // Query queries a text; driver.ErrSkip: it has to be prepared.
@@ -74,20 +76,21 @@ func (f *Features) Query(ctx context.Context, query string, args []driver.NamedV
 	if f.queryer != nil {
 		return f.queryer.QueryContext(ctx, query, args)
 	}
-	if f.legacyQueryer == nil {
+	legacy, ok := f.conn.(driver.Queryer) //lint:ignore SA1019 database/sql still calls it
+	if !ok {
 		return nil, driver.ErrSkip
 	}
 	values, err := unnamed(ctx, args)
 	if err != nil {
 		return nil, err
 	}
-	return f.legacyQueryer.Query(query, values)
+	return legacy.Query(query, values)
 }
 
 // Prepare prepares a statement.
 func (f *Features) Prepare(ctx context.Context, query string) (driver.Stmt, error) {
-	if f.preparer != nil {
-		return f.preparer.PrepareContext(ctx, query)
+	if preparer, ok := f.conn.(driver.ConnPrepareContext); ok {
+		return preparer.PrepareContext(ctx, query)
 	}
 	st, err := f.conn.Prepare(query)
 	if err == nil && ctx.Err() != nil {
@@ -99,8 +102,8 @@ func (f *Features) Prepare(ctx context.Context, query string) (driver.Stmt, erro
 
 // Begin begins a transaction.
 func (f *Features) Begin(ctx context.Context, opts driver.TxOptions) (driver.Tx, error) {
-	if f.beginner != nil {
-		return f.beginner.BeginTx(ctx, opts)
+	if beginner, ok := f.conn.(driver.ConnBeginTx); ok {
+		return beginner.BeginTx(ctx, opts)
 	}
 	if sql.IsolationLevel(opts.Isolation) != sql.LevelDefault {
 		return nil, errors.New("sql: driver does not support non-default isolation level")

@@ -207,7 +207,8 @@ func (c *Conn) Ping(ctx context.Context) error {
 		return err
 	}
 	defer c.leave()
-	if ph.features.Pinger == nil {
+	pinger := ph.features.Pinger()
+	if pinger == nil {
 		return nil
 	}
 	if ph.base.Busy() {
@@ -216,7 +217,7 @@ func (c *Conn) Ping(ctx context.Context) error {
 	baseCtx, watch := ph.watch(ctx, wire.CloseLimit)
 	defer watch.stop()
 	before := ph.base.Mark()
-	if err := ph.features.Pinger.Ping(baseCtx); err != nil {
+	if err := pinger.Ping(baseCtx); err != nil {
 		return c.verdict(ctx, ph, before, harmless, "", err)
 	}
 	return nil

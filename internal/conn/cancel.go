@@ -45,8 +45,8 @@ func (ph *physical) settle(ctx context.Context) error {
 	return nil
 }
 
-// countCancel counts cancel requests in the figures.
-func (p *Pool) countCancel(what base.CancelEvent) {
+// CountCancel is base.Cancels.Counter's.
+func (p *Pool) CountCancel(what base.CancelEvent) {
 	switch what {
 	case base.CancelSent:
 		p.Recorder.CountCancel(stats.CancelSent)

@@ -19,12 +19,12 @@ type Conn struct {
 
 	checkout uint64       // counts the checkouts of a governed pool's connection
 	since    int64        // the socket's writes when it began, where there is a pool for reads
-	away     bool         // it has exchanged its physical connection for one of the pool for reads, until the transaction ends
 	closing  stats.Closed // why it is going to be closed; governed by database/sql
+	away     bool         // it has exchanged its physical connection for one of the pool for reads, until the transaction ends
 	raw      bool         // arguments have passed CheckNamedValue unchecked, see there
 	stale    bool         // a statement was closed while it was lent, and is still there: nobody is to use it any more
+	open     int32        // statements that database/sql hasn't closed
 
-	open  int  // statements that database/sql hasn't closed
 	tx    Tx   // the transaction in progress: there is one at most
 	stmt0 Stmt // the first statement: most connections have one at most
 

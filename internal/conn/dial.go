@@ -24,7 +24,7 @@ const (
 func (p *Pool) dial(ctx context.Context, until time.Time) (*physical, error) {
 	for pause := time.Duration(0); ; pause = min(max(2*pause, firstRepeat), longestRepeat) {
 		ph, err := p.dialOnce(ctx, until)
-		if err != nil || ph.epoch == ph.epochNow.Load() {
+		if err != nil || ph.epoch == ph.signals.Epoch.Load() {
 			return ph, err
 		}
 		// What closes an endpoint's connections may have passed before this one was on the books.
@@ -41,7 +41,7 @@ func (p *Pool) dialOnce(ctx context.Context, until time.Time) (*physical, error)
 	var ph *physical
 	drains := p.life.drains.Load()
 	err := p.router.Connect(ctx, until, func(ctx context.Context, to Route) error {
-		epoch := to.Epoch.Load()
+		epoch := to.Signals.Epoch.Load()
 		opened, err := p.openPhysical(ctx, to)
 		if err != nil {
 			return err
@@ -88,9 +88,8 @@ func (p *Pool) openPhysical(ctx context.Context, to Route) (_ *physical, err err
 	}
 	ph := newPhysical(c)
 	ph.pool = p
-	ph.endpoint, ph.member, ph.epochNow, ph.hung = to.Endpoint, to.Member, to.Epoch, to.Hung
-	ph.load, ph.toGo = to.Load, to.Surplus
-	ph.cancels.Count = p.countCancel
+	ph.endpoint, ph.member, ph.signals = to.Endpoint, to.Member, to.Signals
+	ph.cancels.Counter = p
 	if ph.once = p.opts.DiscardAll && c.HasHook(); ph.once {
 		p.warned.reset.Do(p.warnReset)
 	}

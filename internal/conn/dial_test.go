@@ -11,22 +11,23 @@ import (
 	"time"
 
 	"github.com/managedpg/managedpg/internal/base"
+	"github.com/managedpg/managedpg/internal/evidence"
 	"github.com/managedpg/managedpg/stats"
 )
 
 // restless is a Router that has the connections of its endpoint closed during the first dials to it.
 type restless struct {
 	straight
-	epoch  atomic.Uint64
-	moves  atomic.Int64 // so many dials are still to meet that
-	dialed atomic.Int64
+	signals evidence.Signals
+	moves   atomic.Int64 // so many dials are still to meet that
+	dialed  atomic.Int64
 }
 
 func (r *restless) Connect(ctx context.Context, _ time.Time, open func(context.Context, Route) error) error {
-	err := open(ctx, Route{Endpoint: r.endpoint, Epoch: &r.epoch, Hung: new(atomic.Bool)})
+	err := open(ctx, Route{Endpoint: r.endpoint, Signals: &r.signals})
 	r.dialed.Add(1)
 	if r.moves.Add(-1) >= 0 {
-		r.epoch.Add(1)
+		r.signals.Epoch.Add(1)
 	}
 	return err
 }

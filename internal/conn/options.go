@@ -4,10 +4,10 @@ import (
 	"context"
 	"database/sql/driver"
 	"log/slog"
-	"sync/atomic"
 	"time"
 
 	"github.com/managedpg/managedpg/internal/base"
+	"github.com/managedpg/managedpg/internal/evidence"
 	"github.com/managedpg/managedpg/leak"
 )
 
@@ -58,15 +58,8 @@ type Route struct {
 	Endpoint *base.Endpoint
 	// Member is its number with the Router.
 	Member int
-	// Epoch changes when connections made before are no longer to be used. It is looked at in every checkout and check-in.
-	Epoch *atomic.Uint64
-	// Hung is true while the server seems to answer nobody: a connection is asked before it is used again.
-	Hung *atomic.Bool
-	// Load, if not nil, counts the connections that lead there: the Router each that is opened, and whoever closes it takes it off.
-	Load *atomic.Int64
-	// Surplus, if not nil, is how many connections that lead there are to go, because others have too few: whoever finds one that nobody
-	// uses takes one off and closes it.
-	Surplus *atomic.Int64
+	// Signals are the Router's about the one to be dialled.
+	Signals *evidence.Signals
 	// Moves says that Admit needs to know the timeline of the server that the connection leads to.
 	Moves bool
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/managedpg/managedpg/internal/base"
 	"github.com/managedpg/managedpg/internal/clock"
+	"github.com/managedpg/managedpg/internal/evidence"
 	"github.com/managedpg/managedpg/internal/resolve"
 	"github.com/managedpg/managedpg/internal/sqltext"
 	"github.com/managedpg/managedpg/internal/wire"
@@ -22,8 +23,6 @@ type physical struct {
 	origin
 	checkouts
 	session
-
-	surplus atomic.Bool // it is one of those that go, see Route.Surplus
 }
 
 // link is the connection itself. It is set when the connection is opened.
@@ -41,13 +40,10 @@ type link struct {
 type origin struct {
 	pool     *Pool
 	endpoint *base.Endpoint
-	member   int            // the endpoint's number with the Router
-	epoch    uint64         // the endpoint's epoch then
-	epochNow *atomic.Uint64 // what it is now
-	load     *atomic.Int64  // see Route
-	toGo     *atomic.Int64  // see Route.Surplus
-	hung     *atomic.Bool   // see Route
-	drains   uint64         // the pool's count of drains then
+	member   int               // the endpoint's number with the Router
+	signals  *evidence.Signals // the Router's about it
+	epoch    uint64            // the signals' then
+	drains   uint64            // the pool's count of drains then
 	id       uint64
 	server   base.Server   // as it was then
 	opened   time.Duration // by clock.Now()
@@ -63,21 +59,22 @@ type checkouts struct {
 	user       atomic.Pointer[Conn] // who has it or had it last; for Reclaim, and for sweepParked
 	use        use                  // by its holder, for Reclaim
 	freeSince  time.Duration        // when it was checked in, or opened
-	used       bool                 // has been checked out before: its session may need a reset
 	counts     *stats.ConnRecorder  // of them; set when the connection is opened
 }
 
 // session is the server's session, as far as it is known. It is only touched by who has the connection checked out, or by the pool while
 // it is free.
 type session struct {
-	tx         sqltext.Tx              // of a base that can't tell: see inTx
 	txCtx      context.Context         // the transaction's, which ends each of its calls with lib/pq; nil where lib/pq sees to that itself
 	identity   *resolve.Session        // what the server said of itself, if InTx has had it asked
 	stmts      *stmtCache              // nil until there is a statement to keep
-	generation int                     // counts how often the server has forgotten the prepared statements
+	generation uint32                  // counts how often the server has forgotten the prepared statements
+	tx         sqltext.Tx              // of a base that can't tell: see inTx
+	used       bool                    // has been checked out before: its session may need a reset
 	cancelled  bool                    // the server has confirmed the cancel request that is pending
 	gaveRows   bool                    // the last call has returned rows
 	syncWait   atomic.Bool             // a COMMIT's wait for a synchronous standby was cancelled; set by the notice handler
+	surplus    atomic.Bool             // it is one of those that go, see evidence.Signals
 	reading    *contextWatch           // with the rows of the last call, which may still be read
 	cancelRows context.CancelCauseFunc // ends the rows of the last call, if Reclaim may want to; see cancellable
 }

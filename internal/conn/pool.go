@@ -271,7 +271,7 @@ func (p *Pool) unfit(ph *physical, at time.Duration) (why stats.Closed, unfit bo
 			return stats.ClosedShutdown, true
 		}
 		return stats.ClosedDrain, true
-	case ph.epoch != ph.epochNow.Load():
+	case ph.epoch != ph.signals.Epoch.Load():
 		return stats.ClosedEndpoint, true
 	case p.opts.Recycle > 0 && at >= ph.expires:
 		return stats.ClosedRecycle, true

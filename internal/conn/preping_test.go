@@ -5,11 +5,11 @@ package conn
 import (
 	"database/sql/driver"
 	"net"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/managedpg/managedpg/internal/base"
+	"github.com/managedpg/managedpg/internal/evidence"
 	"github.com/managedpg/managedpg/internal/wire"
 )
 
@@ -36,7 +36,7 @@ func TestPrePingLooksUnlessJustUsed(t *testing.T) {
 		t.Fatal(err)
 	}
 	ph := newPhysical(nowhere)
-	ph.sock, ph.freeSince, ph.hung = wire.NewSocket(c), free, new(atomic.Bool)
+	ph.sock, ph.freeSince, ph.signals = wire.NewSocket(c), free, new(evidence.Signals)
 	for deadline := time.Now().Add(10 * time.Second); ph.sock.Peek() != wire.PeekQuiet; {
 		if time.Now().After(deadline) {
 			t.Fatal("an open, quiet socket is never seen as one")

@@ -104,7 +104,7 @@ func (p *Prober) ask(ctx context.Context, c base.Conn) (base.Probed, error) {
 	if c.Askable() {
 		return base.Question(ctx, c, &p.from)
 	}
-	pinger := c.Features().Pinger
+	pinger := c.Features().Pinger()
 	if pinger == nil {
 		return base.Probed{Note: "the driver has no Ping: that it connects is all that is known"}, nil
 	}

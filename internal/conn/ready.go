@@ -52,7 +52,7 @@ func (ph *physical) ready(ctx context.Context, p *Pool, at time.Duration) error 
 
 // prePing finds a connection that died while it was free.
 func (ph *physical) prePing(ctx context.Context, p *Pool, at time.Duration) error {
-	hung := ph.hung.Load()
+	hung := ph.signals.Hung.Load()
 	if !hung && at-ph.freeSince < justUsed && p.lastLoss.Load() < int64(ph.freeSince) && !ph.lost() {
 		return nil
 	}
@@ -60,14 +60,15 @@ func (ph *physical) prePing(ctx context.Context, p *Pool, at time.Duration) erro
 	case seen == wire.PeekClosed:
 		return driver.ErrBadConn
 	case seen == wire.PeekUnread, hung, at-ph.freeSince > idlePing:
-		if ph.features.Pinger == nil {
+		pinger := ph.features.Pinger()
+		if pinger == nil {
 			return nil
 		}
 		ctx, cancel := context.WithTimeout(ctx, p.opts.PingTimeout)
 		defer cancel()
 		ctx, watch := ph.watch(ctx, 0) // nothing can be lost
 		defer watch.stop()
-		err := ph.features.Pinger.Ping(ctx)
+		err := pinger.Ping(ctx)
 		if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
 			err = fmt.Errorf("%w: %w", pool.ErrSilent, err)
 		}

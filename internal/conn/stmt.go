@@ -16,11 +16,11 @@ type Stmt struct {
 	text     *text  // nil when database/sql governs
 	version  uint64 // of the text: see texts
 	numInput int
-	closed   bool
 
 	cached     *cachedStmt
 	checkout   uint64 // the connection's, in which cached was found
-	generation int    // the physical connection's then
+	generation uint32 // the physical connection's then
+	closed     bool
 }
 
 // enter begins a call, and prepares the statement again if the server has forgotten it, or doesn't know it.

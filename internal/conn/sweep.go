@@ -42,11 +42,9 @@ func (p *Pool) sweepParked(at time.Duration) {
 
 // goesForOthers says that a connection which nobody uses is to be closed because other members have too few, and counts it as one.
 func (ph *physical) goesForOthers() bool {
-	if ph.toGo == nil {
-		return false
-	}
-	for n := ph.toGo.Load(); n > 0 && !ph.surplus.Load(); n = ph.toGo.Load() {
-		ph.surplus.Store(ph.toGo.CompareAndSwap(n, n-1))
+	toGo := &ph.signals.Surplus
+	for n := toGo.Load(); n > 0 && !ph.surplus.Load(); n = toGo.Load() {
+		ph.surplus.Store(toGo.CompareAndSwap(n, n-1))
 	}
 	return ph.surplus.Load()
 }
@@ -125,8 +123,8 @@ func (p *Pool) forget(ph *physical) {
 	}
 	p.open.mu.Lock()
 	defer p.open.mu.Unlock()
-	if _, listed := p.open.all[ph]; listed && ph.load != nil {
-		ph.load.Add(-1)
+	if _, listed := p.open.all[ph]; listed {
+		ph.signals.Load.Add(-1)
 	}
 	delete(p.open.all, ph)
 }

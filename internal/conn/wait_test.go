@@ -10,12 +10,12 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/managedpg/managedpg/internal/base"
+	"github.com/managedpg/managedpg/internal/evidence"
 )
 
 // newFakePool is a governed pool over connections that lead nowhere. It is closed with the test, or its bubble.
@@ -31,7 +31,7 @@ func newFakePool(t *testing.T, opts Options) *Pool {
 type straight struct{ endpoint *base.Endpoint }
 
 func (s straight) Connect(ctx context.Context, _ time.Time, open func(context.Context, Route) error) error {
-	return open(ctx, Route{Endpoint: s.endpoint, Epoch: new(atomic.Uint64), Hung: new(atomic.Bool)})
+	return open(ctx, Route{Endpoint: s.endpoint, Signals: new(evidence.Signals)})
 }
 func (straight) Admit(context.Context, base.Server) error { return nil }
 func (straight) Fenced(base.Server) error                 { return nil }

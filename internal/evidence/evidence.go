@@ -1,4 +1,4 @@
-// Package evidence says what an error tells of the server that it came from.
+// Package evidence says what an error tells of the server that it came from, and has the words in which what follows from it is passed on.
 package evidence
 
 import (

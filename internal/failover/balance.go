@@ -79,7 +79,7 @@ func (g *Group) rankedLocked() []*endpoint {
 }
 
 // connectionsLocked are those that there are, and those on their way.
-func (e *endpoint) connectionsLocked() int { return int(e.load.Load()) + e.coming }
+func (e *endpoint) connectionsLocked() int { return int(e.Load.Load()) + e.coming }
 
 // goToLocked notes where the checkout's next dial leads to, so that others choose by it; nil: nowhere.
 func (c *checkout) goToLocked(e *endpoint) {
@@ -140,7 +140,7 @@ func (g *Group) lookForMoreLocked() {
 // that nobody has checked in since the last time are chosen anew, as some members' may all be held for long.
 func (g *Group) shedLocked() {
 	for _, e := range g.endpoints {
-		g.owed = max(0, g.owed-int(e.surplus.Swap(0)))
+		g.owed = max(0, g.owed-int(e.Surplus.Swap(0)))
 	}
 	var members []*endpoint
 	total, least := 0, 0
@@ -168,7 +168,7 @@ func (g *Group) shedLocked() {
 		}
 		few -= surplus
 		g.owed += surplus
-		e.surplus.Store(int64(surplus))
+		e.Surplus.Store(int64(surplus))
 		g.out.post(func() { g.opts.Shed(e.number, surplus) })
 	}
 }

@@ -1,8 +1,9 @@
 package failover
 
 import (
-	"sync/atomic"
 	"time"
+
+	"github.com/managedpg/managedpg/internal/evidence"
 )
 
 // endpoint is what is known of a member.
@@ -24,10 +25,7 @@ type endpoint struct {
 
 // signals are what an endpoint shows without the lock.
 type signals struct {
-	epoch   atomic.Uint64
-	hung    atomic.Bool   // see Route
-	load    atomic.Int64  // see Route
-	surplus atomic.Int64  // see Route
+	evidence.Signals
 	probing chan struct{} // holds one while a probe is under way
 	poked   chan struct{} // tells the monitor that due has changed
 	left    chan struct{} // closed when it is forgotten

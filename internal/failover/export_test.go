@@ -6,7 +6,7 @@ import "sync/atomic"
 func (g *Group) Epoch(member int) *atomic.Uint64 {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.memberLocked(member).routeLocked().Epoch
+	return &g.memberLocked(member).Epoch
 }
 
 // Moves is that of a Route to the member.
@@ -20,12 +20,12 @@ func (g *Group) Moves(member int) bool {
 func (g *Group) Load(number int) int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return int(g.memberLocked(number).load.Load())
+	return int(g.memberLocked(number).Load.Load())
 }
 
 // AddLoad opens or closes connections.
 func (g *Group) AddLoad(number, n int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.memberLocked(number).load.Add(int64(n))
+	g.memberLocked(number).Load.Add(int64(n))
 }

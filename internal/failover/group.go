@@ -138,18 +138,8 @@ type Route struct {
 	Address string
 	// LookupErr is why there is no address though there should be one: what the lookup met.
 	LookupErr error
-	// Epoch changes when connections made before are no longer to be used: the endpoint went down, lost its role, was
-	// fenced, or was left for a better one. Load it before the dial, keep that with the connection, and compare. It is only
-	// to be read.
-	Epoch *atomic.Uint64
-	// Hung is true while probes and dials get no answer: a connection that there is already may be as silent, so ask before it is
-	// used again. It is only to be read.
-	Hung *atomic.Bool
-	// Load is how many connections lead there. Connect adds one that it has made; whoever closes it takes it off.
-	Load *atomic.Int64
-	// Surplus is how many of the connections that lead there are to be closed, because others have too few. Whoever checks one in,
-	// or finds it free, takes one off and closes it.
-	Surplus *atomic.Int64
+	// Signals are for the connections that lead there. Connect adds one that it has made to Load.
+	Signals *evidence.Signals
 	// Moves says that the address may lead to a server that is to be fenced, so that each connection must tell Admit which
 	// it leads to, for one round trip at its dial: the address has shown servers of one system on different timelines, or it
 	// is a writer that is wanted and its server was promoted once, so that there may be an old primary.
@@ -160,7 +150,7 @@ type Route struct {
 func (e *endpoint) routeLocked() Route {
 	return Route{
 		Member: e.number, Endpoint: e.host.number, Name: e.name, Address: e.address, LookupErr: e.host.err,
-		Epoch: &e.epoch, Hung: &e.hung, Load: &e.load, Surplus: &e.surplus, Moves: e.moves,
+		Signals: &e.Signals, Moves: e.moves,
 	}
 }
 
@@ -236,7 +226,7 @@ func (e *endpoint) suspectLocked() {
 func (e *endpoint) upLocked() {
 	e.state, e.silent, e.full, e.lastErr = Up, false, false, nil
 	e.fails, e.unanswered, e.stuckAt = 0, 0, 0
-	e.hung.Store(false)
+	e.Hung.Store(false)
 }
 
 // downLocked: a probe or dial met nobody.
@@ -244,7 +234,7 @@ func (g *Group) downLocked(e *endpoint, err error) {
 	e.state, e.silent, e.full, e.lastErr = Down, false, false, err
 	e.good = 0
 	e.verdicts++
-	e.hung.Store(evidence.Silence(err))
+	e.Hung.Store(evidence.Silence(err))
 }
 
 // refusedLocked: it is alive and won't have us.
@@ -253,7 +243,7 @@ func (g *Group) refusedLocked(e *endpoint, err error) {
 		g.logLocked(slog.LevelError, "managedpg: endpoint is misconfigured", "endpoint", e.name, "error", redact(err.Error()))
 	}
 	e.state, e.silent, e.full, e.lastErr = Misconfigured, false, false, err
-	e.hung.Store(false)
+	e.Hung.Store(false)
 	e.good, e.fails, e.unanswered, e.stuckAt = 0, 0, 0, 0
 }
 

@@ -293,7 +293,7 @@ func (g *Group) forget(e *endpoint) {
 		return
 	}
 	g.endpoints = slices.Delete(g.endpoints, i, i+1)
-	e.epoch.Add(1)
+	e.Epoch.Add(1)
 	close(e.left)
 	g.departed, g.resetDeparted = g.departed.plus(e.checks), g.resetDeparted.plus(e.resetChecks)
 	g.renameLocked(e.host)

@@ -174,7 +174,7 @@ func (r *rig) routed(to failover.Route) {
 		if r.surplus == nil {
 			r.surplus = make(map[int]*atomic.Int64)
 		}
-		r.surplus[to.Member] = to.Surplus
+		r.surplus[to.Member] = &to.Signals.Surplus
 	})
 }
 

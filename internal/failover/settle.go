@@ -173,7 +173,7 @@ func (g *Group) warnOfTwoLocked(cs []candidate) {
 
 // dropLocked ends an endpoint's connections.
 func (g *Group) dropLocked(e *endpoint, kind DropKind, below int64, detail string) {
-	e.epoch.Add(1)
+	e.Epoch.Add(1)
 	e.fresh = false
 	if lent, f := e.lent, g.opts.Drop; lent && f != nil {
 		reason := &DropError{Endpoint: e.name, Kind: kind, Detail: detail}
@@ -183,7 +183,7 @@ func (g *Group) dropLocked(e *endpoint, kind DropKind, below int64, detail strin
 
 // drainLocked ends an endpoint's connections as they are checked in.
 func (g *Group) drainLocked(e *endpoint) {
-	e.epoch.Add(1)
+	e.Epoch.Add(1)
 	e.fresh = false
 	if f := g.opts.Drain; e.lent && f != nil {
 		g.out.post(func() { f(e.number) })

@@ -90,7 +90,7 @@ func (c *checkout) succeededLocked(a *attempt) {
 	e := a.endpoint
 	e.fresh = true
 	c.goToLocked(nil)
-	e.load.Add(1)
+	e.Load.Add(1)
 	c.owed = max(0, c.owed-1)
 	c.reachedLocked(a)
 }

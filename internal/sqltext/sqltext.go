@@ -6,7 +6,7 @@ import (
 )
 
 // Tx is what is known of a session's transaction.
-type Tx int
+type Tx int8
 
 const (
 	TxNone Tx = iota

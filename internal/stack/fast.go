@@ -38,7 +38,7 @@ type known struct {
 	hash  uint64
 	depth int
 	key   []uintptr
-	stack []uintptr // nil: the key doesn't tell it
+	stack *Stack // nil: the key doesn't tell it
 	next  *known
 }
 
@@ -52,40 +52,40 @@ type table struct {
 var stacks table
 
 // Callers returns the stack of the caller of the function that calls it, depth frames at most, innermost first, as runtime.Callers
-// has it. It may be in *buffer, which is made as needed, and must not be changed.
+// has it. It may be *own, which is made as needed, until the next call with that.
 //
 //go:noinline
-func Callers(depth int, buffer *[]uintptr) []uintptr {
+func Callers(depth int, own **Stack) *Stack {
 	if depth > usualKey-spare {
 		var key [maxKey]uintptr
 		n, hash := returnAddresses(&key[0], min(depth+spare, maxKey))
-		return stacks.get(key[:], n, hash, depth, buffer)
+		return stacks.get(key[:], n, hash, depth, own)
 	}
 	var key [usualKey]uintptr // no larger than needed: it is cleared each time
 	n, hash := returnAddresses(&key[0], depth+spare)
-	return stacks.get(key[:], n, hash, depth, buffer)
+	return stacks.get(key[:], n, hash, depth, own)
 }
 
 // get is Callers with its n return addresses at hand.
 //
 //go:noinline
-func (t *table) get(key []uintptr, n int, hash uint64, depth int, buffer *[]uintptr) []uintptr {
+func (t *table) get(key []uintptr, n int, hash uint64, depth int, own **Stack) *Stack {
 	const itself = 1
 	if n < 0 {
-		return take(itself, depth, buffer)
+		return take(itself, depth, own)
 	}
 	key = key[:n]
 	b := &t.buckets[hash*0x9e3779b97f4a7c15>>(64-bucketBits)] // Fibonacci hashing
 	for k := b.Load(); k != nil; k = k.next {
 		if k.hash == hash && k.depth == depth && same(k.key, key) {
 			if k.stack == nil {
-				return take(itself, depth, buffer)
+				return take(itself, depth, own)
 			}
 			return k.stack
 		}
 	}
 	if t.count.Load() >= maxStacks {
-		return take(itself, depth, buffer)
+		return take(itself, depth, own)
 	}
 	return t.learn(b, slices.Clone(key), hash, depth)
 }
@@ -100,23 +100,23 @@ func memory(pcs []uintptr) string {
 // learn takes the stack of the key, and keeps it if the key tells it.
 //
 //go:noinline
-func (t *table) learn(b *atomic.Pointer[known], key []uintptr, hash uint64, depth int) []uintptr {
+func (t *table) learn(b *atomic.Pointer[known], key []uintptr, hash uint64, depth int) *Stack {
 	pcs := make([]uintptr, depth+1)
 	pcs = pcs[:runtime.Callers(4, pcs)] // from the caller of Callers on
-	stack := pcs[min(1, len(pcs)):]
+	stack := Stack(pcs[min(1, len(pcs)):])
 	k := &known{hash: hash, depth: depth, key: key}
 	from := key
 	if len(from) > 0 && len(pcs) > 0 && from[0] != pcs[0] {
 		from = from[1:] // Callers itself, if the way into the assembly has a frame
 	}
 	if tells(from, pcs) {
-		k.stack = stack
+		k.stack = &stack
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for other := b.Load(); other != nil; other = other.next {
 		if other.depth == depth && same(other.key, key) {
-			return stack
+			return &stack
 		}
 	}
 	if t.count.Load() < maxStacks {
@@ -124,7 +124,7 @@ func (t *table) learn(b *atomic.Pointer[known], key []uintptr, hash uint64, dept
 		k.next = b.Load()
 		b.Store(k)
 	}
-	return stack
+	return &stack
 }
 
 // tells says whether the return addresses decide each frame of the stack: it is one of them, or is of the function that the
