@@ -2,6 +2,7 @@ package main
 
 import (
 	"database/sql"
+	"database/sql/driver"
 	"time"
 
 	"github.com/managedpg/managedpg"
@@ -11,7 +12,7 @@ func fakeSection() *section {
 	var (
 		bare      = &subject{name: "bare", open: bareFake, limits: sized}
 		unkept    = &subject{name: "bare, none kept", open: func() (*sql.DB, error) { return sql.OpenDB(&unkept{}), nil }}
-		least     = &subject{name: "least", open: func() (*sql.DB, error) { return sql.OpenDB(floor{}), nil }, limits: sized}
+		floor     = least(func() (driver.Connector, error) { return fake{}, nil })
 		bySQL     = overFake("by database/sql", func(c *managedpg.Config) { c.LeakDetection = false })
 		bySQLLeak = overFake("by database/sql, leaks", func(*managedpg.Config) {})
 		byUs      = overFake("by the driver", func(c *managedpg.Config) { c.PoolSize, c.LeakDetection = poolSize, false })
@@ -42,9 +43,9 @@ func fakeSection() *section {
 		comparisons: []comparison{
 			{subject: limited("bare", bare, sized), against: bare},
 			{subject: unkept, against: bare},
-			{subject: least, against: bare},
+			{subject: floor, against: bare},
 			{subject: bySQL, against: bare},
-			{subject: bySQL, against: least, budget: above(100)},
+			{subject: bySQL, against: floor, budget: above(100)},
 			{subject: byUs, against: bare, budget: limit(300, 0)},
 			{subject: byUs, against: unkept},
 			{subject: bySQLLeak, against: bySQL, budget: limit(100, 0)},

@@ -2,21 +2,46 @@ package main
 
 import (
 	"context"
+	"database/sql"
 	"database/sql/driver"
 	"sync/atomic"
 	"time"
+
+	"github.com/jackc/pgx/v5/stdlib"
 )
 
 // floor is the least that a wrapper can cost which tells how long connections are held: each call is passed on, the clock is read and a
 // number counted at the checkout and at the check-in. It does nothing else, so nobody who has such figures can be cheaper.
-type floor struct{ fake }
+type floor struct{ driver.Connector }
 
-func (floor) Connect(context.Context) (driver.Conn, error) {
-	return &floorConn{baseConn: &fakeConn{}}, nil
+// least is a subject behind it.
+func least(connector func() (driver.Connector, error)) *subject {
+	return &subject{name: "least", limits: sized, open: func() (*sql.DB, error) {
+		c, err := connector()
+		if err != nil {
+			return nil, err
+		}
+		return sql.OpenDB(floor{c}), nil
+	}}
+}
+
+// pgxConnector is bare pgx's.
+func pgxConnector(dsn string) (driver.Connector, error) {
+	return stdlib.GetDefaultDriver().(driver.DriverContext).OpenConnector(dsn)
+}
+
+func (f floor) Connect(ctx context.Context) (driver.Conn, error) {
+	c, err := f.Connector.Connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	validator, _ := c.(driver.Validator)
+	return &floorConn{baseConn: c.(baseConn), validator: validator}, nil
 }
 
 type floorConn struct {
 	baseConn
+	validator       driver.Validator // nil: it has none, as pgx's
 	since           time.Duration
 	checkouts, held atomic.Int64
 }
@@ -30,7 +55,6 @@ type baseConn interface {
 	driver.ConnBeginTx
 	driver.Pinger
 	driver.SessionResetter
-	driver.Validator
 	driver.NamedValueChecker
 }
 
@@ -42,5 +66,5 @@ func (c *floorConn) ResetSession(ctx context.Context) error {
 
 func (c *floorConn) IsValid() bool {
 	c.held.Add(int64(wall() - c.since))
-	return c.baseConn.IsValid()
+	return c.validator == nil || c.validator.IsValid()
 }

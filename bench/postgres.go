@@ -1,6 +1,7 @@
 package main
 
 import (
+	"database/sql/driver"
 	"fmt"
 	"time"
 
@@ -126,6 +127,7 @@ func (s *section) alone(c server, stop func(), params ...string) *section {
 		size    = fmt.Sprintf("pool_size=%d", poolSize)
 		noLeaks = "leak_detection=false"
 		pgx     = registered("bare pgx", "pgx", dsn())
+		floor   = least(func() (driver.Connector, error) { return pgxConnector(dsn()) })
 		pq      = registered("bare pq", "postgres", dsn())
 		bySQL   = registered("by database/sql", "managedpg", dsn(noLeaks))
 		byUs    = registered("by the driver", "managedpg", dsn(noLeaks, size))
@@ -141,6 +143,7 @@ func (s *section) alone(c server, stop func(), params ...string) *section {
 	s.now, s.procs, s.stop = wall, 1, stop
 	s.comparisons = append([]comparison{
 		{subject: registered("bare pgx", "pgx", dsn()), against: pgx},
+		{subject: floor, against: pgx},
 		{subject: bySQL, against: pgx, budget: ratios(1.01, more)},
 		{subject: byUs, against: pgx, budget: ratios(1.015, more)},
 		{subject: allSQL, against: pgx, budget: ratios(1.01, more)},
@@ -155,6 +158,7 @@ func (s *section) shared(c server, stop func()) *section {
 	var (
 		size   = fmt.Sprintf("pool_size=%d", poolSize)
 		pgx    = registered("bare pgx", "pgx", dsn())
+		floor  = least(func() (driver.Connector, error) { return pgxConnector(dsn()) })
 		pq     = registered("bare pq", "postgres", dsn())
 		allSQL = registered("by database/sql, defaults", "managedpg", dsn())
 		allUs  = registered("by the driver, defaults", "managedpg", dsn(size))
@@ -164,6 +168,7 @@ func (s *section) shared(c server, stop func()) *section {
 	s.now, s.stop = wall, stop
 	s.comparisons = append([]comparison{
 		{subject: registered("bare pgx", "pgx", dsn()), against: pgx},
+		{subject: floor, against: pgx},
 		{subject: allSQL, against: pgx, budget: ratios(1.02, 0)},
 		{subject: allUs, against: pgx, budget: ratios(1.03, 0)},
 	}, besides(dsn(), pgx, allSQL, allUs, pq, pqSQL, pqUs)...)
