@@ -12,11 +12,12 @@ import (
 // Conn is the logical connection that database/sql holds. When database/sql governs it has one physical connection for life. When the
 // driver governs it has one from checkout to check-in, and is kept without one in between.
 type Conn struct {
-	home *Pool // that it was made for
-	pool *Pool // that lends it its physical connection: home, or home's for reads
-	life life
-	phys *physical // only to be touched by who has begun a call, or begins or ends the checkout
+	shape shape // see withShape
+	pool  *Pool // that lends it its physical connection: home, or home's for reads
+	life  life
+	phys  *physical // only to be touched by who has begun a call, or begins or ends the checkout
 
+	home     *Pool        // that it was made for
 	checkout uint64       // counts the checkouts of a governed pool's connection
 	since    int64        // the socket's writes when it began, where there is a pool for reads
 	closing  stats.Closed // why it is going to be closed; governed by database/sql
@@ -27,8 +28,6 @@ type Conn struct {
 
 	tx    Tx   // the transaction in progress: there is one at most
 	stmt0 Stmt // the first statement: most connections have one at most
-
-	shape shape // see withShape
 }
 
 // enter begins a call, and makes the checkout that a parked connection still lacks. The context is the call's.

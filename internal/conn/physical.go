@@ -17,10 +17,10 @@ import (
 )
 
 // physical is a connection of the base driver and what the pool knows of it. Between checkout and check-in it belongs to
-// one logical connection, whose calls database/sql serialises.
+// one logical connection, whose calls database/sql serialises. What each call looks at stands together.
 type physical struct {
-	link
 	origin
+	link
 	checkouts
 	session
 }
@@ -40,15 +40,15 @@ type link struct {
 type origin struct {
 	pool     *Pool
 	endpoint *base.Endpoint
-	member   int               // the endpoint's number with the Router
-	signals  *evidence.Signals // the Router's about it
-	epoch    uint64            // the signals' then
-	drains   uint64            // the pool's count of drains then
+	member   int // the endpoint's number with the Router
 	id       uint64
-	server   base.Server   // as it was then
-	opened   time.Duration // by clock.Now()
-	expires  time.Duration // when pool_recycle ends it, if at all
-	slot     *leak.Slot    // nil without leak detection
+	server   base.Server       // as it was then
+	opened   time.Duration     // by clock.Now()
+	expires  time.Duration     // when pool_recycle ends it, if at all
+	drains   uint64            // the pool's count of drains then
+	signals  *evidence.Signals // the Router's about the endpoint
+	epoch    uint64            // the signals' then
+	slot     *leak.Slot        // nil without leak detection
 }
 
 // checkouts are who uses a connection, and who did. Fields without a comment are only touched by that one, or by the pool while the
@@ -65,8 +65,6 @@ type checkouts struct {
 // session is the server's session, as far as it is known. It is only touched by who has the connection checked out, or by the pool while
 // it is free.
 type session struct {
-	txCtx      context.Context         // the transaction's, which ends each of its calls with lib/pq; nil where lib/pq sees to that itself
-	identity   *resolve.Session        // what the server said of itself, if InTx has had it asked
 	stmts      *stmtCache              // nil until there is a statement to keep
 	generation uint32                  // counts how often the server has forgotten the prepared statements
 	tx         sqltext.Tx              // of a base that can't tell: see inTx
@@ -76,6 +74,8 @@ type session struct {
 	syncWait   atomic.Bool             // a COMMIT's wait for a synchronous standby was cancelled; set by the notice handler
 	surplus    atomic.Bool             // it is one of those that go, see evidence.Signals
 	reading    *contextWatch           // with the rows of the last call, which may still be read
+	txCtx      context.Context         // the transaction's, which ends each of its calls with lib/pq; nil where lib/pq sees to that itself
+	identity   *resolve.Session        // what the server said of itself, if InTx has had it asked
 	cancelRows context.CancelCauseFunc // ends the rows of the last call, if Reclaim may want to; see cancellable
 }
 
