@@ -108,7 +108,7 @@ func (r *router) probe(ctx context.Context, to failover.Route) (failover.Observa
 	r.mu.Unlock()
 	var s base.Probed
 	var err error
-	if failover.Twinned(ctx) {
+	if failover.Afresh(ctx) {
 		s, err = m.prober.ProbeAddress(ctx, e)
 	} else {
 		s, err = m.prober.Probe(ctx, e, failover.Anew(ctx))

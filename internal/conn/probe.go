@@ -8,6 +8,7 @@ import (
 	"github.com/managedpg/managedpg/internal/base"
 	"github.com/managedpg/managedpg/internal/clock"
 	"github.com/managedpg/managedpg/internal/resolve"
+	"github.com/managedpg/managedpg/internal/sqlstate"
 )
 
 // Prober asks an endpoint what it is, or one of its addresses. It is for one goroutine at a time; Close may come from another.
@@ -59,6 +60,11 @@ func (p *Prober) Probe(ctx context.Context, e *base.Endpoint, anew bool) (base.P
 func (p *Prober) ProbeAddress(ctx context.Context, e *base.Endpoint) (base.Probed, error) {
 	c, err := connectToAsk(ctx, e)
 	if err != nil {
+		if sqlstate.Of(err) == sqlstate.CannotConnectNow { // a smart shutdown would wait for it
+			if kept := p.takeKept(); kept != nil {
+				p.putBack(kept, false)
+			}
+		}
 		return base.Probed{}, err
 	}
 	s, err := p.question(ctx, c)

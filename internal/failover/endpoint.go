@@ -58,13 +58,24 @@ type standing struct {
 	lastErr  error    // the last failed dial or probe; nil while it is up
 }
 
+// doubt is why a probe's answer isn't believed.
+type doubt int
+
+const (
+	doubtAlive doubt = 1 << iota // a dial has found nobody there since the probe began
+	doubtRole                    // another role was seen since
+)
+
 // probes are an endpoint's, and when the next is due.
 type probes struct {
 	due         time.Time // when the monitor probes it next
 	began       time.Time // when the last probe began
 	seenAt      time.Time // when an observation was taken in last
 	downAt      time.Time // when a dial found it down last
-	doubted     bool      // the last probe succeeded, and may have been answered before one of these
+	doubted     doubt     // of the last probes, which succeeded, and may have been answered before one of these
+	begun       int       // probes
+	underWay    *probing  // nil: none is
+	afreshAt    time.Time // when the address was asked last for a role that will do
 	again       bool      // evidence came while a probe was under way
 	calm        int       // probes in a row that were asked for by evidence and found nothing
 	fails       int       // failed probes in a row

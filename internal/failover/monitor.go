@@ -49,7 +49,7 @@ func (g *Group) pokeLocked(e *endpoint) {
 	if !e.watched {
 		return
 	}
-	if len(e.probing) > 0 {
+	if e.underWay != nil {
 		e.again = true // the probe under way may have passed before things went wrong
 		return
 	}
@@ -80,21 +80,26 @@ func (g *Group) setDueLocked(e *endpoint, at time.Time) {
 	}
 }
 
-// check probes an endpoint once and takes the result in. It returns at the probe's limit even if the probe doesn't; a
-// probe still hanging from before counts as one not answered.
+// check probes an endpoint once and takes the result in, or sees to it that somebody else has who began after it was called. It returns at the
+// probe's limit even if the probe doesn't; one still hanging from before counts as one not answered.
 func (g *Group) check(e *endpoint) {
-	ctx, cancel := limit.New(context.Background(), g.opts.HealthCheckTimeout)
-	defer cancel()
-	g.refresh(ctx, e.host)
-	p := &probing{began: time.Now()}
+	p := g.begin(e)
+	if p == nil {
+		return
+	}
+	wait, stop := limit.New(context.Background(), g.opts.HealthCheckTimeout)
+	defer stop()
+	g.refresh(wait, e.host)
 	select {
 	case e.probing <- struct{}{}:
 	case <-g.done:
 		return
-	case <-ctx.Done():
+	case <-wait.Done():
 		g.checked(e, p, Observation{}, g.unanswered())
 		return
 	}
+	ctx, cancel := limit.New(context.Background(), g.opts.HealthCheckTimeout)
+	defer cancel()
 	p.began = time.Now()
 	returned := g.launch(ctx, e, p)
 	select {
@@ -105,6 +110,32 @@ func (g *Group) check(e *endpoint) {
 	}
 }
 
+// begin makes a probe the one that is under way, once no other is. Nil: there is no need, as one that began since then is over.
+func (g *Group) begin(e *endpoint) *probing {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for before := e.begun; !g.closed; {
+		other, shared := e.underWay, e.begun != before
+		switch {
+		case other != nil:
+			g.mu.Unlock()
+			select {
+			case <-other.done:
+			case <-g.done:
+			}
+			g.mu.Lock()
+		case !shared:
+			e.begun++
+			e.underWay = &probing{began: time.Now(), done: make(chan struct{})}
+			return e.underWay
+		}
+		if shared {
+			return nil
+		}
+	}
+	return nil
+}
+
 func (g *Group) unanswered() error {
 	return fmt.Errorf("no answer to a probe within %v: %w", g.opts.HealthCheckTimeout, context.DeadlineExceeded)
 }
@@ -112,7 +143,8 @@ func (g *Group) unanswered() error {
 // probing is a probe under way.
 type probing struct {
 	began time.Time
-	over  bool // its result, or its lack of one, has been taken in; guarded by Group.mu
+	done  chan struct{} // closed when its result, or its lack of one, has been taken in
+	over  bool          // the same, guarded by Group.mu
 }
 
 type anewKey struct{}
@@ -120,10 +152,11 @@ type anewKey struct{}
 // Anew says, of a probe's context, that it must open a connection of its own: whether there is room is the question.
 func Anew(ctx context.Context) bool { return ctx.Value(anewKey{}) != nil }
 
-type twinnedKey struct{}
+type afreshKey struct{}
 
-// Twinned says, of a probe's context, that where the address leads to now is the question, whatever the connection leads to that was kept.
-func Twinned(ctx context.Context) bool { return ctx.Value(twinnedKey{}) != nil }
+// Afresh says, of a probe's context, that the address is the question: whether it lets anybody in, and where it leads to now, whatever the
+// connection tells that was kept.
+func Afresh(ctx context.Context) bool { return ctx.Value(afreshKey{}) != nil }
 
 // launch runs the probe in a goroutine of its own, in case that it ignores its context. The permit to probe is given
 // back only after the result was taken in, so that results never overtake each other.
@@ -140,8 +173,8 @@ func (g *Group) launch(ctx context.Context, e *endpoint, p *probing) <-chan stru
 	e.again = false
 	if e.full {
 		ctx = context.WithValue(ctx, anewKey{}, true)
-	} else if g.twinnedLocked(e) {
-		ctx = context.WithValue(ctx, twinnedKey{}, true)
+	} else if g.asksAfreshLocked(e) {
+		ctx = context.WithValue(ctx, afreshKey{}, true)
 	}
 	to := e.routeLocked()
 	g.strays.run(func() {
@@ -156,6 +189,30 @@ func (g *Group) launch(ctx context.Context, e *endpoint, p *probing) <-chan stru
 		close(returned)
 	})
 	return returned
+}
+
+// asksAfreshLocked says that a connection which a probe has kept doesn't do. A server may go on with the sessions that it has and let nobody in
+// any more, as in a smart shutdown; and what was kept of an address that leads to several servers speaks for one of them, which may have
+// changed its role.
+func (g *Group) asksAfreshLocked(e *endpoint) bool {
+	switch {
+	case e.state == Down, e.state == Misconfigured:
+		return true
+	case e.seen && !e.admitted && time.Since(e.afreshAt) >= afreshAfter(!g.lostAt.IsZero()):
+		e.afreshAt = time.Now()
+		return true
+	default:
+		return g.twinnedLocked(e)
+	}
+}
+
+// afreshAfter is how often an address is asked that has shown a role which won't do. A connection costs the server a process, but somebody may
+// be waiting for it.
+func afreshAfter(lost bool) time.Duration {
+	if lost {
+		return time.Second
+	}
+	return time.Minute
 }
 
 // twinnedLocked says that an endpoint of another name seems to be the same writer. Of two names for one server one may lead elsewhere by now, as
@@ -185,12 +242,27 @@ func (g *Group) checked(e *endpoint, p *probing, o Observation, err error) {
 		return
 	}
 	p.over = true
+	if e.underWay == p {
+		e.underWay = nil
+	}
+	close(p.done)
 	now := time.Now()
 	e.countLocked(p.began, now, err)
-	outdated := e.state == Down && e.downAt.After(p.began) && !g.singleLocked() || e.overtakenLocked(p.began, o, g.rules.target)
-	e.doubted = err == nil && outdated && !e.doubted
+	var outdated doubt
 	switch {
-	case e.doubted: // it may have been answered before a dial found nobody there, or another role; the next one is believed
+	case err != nil:
+	case e.state == Down && e.downAt.After(p.began) && !g.singleLocked():
+		outdated = doubtAlive
+	case e.overtakenLocked(p.began, o, g.rules.target):
+		outdated = doubtRole
+	}
+	doubted := outdated&^e.doubted != 0
+	if e.doubted |= outdated; !doubted {
+		e.doubted = 0
+	}
+	switch {
+	case doubted: // for each of the two once in a row: an address that leads to several servers contradicts itself for ever
+		e.unanswered, e.stuckAt = 0, 0
 		g.fence.see(e.name, o)
 		e.again = true
 	case err == nil:
@@ -239,7 +311,7 @@ func (g *Group) hastenLocked() {
 		g.hurrying = now
 	}
 	for _, e := range g.endpoints {
-		if e.watched && e.awaitedLocked(g.rules.target) && len(e.probing) == 0 {
+		if e.watched && e.awaitedLocked(g.rules.target) && e.underWay == nil {
 			g.probeByLocked(e, e.began.Add(hurryWait(now.Sub(g.hurrying))))
 		}
 	}

@@ -37,7 +37,8 @@ type server struct {
 	dialSees  *failover.Observation // what dials see, if not the same
 	dialErr   error                 // what dials meet, if not err
 	probeErr  error                 // what probes meet, if not err
-	anewErr   error                 // what those probes meet that open a connection of their own
+	anewSees  *failover.Observation // what those probes see that open a connection of their own, if not the same
+	anewErr   error                 // and what they meet
 	room      int                   // sessions it has room for; 0: any number
 	sessions  int
 	probes    int
@@ -106,8 +107,8 @@ func (s *server) probe(ctx context.Context) (failover.Observation, error) {
 	s.mu.Lock()
 	s.probes++
 	s.probedAt = append(s.probedAt, time.Now())
-	ignores, met := s.ignores, s.probeErr
-	if s.anewErr != nil && failover.Anew(ctx) {
+	ignores, met, sees := s.ignores, s.probeErr, s.anewSees
+	if s.anewErr != nil && (failover.Anew(ctx) || failover.Afresh(ctx)) {
 		met = s.anewErr
 	}
 	s.mu.Unlock()
@@ -118,7 +119,11 @@ func (s *server) probe(ctx context.Context) (failover.Observation, error) {
 		<-ignores
 		return failover.Observation{}, errors.New("woken")
 	}
-	return s.answer(ctx)
+	o, err := s.answer(ctx)
+	if sees != nil && failover.Afresh(ctx) {
+		o = *sees
+	}
+	return o, err
 }
 
 func (s *server) dial(ctx context.Context) error {
