@@ -138,7 +138,7 @@ func (c *Conn) acquire(ctx context.Context) (*physical, time.Duration, error) {
 		return nil, 0, nil
 	}
 	c.pool = c.home.poolFor(ctx)
-	if c.open > 0 && !c.pool.opener.seen() {
+	if c.open > 0 && !c.home.opener.seen() {
 		ph, at, ok := c.pool.tryCheckout(ctx)
 		if !ok {
 			return nil, 0, driver.ErrBadConn

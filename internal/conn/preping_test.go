@@ -3,6 +3,7 @@
 package conn
 
 import (
+	"context"
 	"database/sql/driver"
 	"net"
 	"testing"
@@ -64,3 +65,37 @@ func TestPrePingLooksUnlessJustUsed(t *testing.T) {
 		t.Errorf("just used, but closed from outside: %v", err)
 	}
 }
+
+// A server that hung is asked until it has answered once.
+func TestPrePingOfHungServer(t *testing.T) {
+	asked := &pinged{}
+	c, err := base.Own("nowhere", asked).Connect(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ph := newPhysical(c)
+	ph.signals = new(evidence.Signals)
+	ph.signals.Hung.Store(true)
+	p := &Pool{}
+	p.opts.PingTimeout = time.Minute
+	for _, met := range []error{driver.ErrBadConn, nil, driver.ErrBadConn} {
+		if asked.met = met; asked.pings == 2 {
+			met = nil // it isn't asked any more
+		}
+		if err := ph.prePing(t.Context(), p, ph.freeSince); err != met {
+			t.Errorf("after %d pings: %v, want %v", asked.pings, err, met)
+		}
+	}
+}
+
+// pinged counts pings, and says what they meet.
+type pinged struct {
+	fakeConnector
+	fakeConn
+	pings int
+	met   error
+}
+
+func (p *pinged) Connect(context.Context) (driver.Conn, error) { return p, nil }
+
+func (p *pinged) Ping(context.Context) error { p.pings++; return p.met }

@@ -42,9 +42,11 @@ func (p *Pool) makeReadOnly(ctx context.Context, ph *physical) error {
 }
 
 // readsElsewhere says that a transaction that is READ ONLY is to begin on a connection of the other pool. One that the session has
-// been used for already since its checkout stays, since it may go by what was done there.
+// been used for already since its checkout stays, since it may go by what was done there. So does one that would have to wait for others'
+// connections while a statement is open on the handle: see acquire.
 func (c *Conn) readsElsewhere(ph *physical, opts driver.TxOptions) bool {
-	return opts.ReadOnly && c.pool.reads != nil && ph.base.Counts() && ph.base.Mark() == c.since
+	return opts.ReadOnly && c.pool.reads != nil && ph.base.Counts() && ph.base.Mark() == c.since &&
+		(c.open == 0 || c.pool.reads.lending.Room())
 }
 
 // goReading exchanges the physical connection for one of the pool for reads. The call that asks for it has ended. An error leaves the

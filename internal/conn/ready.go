@@ -69,6 +69,9 @@ func (ph *physical) prePing(ctx context.Context, p *Pool, at time.Duration) erro
 		ctx, watch := ph.watch(ctx, 0) // nothing can be lost
 		defer watch.stop()
 		err := pinger.Ping(ctx)
+		if err == nil && hung {
+			ph.signals.Hung.Store(false) // where nobody probes, nothing else may tell for long
+		}
 		if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
 			err = fmt.Errorf("%w: %w", pool.ErrSilent, err)
 		}

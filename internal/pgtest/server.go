@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -36,6 +37,17 @@ func (c *Cluster) Stop() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.stop()
+}
+
+// LetNobodyIn begins a smart shutdown: new sessions are refused with 57P03, those that there are go on, and the server ends with the last of
+// them.
+func (c *Cluster) LetNobodyIn() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.server == nil {
+		return c.errorf("is down")
+	}
+	return c.server.Signal(syscall.SIGTERM)
 }
 
 // Kill ends the server and all its backends with SIGKILL and returns when they are gone.

@@ -142,6 +142,13 @@ func (p *Pool[T]) TryAcquire(ctx context.Context) (thing T, ok bool) {
 	}
 }
 
+// Room says that Acquire would have one at once, or a dial of its own to wait for.
+func (p *Pool[T]) Room() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.paused.IsZero() && (len(p.free) > 0 || p.queue.len == 0 && (p.limit < 0 || p.places < p.limit))
+}
+
 // Acquire lends a thing, after having waited for it. Fresh says that it was dialled and has had no user.
 func (p *Pool[T]) Acquire(ctx context.Context) (thing T, waited time.Duration, fresh bool, err error) {
 	p.upkeep.start(p)

@@ -226,3 +226,35 @@ func TestSlowFailuresAreTold(t *testing.T) {
 		}
 	}
 }
+
+// There is room where one is free or may be dialled for whoever comes next, and nobody is before them.
+func TestRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := pool.New[*line](&silent{}, pool.Options{Size: 1, MaxOverflow: 1, Timeout: -1, Now: func() time.Duration { return 0 }})
+		defer p.Close()
+		want := func(when string, room bool) {
+			t.Helper()
+			if p.Room() != room {
+				t.Errorf("%s: room %v", when, !room)
+			}
+		}
+		want("empty", true)
+		var held []*line
+		for range 2 {
+			l, _, _, err := p.Acquire(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			held = append(held, l)
+			want("in use", len(held) < 2)
+		}
+		p.Release(held[0], 0)
+		want("one is free", true)
+		p.Pause()
+		want("paused", false)
+		p.Resume()
+		p.Resize(0, 1)
+		want("none is free, and there are as many as may be", false)
+		p.Release(held[1], 0)
+	})
+}
