@@ -31,6 +31,8 @@ var bugs = []bug{
 		"	go p.dial(context.WithoutCancel(w.ctx), w.until, true)", "	outlives := context.WithoutCancel(w.ctx)\n	if %s {\n		outlives = w.ctx\n	}\n	go p.dial(outlives, w.until, true)", 1},
 	{"a probe's answer from before a promotion undoes what a dial has seen since", "../failover/monitor.go",
 		"case e.overtakenLocked(p.began,", "case !(%s) && e.overtakenLocked(p.began,", 821},
+	{"what a kept connection tells is a sign that dials succeed", "../failover/monitor.go",
+		"	case e.state == Down, e.state == Misconfigured:\n", "	case %s:\n		return false\n	case e.state == Down, e.state == Misconfigured:\n", 821},
 	{"a question ends with its asker", "../resolve/older.go",
 		"		ctx, cancel := context.WithTimeout(s.life, olderLimit)\n",
 		"		life := s.life\n		if %s {\n			life = ctx\n		}\n		ctx, cancel := context.WithTimeout(life, olderLimit)\n", 1},

@@ -63,7 +63,22 @@ func (w *world) work() {
 	time.Sleep(goodFor)
 	close(stop)
 	clients.Wait()
+	w.checkMoves()
 }
+
+// checkMoves: a fault makes the pool leave a server and come back. Nothing else does, so it doesn't go to and fro meanwhile.
+func (w *world) checkMoves() {
+	pool, ok := managedpg.PoolOf(w.db)
+	if !ok {
+		return
+	}
+	f := pool.Failover()
+	if moves := f.FailoverCount + f.FailbackCount; moves > mostMoves(len(w.plan.faults)) {
+		w.fail("%d failovers and %d failbacks for %d faults", f.FailoverCount, f.FailbackCount, len(w.plan.faults))
+	}
+}
+
+func mostMoves(faults int) int64 { return 1 + 2*int64(faults) }
 
 func (w *world) client(r *rand.Rand, stop <-chan struct{}) {
 	var insert *sql.Stmt
