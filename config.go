@@ -141,7 +141,7 @@ type Config struct { // More than 15 fields: one for each DSN key.
 	// KeepalivesCount is libpq's: how many keepalive probes may stay unanswered. 0: Go's default, 9 (default).
 	KeepalivesCount int
 	// ConnectTimeout is libpq's, but for having a default: the limit of a dial to one endpoint, from the first packet
-	// to the server's readiness. The time of hooks (OnConnect, and pgx's) doesn't count. 0 or negative: none. libpq's PGCONNECT_TIMEOUT counts after DB_CONNECT_TIMEOUT.
+	// to the server's readiness. The time of hooks (OnConnect, and pgx's) doesn't count, of which each has a minute. 0 or negative: none. libpq's PGCONNECT_TIMEOUT counts after DB_CONNECT_TIMEOUT.
 	// Default: 5s.
 	ConnectTimeout time.Duration
 

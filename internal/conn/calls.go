@@ -133,7 +133,7 @@ func (c *Conn) prepare(ctx context.Context, ph *physical, query string, t *text,
 	if err != nil {
 		return nil, c.verdict(ctx, ph, before, harmless, query, err)
 	}
-	return ph.stmts.add(&cachedStmt{base: st, query: query, text: t, version: version, sock: ph.sock}), nil
+	return ph.stmts.add(&cachedStmt{base: st, query: query, text: t, version: version, phys: ph}), nil
 }
 
 // Prepare is for callers without a context; database/sql isn't one.

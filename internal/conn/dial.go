@@ -133,14 +133,20 @@ func (p *Pool) openPhysical(ctx context.Context, to Route) (_ *physical, err err
 func (p *Pool) setUp(ctx context.Context, ph *physical) error {
 	ph.base.OnSyncWait(func() { ph.syncWait.Store(true) })
 	if p.opts.OnConnect != nil {
-		limit.Stop(ctx)
-		ctx, watch := ph.watch(ctx, 0) // nothing can be lost
-		defer watch.stop()
-		if err := p.onConnect(ctx, ph); err != nil {
+		if err := p.onFirstConnect(ctx, ph); err != nil {
 			return err
 		}
 	}
 	return p.makeReadOnly(ctx, ph)
+}
+
+// onFirstConnect is onConnect in a dial.
+func (p *Pool) onFirstConnect(ctx context.Context, ph *physical) error {
+	limit.Stop(ctx)
+	defer limit.Start(ctx)
+	ctx, watch := ph.watch(ctx, 0) // nothing can be lost
+	defer watch.stop()
+	return p.onConnect(ctx, ph)
 }
 
 // onConnect calls the user's OnConnect, whose error is no evidence about the server.

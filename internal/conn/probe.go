@@ -7,6 +7,7 @@ import (
 
 	"github.com/managedpg/managedpg/internal/base"
 	"github.com/managedpg/managedpg/internal/clock"
+	"github.com/managedpg/managedpg/internal/limit"
 	"github.com/managedpg/managedpg/internal/resolve"
 	"github.com/managedpg/managedpg/internal/sqlstate"
 )
@@ -33,9 +34,6 @@ type probing struct {
 // NewProber makes a prober. One that keeps its connection sees a promotion within a round trip; one that doesn't costs the
 // server no connection between probes.
 func NewProber(keep bool) *Prober { return &Prober{keep: keep} }
-
-// hookLimit is what a probe may take with the user's OptionBeforeConnect, which fetches credentials in its own time.
-const hookLimit = time.Minute
 
 // Probe is one round trip on a connection that it kept, or that it opens. A kept connection that fails is no evidence
 // against the server: a new one is opened and asked then. Anew asks for that from the start.
@@ -80,7 +78,7 @@ func (p *Prober) ProbeAddress(ctx context.Context, e *base.Endpoint) (base.Probe
 }
 
 func connectToAsk(ctx context.Context, e *base.Endpoint) (*probing, error) {
-	ctx, cancel := context.WithTimeout(ctx, hookLimit)
+	ctx, cancel := context.WithTimeout(ctx, limit.Hook) // OptionBeforeConnect fetches credentials in its own time
 	defer cancel()
 	c, err := e.ConnectToAsk(ctx)
 	if err != nil {

@@ -64,15 +64,15 @@ func (ph *physical) prePing(ctx context.Context, p *Pool, at time.Duration) erro
 		if pinger == nil {
 			return nil
 		}
-		ctx, cancel := context.WithTimeout(ctx, p.opts.PingTimeout)
+		limited, cancel := context.WithTimeout(ctx, p.opts.PingTimeout)
 		defer cancel()
-		ctx, watch := ph.watch(ctx, 0) // nothing can be lost
+		limited, watch := ph.watch(limited, 0) // nothing can be lost
 		defer watch.stop()
-		err := pinger.Ping(ctx)
+		err := pinger.Ping(limited)
 		if err == nil && hung {
 			ph.signals.Hung.Store(false) // where nobody probes, nothing else may tell for long
 		}
-		if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		if err != nil && ctx.Err() == nil && limited.Err() != nil {
 			err = fmt.Errorf("%w: %w", pool.ErrSilent, err)
 		}
 		return err

@@ -5,6 +5,7 @@ import (
 	"database/sql/driver"
 
 	"github.com/managedpg/managedpg/internal/base"
+	"github.com/managedpg/managedpg/internal/sqlstate"
 	"github.com/managedpg/managedpg/internal/wire"
 )
 
@@ -115,10 +116,12 @@ func (s *Stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driv
 	return rows, nil
 }
 
-// failed is the verdict, after the statement has left the cache: the error may be one of what it was prepared for, as a column's type that
+// failed is the verdict, after the statement has left the cache where the error may be one of what it was prepared for, as a column's type that
 // was changed since.
 func (s *Stmt) failed(ctx context.Context, ph *physical, before int64, err error) error {
-	ph.stmts.evict(s.cached)
+	if !sqlstate.OfTheCall(sqlstate.Of(err)) {
+		ph.stmts.evict(s.cached)
+	}
 	return s.conn.verdict(ctx, ph, before, statement, s.query, err)
 }
 

@@ -30,7 +30,7 @@ type cachedStmt struct {
 	in      *stmtCache    // the connection's; set when added
 	text    *text         // nil in the nil cache
 	version uint64        // see texts
-	sock    *wire.Socket  // the connection's, nil if it isn't ours
+	phys    *physical     // that it is prepared on
 	user    uint64        // the last of the connection's users that used it
 	refs    int           // Stmts by which that one does
 	place   *list.Element // nil if it isn't kept
@@ -202,8 +202,11 @@ func (c *stmtCache) drop(s *cachedStmt) error {
 }
 
 // close is a round trip, for which a server that doesn't answer gets wire.CloseLimit: the base drivers wait for longer, and
-// database/sql closes statements where nobody's context holds.
+// database/sql closes statements where nobody's context holds. Not so in a transaction, which would be lost with the connection, nor for COPY, of
+// which lib/pq sends the end then, and waits until the server has taken everything in.
 func (s *cachedStmt) close() error {
-	defer s.sock.Limit(wire.CloseLimit, os.ErrDeadlineExceeded)()
+	if !sqltext.IsCopy(s.query) && s.phys.inTx() == sqltext.TxNone {
+		defer s.phys.sock.Limit(wire.CloseLimit, os.ErrDeadlineExceeded)()
+	}
 	return s.base.Close()
 }

@@ -1,11 +1,14 @@
 package conn
 
 import (
+	"context"
 	"database/sql/driver"
 	"errors"
 	"math/rand/v2"
 	"slices"
 	"testing"
+
+	"github.com/managedpg/managedpg/internal/base"
 )
 
 // cacheUser is a stmtCache with base statements that tell when they are closed.
@@ -14,6 +17,15 @@ type cacheUser struct {
 	closed []string
 }
 
+// nowhere is a connection of a driver that we know nothing of.
+var nowhere = func() *physical {
+	c, err := base.Own("nowhere", fakeConnector{}).Connect(context.Background())
+	if err != nil {
+		panic(err)
+	}
+	return newPhysical(c)
+}()
+
 func newCacheUser(limit int) *cacheUser { return &cacheUser{stmtCache: newStmtCache(limit)} }
 
 // use is what PrepareContext does.
@@ -21,7 +33,7 @@ func (u *cacheUser) use(query string) *cachedStmt {
 	if s := u.get(query, 0); s != nil {
 		return s
 	}
-	return u.add(&cachedStmt{base: &countedStmt{query: query, user: u}, query: query, text: new(text)})
+	return u.add(&cachedStmt{base: &countedStmt{query: query, user: u}, query: query, text: new(text), phys: nowhere})
 }
 
 // pass uses a statement and gives it back.
@@ -181,7 +193,7 @@ func TestStmtCacheRandomly(t *testing.T) {
 func TestStmtCacheCloseError(t *testing.T) {
 	bad := errors.New("no")
 	var c *stmtCache
-	if err := c.release(c.add(&cachedStmt{base: badStmt{err: bad}, query: "a"})); !errors.Is(err, bad) {
+	if err := c.release(c.add(&cachedStmt{base: badStmt{err: bad}, query: "a", phys: nowhere})); !errors.Is(err, bad) {
 		t.Errorf("release: %v", err)
 	}
 }

@@ -32,6 +32,7 @@ type contextWatch struct {
 	expired bool // the socket was closed
 	rows    bool // the call has returned, with rows that are still to be read
 	timer   *time.Timer
+	until   time.Duration // when it is no longer looked whether the rows are being read
 	request *base.CancelRequest
 }
 
@@ -102,11 +103,45 @@ func (w *contextWatch) begin() bool {
 	if w.over || w.timer != nil {
 		return false
 	}
+	switch {
+	case w.asks && w.rows:
+		w.until = clock.Now() + w.limit
+		w.timer = time.AfterFunc(firstLook, w.look)
+	default:
+		w.beginNow()
+	}
+	return true
+}
+
+// beginNow asks the server, which has the limit to answer.
+func (w *contextWatch) beginNow() {
 	if w.asks {
 		w.request = w.ph.cancels.Start()
 	}
 	w.timer = time.AfterFunc(w.limit, w.lost)
-	return true
+}
+
+// firstLook is how soon it is looked again whether rows are being read, and lookAgain how often after that.
+const (
+	firstLook = time.Millisecond
+	lookAgain = 10 * time.Millisecond
+)
+
+// look begins once the rows are being read. Of rows one can't see whether they were closed, as a call's are before its context ends in
+// most programs: then there is nothing to cancel. Database/sql closes them when their context ends, and to close them lib/pq reads to their
+// end.
+func (w *contextWatch) look() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch {
+	case w.over:
+	case w.sock.Waiting():
+		w.beginNow()
+	case clock.Now() < w.until:
+		w.timer.Reset(lookAgain)
+	default:
+		w.over = true
+	}
 }
 
 // lost closes the socket. Of rows one can't see whether they are being read or were closed; but database/sql closes them
@@ -124,6 +159,9 @@ func (w *contextWatch) lost() {
 		w.timer.Reset(w.limit / 10)
 	default:
 		w.over = true
+		if w.request != nil {
+			w.request.Stop(false)
+		}
 	}
 }
 

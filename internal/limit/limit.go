@@ -24,8 +24,11 @@ type clock struct {
 	stopped int // by how many
 }
 
-// New makes a context that ends after d, times between Stop and Start not counted, with context.DeadlineExceeded. The cancel
-// function must be called.
+// Hook is how long the user's code may take at a time: it may wait for a server, and whoever it runs for may have gone.
+const Hook = time.Minute
+
+// New makes a context that ends after d, times between Stop and Start not counted unless one is longer than Hook, with
+// context.DeadlineExceeded. The cancel function must be called.
 func New(parent context.Context, d time.Duration) (context.Context, context.CancelFunc) {
 	c := &clock{Context: parent, done: make(chan struct{}), left: d}
 	c.mu.Lock()
@@ -56,6 +59,9 @@ func Stop(ctx context.Context) {
 		c.left -= time.Since(c.since)
 		c.since = time.Time{}
 		c.timer.Stop()
+		if c.err == nil {
+			c.timer = time.AfterFunc(Hook, c.passHook)
+		}
 	}
 }
 
@@ -68,6 +74,7 @@ func Start(ctx context.Context) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.stopped--; c.stopped == 0 {
+		c.timer.Stop()
 		c.goOnLocked()
 	}
 }
@@ -96,6 +103,15 @@ func (c *clock) pass() {
 	defer c.mu.Unlock()
 	if c.err == nil && c.stopped == 0 && time.Since(c.since) >= c.left {
 		c.passed = true
+		c.endLocked(context.DeadlineExceeded)
+	}
+}
+
+// passHook ends it when the user's code has taken too long, unless that came back as the timer fired.
+func (c *clock) passHook() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.stopped > 0 {
 		c.endLocked(context.DeadlineExceeded)
 	}
 }

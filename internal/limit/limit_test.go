@@ -17,7 +17,7 @@ func TestLimit(t *testing.T) {
 		defer cancelDerived()
 		time.Sleep(2 * time.Second)
 		limit.Stop(derived)
-		time.Sleep(time.Hour)
+		time.Sleep(limit.Hook - 1)
 		limit.Stop(derived)
 		limit.Start(derived)
 		if _, limited := ctx.Deadline(); limited || ctx.Err() != nil {
@@ -51,5 +51,20 @@ func TestLimitEndsWithItsParent(t *testing.T) {
 		}
 		limit.Start(ctx) // after its end, nothing happens
 		time.Sleep(time.Minute)
+	})
+}
+
+// Code of the user's that doesn't come back in its time is ended by it, and that isn't the limit.
+func TestLimitOfAHook(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := limit.New(t.Context(), 5*time.Second)
+		defer cancel()
+		began := time.Now()
+		limit.Stop(ctx)
+		<-ctx.Done()
+		if took := time.Since(began); took != limit.Hook || ctx.Err() != context.DeadlineExceeded || limit.Passed(ctx) {
+			t.Errorf("it ended after %v by %v", took, ctx.Err())
+		}
+		limit.Start(ctx)
 	})
 }

@@ -17,7 +17,8 @@
 // # Supply
 //
 // A dial belongs to the pool and not to whoever it was begun for: its context has the caller's values and not its end. What it
-// brings goes to whoever waits, else it is free. There are never more dials under way than there are who wait. After two
+// brings goes to whoever waits, else it is free. There are never more dials under way than there are who wait, but for slow
+// ones that whoever waits doesn't hope for any more. After two
 // dials in a row that failed the next waits, ever longer, until one succeeds; who can only be helped by a dial then gets the last error at once.
 //
 // # Upkeep

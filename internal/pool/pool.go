@@ -85,7 +85,7 @@ type Pool[T any] struct { // More than 15 fields: what the lock guards stands in
 	free    []freed[T] // the most recently used last; empty while somebody waits, unless paused
 	places  int        // things that there are, free or not, those being dialled and closed included
 	lent    int
-	supply  supply
+	supply  supply[T]
 	figures Figures
 }
 
@@ -152,10 +152,10 @@ func (p *Pool[T]) Room() bool {
 // Acquire lends a thing, after having waited for it. Fresh says that it was dialled and has had no user.
 func (p *Pool[T]) Acquire(ctx context.Context) (thing T, waited time.Duration, fresh bool, err error) {
 	p.upkeep.start(p)
-	again := false
+	var began time.Time // the first wait
 	for {
 		var since time.Duration
-		thing, since, fresh, err = p.next(ctx, again)
+		thing, since, fresh, err = p.next(ctx, began)
 		if waited += since; err != nil {
 			return thing, waited, false, err
 		}
@@ -172,7 +172,9 @@ func (p *Pool[T]) Acquire(ctx context.Context) (thing T, waited time.Duration, f
 		if err := ctx.Err(); err != nil {
 			return thing, waited, false, err
 		}
-		again = true
+		if began.IsZero() {
+			began = time.Now().Add(-waited)
+		}
 	}
 }
 
@@ -191,7 +193,7 @@ func (p *Pool[T]) ready(ctx context.Context, thing T) (err error) {
 var errPanicked = errors.New("panicked")
 
 // next lends what is free, else waits.
-func (p *Pool[T]) next(ctx context.Context, again bool) (thing T, waited time.Duration, fresh bool, err error) {
+func (p *Pool[T]) next(ctx context.Context, began time.Time) (thing T, waited time.Duration, fresh bool, err error) {
 	p.mu.Lock()
 	if p.closed {
 		p.mu.Unlock()
@@ -201,7 +203,7 @@ func (p *Pool[T]) next(ctx context.Context, again bool) (thing T, waited time.Du
 		p.mu.Unlock()
 		return thing, 0, false, nil
 	}
-	return p.waitLocked(ctx, again)
+	return p.waitLocked(ctx, began)
 }
 
 // takeLocked lends what was used most recently of what is free.

@@ -10,6 +10,7 @@ import (
 type queue[T any] struct {
 	oldest, newest *waiter[T]
 	len            int
+	owed           int       // of them, those whose dial has served somebody else: that one's is theirs
 	stands         time.Time // since when it stands: the newest are served first; zero: it doesn't
 	standsUntil    time.Time // at least: somebody's time has run out
 
@@ -30,6 +31,8 @@ type waiter[T any] struct {
 	fresh bool
 	err   error
 
+	gone         bool // from the queue
+	owed         bool // see queue
 	older, newer *waiter[T]
 }
 
@@ -64,6 +67,10 @@ func (q *queue[T]) at(n int) *waiter[T] {
 
 func (q *queue[T]) remove(w *waiter[T]) {
 	q.len--
+	w.gone = true
+	if w.owed {
+		q.owed--
+	}
 	if w.older != nil {
 		w.older.newer = w.newer
 	} else {
@@ -77,6 +84,14 @@ func (q *queue[T]) remove(w *waiter[T]) {
 	w.older, w.newer = nil, nil
 	if q.len == 0 {
 		q.stands = time.Time{}
+	}
+}
+
+// owe notes, of one that still waits, that its dial has served somebody else.
+func (q *queue[T]) owe(w *waiter[T]) {
+	if !w.gone && !w.owed {
+		w.owed = true
+		q.owed++
 	}
 }
 
@@ -96,13 +111,18 @@ func (q *queue[T]) next(now time.Time) *waiter[T] {
 	return w
 }
 
-// waitLocked queues for a thing, for as long as the context, Timeout and the pool last. It gives the lock back.
-func (p *Pool[T]) waitLocked(ctx context.Context, again bool) (thing T, waited time.Duration, fresh bool, err error) {
+// waitLocked queues for a thing, for as long as the context, Timeout and the pool last. It gives the lock back. Who has been served before what
+// was of no use goes on with the wait that began then.
+func (p *Pool[T]) waitLocked(ctx context.Context, began time.Time) (thing T, waited time.Duration, fresh bool, err error) {
 	now := time.Now()
+	again := !began.IsZero()
 	w := &waiter[T]{ctx: ctx, since: now, over: make(chan struct{})}
+	if again {
+		w.since = began
+	}
 	w.until, _ = ctx.Deadline()
 	if p.opts.Timeout >= 0 {
-		w.timeout = now.Add(p.opts.Timeout)
+		w.timeout = w.since.Add(p.opts.Timeout)
 		if w.until.IsZero() || w.timeout.Before(w.until) {
 			w.until = w.timeout
 		}
@@ -114,16 +134,19 @@ func (p *Pool[T]) waitLocked(ctx context.Context, again bool) (thing T, waited t
 	p.queue.push(w, again)
 	p.dialLocked()
 	switch {
-	case !p.paused.IsZero():
-	case p.helplessLocked():
+	case !p.paused.IsZero() && p.opts.Timeout != 0:
+	case p.paused.IsZero() && p.helplessLocked():
 		err = p.supply.err
-	case p.opts.Timeout == 0 && p.supply.dialling < p.queue.len:
+	case p.opts.Timeout == 0 && (!p.paused.IsZero() || p.supply.dialling < p.queue.len):
 		err = ErrTimeout
 	}
 	if err != nil {
 		p.queue.remove(w)
 		p.mu.Unlock()
 		return thing, 0, false, err
+	}
+	if again {
+		p.dismissLocked(ErrTimeout)
 	}
 	p.watchLocked(p.opts.Timeout)
 	p.mu.Unlock()

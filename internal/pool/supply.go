@@ -3,6 +3,7 @@ package pool
 import (
 	"context"
 	"math/rand/v2"
+	"slices"
 	"time"
 )
 
@@ -13,35 +14,63 @@ const (
 	firstPause   = 5 * time.Millisecond
 	longestPause = 45 * time.Millisecond
 
-	// slowDial is after how long a dial doesn't count any more as one that whoever waits may hope for: another one is begun beside it.
+	// slowDial is after how long a dial doesn't count any more as one that whoever waits may hope for: another one is begun beside it. Where
+	// nothing limits their number that is so only once whoever it was begun for has gone: else there would be one more for each who
+	// waits, again and again. There a dial ends that is slow and for nobody, at the latest when it has been so for twice as long.
 	slowDial = time.Second
 )
 
 // supply is the dials. Pool.mu guards it.
-type supply struct {
+type supply[T any] struct {
 	dialling int
-	slow     int // of them, those that were begun for a caller and have taken longer than slowDial
-	ahead    int // of them, those of the upkeep: no caller's context is in them, so none is left to hope for one
-	failures int // in a row
+	slow     []*dialing[T] // of them, those that were begun for a caller and have taken longer than slowDial
+	ahead    int           // of them, those of the upkeep: no caller's context is in them, so none is left to hope for one
+	failures int           // in a row
 	err      error
 	resume   time.Time // when the next dial may begin, after one that failed
 	timer    *time.Timer
 }
 
+// dialing is a dial that was begun for somebody. Pool.mu guards it.
+type dialing[T any] struct {
+	asker  *waiter[T]
+	cancel context.CancelFunc
+	timer  *time.Timer
+	alone  int  // for how many times slowDial it has been slow and for nobody
+	ended  bool // by itself
+	unused bool // ended by the pool
+}
+
+// hopelessLocked is how many of the dials under way are none to hope for.
+func (p *Pool[T]) hopelessLocked() int {
+	s := &p.supply
+	if p.limit >= 0 {
+		return s.ahead + len(s.slow)
+	}
+	forNobody := 0
+	for _, d := range s.slow {
+		if d.asker.gone {
+			forNobody++
+		}
+	}
+	return s.ahead + max(0, forNobody-p.queue.owed)
+}
+
 // dialLocked begins dials until there are as many under way as there are who wait, as far as there is room.
 func (p *Pool[T]) dialLocked() {
 	s := &p.supply
-	for p.paused.IsZero() && !p.closed && s.dialling-s.slow-s.ahead < p.queue.len && (p.limit < 0 || p.places < p.limit) {
+	hopeless := p.hopelessLocked()
+	for p.paused.IsZero() && !p.closed && s.dialling-hopeless < p.queue.len && (p.limit < 0 || p.places < p.limit) {
 		if wait := time.Until(s.resume); wait > 0 {
 			p.dialLaterLocked(wait)
 			return
 		}
-		if s.failures > 0 && s.dialling > s.slow+s.ahead {
+		if s.failures > 0 && s.dialling > hopeless {
 			return // one is trying
 		}
-		w := p.queue.at(s.dialling - s.slow - s.ahead)
+		w := p.queue.at(s.dialling - hopeless)
 		p.beginLocked()
-		go p.dial(context.WithoutCancel(w.ctx), w.until, true)
+		go p.dial(context.WithoutCancel(w.ctx), w.until, w)
 	}
 }
 
@@ -61,62 +90,86 @@ func (p *Pool[T]) dialLaterLocked(wait time.Duration) {
 	}
 }
 
-// dial opens a thing for whoever it will be; asked says that somebody waited for it when it was begun.
-func (p *Pool[T]) dial(ctx context.Context, until time.Time, asked bool) (ok bool) {
+// dial opens a thing for whoever it will be; asker, if not nil, waited for it when it was begun.
+func (p *Pool[T]) dial(ctx context.Context, until time.Time, asker *waiter[T]) (ok bool) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(p.ctx, cancel)()
-	over := func() (slow bool) { return false }
-	if asked {
-		over = p.timed()
+	d := &dialing[T]{asker: asker, cancel: cancel}
+	if asker != nil {
+		p.watchDial(d)
 	}
 	thing, err := p.things.Dial(ctx, until)
-	slow := over()
+	slow := p.dialEnded(d)
 	switch {
-	case err != nil && asked:
+	case err != nil && asker != nil && !d.unused:
 		p.dialFailed(err, slow)
 		return false
 	case err != nil:
-		p.aheadFailed()
+		p.nobodysFailed(asker == nil)
 		return false
 	}
-	kept, why := p.dialled(thing, asked)
+	kept, why := p.dialled(thing, asker)
 	if !kept {
 		p.things.Close(thing, why, p.Gone)
 	}
 	return kept
 }
 
-// timed counts a dial as slow once it is, until over, which tells whether it was.
-func (p *Pool[T]) timed() (over func() bool) {
-	slow, ended := false, false
-	late := time.AfterFunc(slowDial, func() {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		if !ended {
-			slow = true
-			p.supply.slow++
-			p.dialLocked()
-		}
-	})
-	return func() bool {
-		late.Stop()
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		ended = true
-		if slow {
-			p.supply.slow--
-		}
-		return slow
+// watchDial has a dial looked at each time that slowDial has passed.
+func (p *Pool[T]) watchDial(d *dialing[T]) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	d.timer = time.AfterFunc(slowDial, func() { p.slowDial(d) })
+}
+
+// slowDial looks at a dial that is slow.
+func (p *Pool[T]) slowDial(d *dialing[T]) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if d.ended {
+		return
 	}
+	s := &p.supply
+	if !slices.Contains(s.slow, d) {
+		s.slow = append(s.slow, d)
+	}
+	if p.limit < 0 {
+		if d.asker.gone {
+			d.alone++
+		}
+		if d.unused = d.alone > 2; d.unused {
+			d.cancel()
+		} else {
+			d.timer.Reset(slowDial)
+		}
+	}
+	p.dialLocked()
+}
+
+// dialEnded says of a dial that has ended whether it was slow.
+func (p *Pool[T]) dialEnded(d *dialing[T]) (slow bool) {
+	if d.asker == nil {
+		return false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	d.ended = true
+	d.timer.Stop()
+	s := &p.supply
+	i := slices.Index(s.slow, d)
+	if i >= 0 {
+		s.slow = slices.Delete(s.slow, i, i+1)
+	}
+	return i >= 0
 }
 
 // dialled gives what a dial has brought to whoever waits, or keeps it.
-func (p *Pool[T]) dialled(thing T, asked bool) (kept bool, why error) {
+func (p *Pool[T]) dialled(thing T, asker *waiter[T]) (kept bool, why error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.supply.dialling--
-	if !asked {
+	if asker == nil {
 		p.supply.ahead--
 	}
 	p.supply.failures, p.supply.err, p.supply.resume = 0, nil, time.Time{}
@@ -126,27 +179,33 @@ func (p *Pool[T]) dialled(thing T, asked bool) (kept bool, why error) {
 		return false, ErrClosed
 	}
 	if p.paused.IsZero() && p.serveLocked(thing, true) {
+		if asker != nil {
+			p.queue.owe(asker)
+		}
 		return true, nil
 	}
-	if asked {
+	if asker != nil {
 		p.figures.Orphaned++
 	}
+	since := p.opts.Now()
 	switch {
 	case p.limit >= 0 && p.places > p.limit, len(p.free) >= p.size && p.opts.OrphanTimeout == 0:
 		return false, ErrSurplus
 	case len(p.free) >= p.size:
 		time.AfterFunc(p.opts.OrphanTimeout, p.Sweep)
 	}
-	p.free = append(p.free, freed[T]{thing, p.opts.Now()})
+	p.free = append(p.free, freed[T]{thing, since})
 	return true, nil
 }
 
-// aheadFailed: nobody is told, as nobody has asked; the upkeep tries again in its own time.
-func (p *Pool[T]) aheadFailed() {
+// nobodysFailed: nobody is told, as nobody has asked, or nobody waits for it any more. The upkeep tries again in its own time.
+func (p *Pool[T]) nobodysFailed(ahead bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.supply.dialling--
-	p.supply.ahead--
+	if ahead {
+		p.supply.ahead--
+	}
 	p.places--
 	p.dismissLocked(ErrTimeout)
 	p.dialLocked()

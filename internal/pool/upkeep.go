@@ -83,7 +83,7 @@ func (p *Pool[T]) tend() {
 	defer tick.Stop()
 	for {
 		p.sweep(p.opts.Now())
-		for p.wanting() && p.dial(p.ctx, time.Time{}, false) {
+		for p.wanting() && p.dial(p.ctx, time.Time{}, nil) {
 		}
 		select {
 		case <-p.ctx.Done():

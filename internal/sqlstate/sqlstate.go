@@ -63,6 +63,19 @@ func Lacks(state string) bool {
 	}
 }
 
+// OfTheCall says that an error is of what a statement was called with or met, and not of the statement itself: by its class.
+func OfTheCall(state string) bool {
+	if len(state) < 2 {
+		return false
+	}
+	switch state[:2] {
+	case "22", "23", "40", "44", "53", "55", "57", "P0": // data, constraints, rollbacks, resources, locks, cancels and shutdowns, PL/pgSQL's RAISE
+		return true
+	default:
+		return false
+	}
+}
+
 // EndsSession says whether a server's answer ended the session: by its severity, and where that is in the server's language by its
 // SQLSTATE: those of the shutdowns and of the timeouts of sessions and transactions.
 func EndsSession(severity, state string) bool {

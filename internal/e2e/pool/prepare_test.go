@@ -122,3 +122,30 @@ func TestStatementsForgottenByTheServer(t *testing.T) {
 		}
 	})
 }
+
+// What a call did wrong says nothing against its statement, which stays prepared.
+func TestAStatementOutlivesItsCallsErrors(t *testing.T) {
+	for _, base := range []string{"pgx", "pq"} {
+		t.Run(base, func(t *testing.T) {
+			db := rig.Open(t, rig.WithKeys(pgtest.Database(t), "base_driver="+base, "pool_size=1", "max_overflow=0"))
+			rig.Exec(t, db, "CREATE TABLE ones(n int PRIMARY KEY)")
+			st, err := db.Prepare("INSERT INTO ones VALUES ($1)")
+			rig.NoError(t, err)
+			defer st.Close()
+			prepared := func() string {
+				return rig.Value[string](t, db, "SELECT string_agg(name || prepare_time, ' ') FROM pg_prepared_statements WHERE statement LIKE 'INSERT%'")
+			}
+			_, err = st.Exec(1)
+			rig.NoError(t, err)
+			before := prepared()
+			for range 3 {
+				if _, err := st.Exec(1); rig.SQLState(err) != "23505" {
+					t.Fatal(err)
+				}
+				if now := prepared(); now != before {
+					t.Fatalf("prepared %q, before %q", now, before)
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,178 @@
+package pool_test
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/managedpg/managedpg/internal/pool"
+)
+
+// hanging are things whose dials take long, as in an outage, and all succeed when it is over.
+type hanging struct {
+	silent
+	over       chan struct{}
+	now, most  int // dials under way
+	begun, cut int
+}
+
+func (h *hanging) Dial(ctx context.Context, _ time.Time) (*line, error) {
+	h.mu.Lock()
+	h.begun++
+	h.now++
+	h.most = max(h.most, h.now)
+	h.mu.Unlock()
+	var err error
+	select {
+	case <-h.over:
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.now--
+	if err != nil {
+		h.cut++
+		return nil, err
+	}
+	return &line{}, nil
+}
+
+func unlimited(things pool.Things[*line]) *pool.Pool[*line] {
+	opts := pool.Options{OrphanTimeout: 5 * time.Second, MaxOverflow: -1, Timeout: -1}
+	began := time.Now()
+	opts.Now = func() time.Duration { return time.Since(began) }
+	return pool.New[*line](things, opts)
+}
+
+// Without a limit there is one dial for each who waits, however long it takes, as there is with a bare driver.
+func TestSlowDialsDontMultiply(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		things := &hanging{over: make(chan struct{})}
+		p := unlimited(things)
+		defer p.Close()
+		const callers = 20
+		var calls sync.WaitGroup
+		for range callers {
+			calls.Go(func() {
+				if _, _, _, err := p.Acquire(t.Context()); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		time.Sleep(20 * time.Second)
+		close(things.over)
+		calls.Wait()
+		if things.begun != callers {
+			t.Errorf("%d dials for %d callers", things.begun, callers)
+		}
+	})
+}
+
+// Those whose caller has gone end, but for some seconds in which the next caller may be glad of them.
+func TestSlowDialsForNobodyEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		things := &hanging{over: make(chan struct{})}
+		p := unlimited(things)
+		defer p.Close()
+		const callers = 10
+		var calls sync.WaitGroup
+		for range callers {
+			calls.Go(func() {
+				for range 100 {
+					ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+					if _, _, _, err := p.Acquire(ctx); !errors.Is(err, context.DeadlineExceeded) {
+						t.Error(err)
+					}
+					cancel()
+				}
+			})
+		}
+		calls.Wait()
+		if things.most > 4*callers {
+			t.Errorf("%d dials under way for %d callers at a time", things.most, callers)
+		}
+		time.Sleep(5 * time.Second)
+		if things.now != 0 || p.Places() != 0 {
+			t.Errorf("%d dials under way for nobody, %d places", things.now, p.Places())
+		}
+		if err := p.LastError(); err != nil {
+			t.Errorf("that counts as a failure: %v", err)
+		}
+	})
+}
+
+// Opening takes longer than any call may, and than slowDial: the next caller has it.
+func TestASlowDialOutlivesItsCaller(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		things := &hanging{over: make(chan struct{})}
+		p := unlimited(things)
+		defer p.Close()
+		time.AfterFunc(1500*time.Millisecond, func() { close(things.over) })
+		for n := range 2 {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			_, _, _, err := p.Acquire(ctx)
+			cancel()
+			if (err == nil) != (n == 1) {
+				t.Errorf("call %d: %v", n, err)
+			}
+		}
+	})
+}
+
+// unready are things of which none is fit once it was free.
+type unready struct{ silent }
+
+func (*unready) Ready(context.Context, *line, time.Duration) error {
+	time.Sleep(400 * time.Millisecond)
+	return errors.New("no")
+}
+
+// Who was served what is of no use goes on waiting with the time that is left.
+func TestTimeoutOfWhoWaitsAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := pool.New[*line](&unready{}, pool.Options{Size: 2, Timeout: time.Second, Now: func() time.Duration { return 0 }})
+		defer p.Close()
+		var held []*line
+		for range 2 {
+			l, _, _, err := p.Acquire(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			held = append(held, l)
+		}
+		p.Release(held[0], 0) // there is a place again once it was found unready
+		p.Resize(1, 0)
+		start := time.Now()
+		var calls sync.WaitGroup
+		for range 2 {
+			calls.Go(func() {
+				_, _, _, err := p.Acquire(t.Context())
+				if took := time.Since(start); !errors.Is(err, pool.ErrTimeout) || took > 1100*time.Millisecond {
+					t.Errorf("after %v: %v", took, err)
+				}
+			})
+		}
+		calls.Wait()
+		p.Release(held[1], 0)
+	})
+}
+
+// A pause is nothing that who doesn't wait at all waits for.
+func TestNoWaitWhilePaused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := pool.New[*line](&silent{}, pool.Options{Size: 1, Timeout: 0, Now: func() time.Duration { return 0 }})
+		defer p.Close()
+		p.Pause()
+		if _, _, _, err := p.Acquire(t.Context()); !errors.Is(err, pool.ErrTimeout) {
+			t.Errorf("%v, want %v", err, pool.ErrTimeout)
+		}
+		p.Resume()
+		if _, _, _, err := p.Acquire(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
