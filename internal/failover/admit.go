@@ -44,6 +44,7 @@ func (g *Group) admit(a *attempt, o Observation) error {
 	admits, shut := g.rules.target.admits(o), g.fence.shuts(o)
 	switch {
 	case e.watched && (e.downAt.After(a.began) && !g.singleLocked() || e.overtakenLocked(a.began, o, g.rules.target)):
+		g.doubtLocked(e, a.began, o)
 		g.pokeLocked(e)
 	case !e.watched, e.lastCheck.IsZero(), admits && !shut:
 		g.observeLocked(e, o)

@@ -253,6 +253,14 @@ func (e *endpoint) overtakenLocked(began time.Time, o Observation, t target) boo
 	return e.seenAt.After(began) && (t.admits(o) != e.admitted || o.standby() != e.standby())
 }
 
+// doubtLocked keeps of an answer that may be older than what is known since it was asked for only that there is such a timeline. Where that is newer than
+// the endpoint's own, from before, it is the endpoint's: else that would be fenced for what it shows itself.
+func (g *Group) doubtLocked(e *endpoint, began time.Time, o Observation) {
+	if g.fence.see(e.name, o); o.known() && o.Timeline > e.Timeline && !e.seenAt.After(began) {
+		g.observeLocked(e, o)
+	}
+}
+
 // observeLocked takes an observation as the endpoint's.
 func (g *Group) observeLocked(e *endpoint, o Observation) {
 	if o.Role == "" {

@@ -263,7 +263,7 @@ func (g *Group) checked(e *endpoint, p *probing, o Observation, err error) {
 	switch {
 	case doubted: // for each of the two once in a row: an address that leads to several servers contradicts itself for ever
 		e.unanswered, e.stuckAt = 0, 0
-		g.fence.see(e.name, o)
+		g.doubtLocked(e, p.began, o.identifiedBy(e.Observation))
 		e.again = true
 	case err == nil:
 		e.upLocked()

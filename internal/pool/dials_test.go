@@ -14,9 +14,8 @@ import (
 // hanging are things whose dials take long, as in an outage, and all succeed when it is over.
 type hanging struct {
 	silent
-	over       chan struct{}
-	now, most  int // dials under way
-	begun, cut int
+	over             chan struct{}
+	now, most, begun int // see counts
 }
 
 func (h *hanging) Dial(ctx context.Context, _ time.Time) (*line, error) {
@@ -34,11 +33,14 @@ func (h *hanging) Dial(ctx context.Context, _ time.Time) (*line, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.now--
-	if err != nil {
-		h.cut++
-		return nil, err
-	}
-	return &line{}, nil
+	return &line{}, err
+}
+
+// counts are the dials under way, and the most that there were, and all that were begun.
+func (h *hanging) counts() (now, most, begun int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.now, h.most, h.begun
 }
 
 func unlimited(things pool.Things[*line]) *pool.Pool[*line] {
@@ -66,8 +68,8 @@ func TestSlowDialsDontMultiply(t *testing.T) {
 		time.Sleep(20 * time.Second)
 		close(things.over)
 		calls.Wait()
-		if things.begun != callers {
-			t.Errorf("%d dials for %d callers", things.begun, callers)
+		if _, _, begun := things.counts(); begun != callers {
+			t.Errorf("%d dials for %d callers", begun, callers)
 		}
 	})
 }
@@ -92,12 +94,12 @@ func TestSlowDialsForNobodyEnd(t *testing.T) {
 			})
 		}
 		calls.Wait()
-		if things.most > 4*callers {
-			t.Errorf("%d dials under way for %d callers at a time", things.most, callers)
+		if _, most, _ := things.counts(); most > 4*callers {
+			t.Errorf("%d dials under way for %d callers at a time", most, callers)
 		}
 		time.Sleep(5 * time.Second)
-		if things.now != 0 || p.Places() != 0 {
-			t.Errorf("%d dials under way for nobody, %d places", things.now, p.Places())
+		if now, _, _ := things.counts(); now != 0 || p.Places() != 0 {
+			t.Errorf("%d dials under way for nobody, %d places", now, p.Places())
 		}
 		if err := p.LastError(); err != nil {
 			t.Errorf("that counts as a failure: %v", err)

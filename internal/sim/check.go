@@ -47,7 +47,7 @@ func (w *world) check() {
 		if sqlstate.Of(call.err) == sqlstate.QueryCanceled && call.ended.Before(call.began.Add(call.limit)) {
 			w.fail("call %d was cancelled for another: %v", row, call.err)
 		}
-		if call.began.Before(w.mended.Add(settles)) || call.brief || call.kind == "busy" {
+		if call.began.Before(w.mended.Add(settles)) || call.brief || call.kind == "busy" || w.plan.allLate() {
 			continue
 		}
 		if call.told != toldOK && !w.plan.stays && !w.closed {

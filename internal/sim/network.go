@@ -22,11 +22,11 @@ type network struct {
 
 	mu     sync.Mutex // guards what follows
 	names  map[string][]string
-	mute   error                // what each lookup meets; nil: it answers
-	gone   map[string]bool      // addresses to which nothing arrives, and from which nothing comes
-	slow   time.Duration        // added to the delay
-	late   func() time.Duration // added to that of a part
-	links  []*link              // open ones, the oldest first
+	mute   error                           // what each lookup meets; nil: it answers
+	gone   map[string]bool                 // addresses to which nothing arrives, and from which nothing comes
+	slow   time.Duration                   // added to the delay
+	late   func(answer bool) time.Duration // added to that of a part
+	links  []*link                         // open ones, the oldest first
 	lastID int
 	// brokenOff are the connections of the load's that the program has closed while the server would have gone on, and may not.
 	brokenOff []int
@@ -95,7 +95,7 @@ type end struct {
 
 var _ net.Conn = (*end)(nil)
 
-func newNetwork(log func(string, ...any), delay, late func() time.Duration) *network {
+func newNetwork(log func(string, ...any), delay func() time.Duration, late func(answer bool) time.Duration) *network {
 	return &network{log: log, delay: delay, late: late, listen: make(map[string]listener), names: make(map[string][]string), gone: make(map[string]bool)}
 }
 
@@ -169,7 +169,7 @@ func (p *pipe) notify() {
 
 // sendLocked puts a part on its way.
 func (k *link) sendLocked(p *pipe, b []byte, err error) {
-	at := time.Now().Add(p.delay + k.net.slow + k.net.late())
+	at := time.Now().Add(p.delay + k.net.slow + k.net.late(p == k.down))
 	if at.Before(p.last) {
 		at = p.last
 	}

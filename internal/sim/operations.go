@@ -41,7 +41,7 @@ func (w *world) operate(f fault) {
 	}
 }
 
-// closePool waits for nobody.
+// closePool waits for nobody, but for the end of a statement on a connection that says nothing: see wire.CloseLimit.
 func (w *world) closePool() {
 	w.mu.Lock()
 	w.closing = true
@@ -50,7 +50,7 @@ func (w *world) closePool() {
 	if err := w.db.Close(); err != nil {
 		w.fail("close: %v", err)
 	}
-	if took := time.Since(began); took > time.Second {
+	if took := time.Since(began); took > 1100*time.Millisecond {
 		w.fail("close took %v", took)
 	}
 }

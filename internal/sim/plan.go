@@ -189,12 +189,19 @@ func newPlan(seed uint64) *plan {
 			f.server = 1 + f.server%(p.servers-1)
 		}
 	}
-	if p.orders && one(3) { // before the servers are known
+	if p.orders && !one(3) { // before the servers are known
 		p.faults[0].at, p.late = time.Duration(r.Int64N(int64(30*time.Millisecond))), 2+r.IntN(4)
+		if !one(3) { // and nothing else to follow
+			p.faults = p.faults[:1]
+			p.faults[0].how = []string{demoted, dead}[r.IntN(2)]
+		}
 	}
 	slices.SortStableFunc(p.faults, func(a, b fault) int { return int(a.at - b.at) })
 	return p
 }
+
+// allLate says that so much is late that no call may have the time it takes.
+func (p *plan) allLate() bool { return p.late > 0 && p.late < 10 }
 
 func isOverflow(option string) bool { return strings.HasPrefix(option, "max_overflow=") }
 
@@ -238,7 +245,7 @@ func (p *plan) several(r *rand.Rand) {
 	}
 	if one(3) {
 		option("failback=false")
-	} else if one(2) {
+	} else if p.orders && !one(4) || one(2) {
 		option("failback_after=1")
 	}
 }

@@ -100,10 +100,11 @@ func (w *world) keeps(k *link) bool {
 		k.opened.After(c.two.Add(mostLate)) && !slices.ContainsFunc(c.servers, (*server).staleLocked)
 }
 
-// lateness is by how much something that is sent is late: nothing but for one in so many, which was lost and is sent again.
-func (w *world) lateness(r *rand.Rand) func() time.Duration {
-	return func() time.Duration {
-		if w.plan.late == 0 || r.IntN(w.plan.late) > 0 {
+// lateness is by how much something that is sent is late: nothing but for one in so many, which was lost and is sent again. Where the orders matter
+// in which answers come, it is answers.
+func (w *world) lateness(r *rand.Rand) func(answer bool) time.Duration {
+	return func(answer bool) time.Duration {
+		if w.plan.late == 0 || w.plan.orders && !answer || r.IntN(w.plan.late) > 0 {
 			return 0
 		}
 		return 10*time.Millisecond + time.Duration(r.Int64N(int64(mostLate)))
@@ -201,12 +202,14 @@ func (l logger) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// fenced notes which server the pool says it has fenced. The pool for reads, which finds out for itself, writes nothing.
+// fenced notes which server the pool says it has fenced. The pool for reads, which finds out for itself, writes nothing. What it says of the
+// timeline that a server was on before holds for that one.
 func (c *cluster) fenced(text string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, s := range c.servers {
-		if s.fenced.IsZero() && !s.standby && s != c.primary && strings.Contains(text, " endpoint="+s.name+":5432") {
+		if s.fenced.IsZero() && !s.standby && s != c.primary && strings.Contains(text, " endpoint="+s.name+":5432") &&
+			strings.Contains(text, fmt.Sprintf("on timeline %d,", s.timeline)) {
 			s.fenced = time.Now()
 		}
 	}
