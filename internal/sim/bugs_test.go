@@ -37,7 +37,7 @@ var bugs = []bug{
 		"		ctx, cancel := context.WithTimeout(s.life, olderLimit)\n",
 		"		life := s.life\n		if %s {\n			life = ctx\n		}\n		ctx, cancel := context.WithTimeout(life, olderLimit)\n", 1},
 	{"FATAL in another language than English is an answer", "../sqlstate/sqlstate.go",
-		"	switch state {\n", "	if %s {\n		return false\n	}\n	switch state {\n", 911},
+		"	switch state {\n", "	if %s {\n		return false\n	}\n	switch state {\n", 1221},
 }
 
 // buildBugs builds a player with all bugs in it.
