@@ -6,8 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/lib/pq"
-
 	"github.com/managedpg/managedpg/internal/e2e/rig"
 	"github.com/managedpg/managedpg/internal/pgtest"
 )
@@ -72,7 +70,7 @@ func TestCopyThatIsClosedTakesItsTime(t *testing.T) {
 			db := rig.Open(t, c.DSN(url))
 			tx, err := db.Begin()
 			rig.NoError(t, err)
-			st, err := tx.Prepare(pq.CopyIn("slow", "n"))
+			st, err := tx.Prepare(`COPY slow(n) FROM STDIN`)
 			rig.NoError(t, err)
 			_, err = st.Exec(1)
 			rig.NoError(t, err)
