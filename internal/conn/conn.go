@@ -129,7 +129,7 @@ func (c *Conn) ResetSession(ctx context.Context) error {
 // acquire gets another physical connection for one that was kept without; nil without an error: the first call makes the checkout.
 // database/sql holds the connection's lock meanwhile, for which the Close of a sql.Stmt that was prepared on it waits, and that may be called by
 // who has the connection that is waited for. So with such a statement database/sql is sent on to Connect, to wait there without the lock; but not
-// with SetMaxOpenConns in force, where it may not come there.
+// with SetMaxOpenConns in force, where it may not come there: it has waited for a connection then, or its opener has called.
 func (c *Conn) acquire(ctx context.Context) (*physical, time.Duration, error) {
 	if !c.life.isEmpty() {
 		if c.life.gone() {
@@ -139,11 +139,12 @@ func (c *Conn) acquire(ctx context.Context) (*physical, time.Duration, error) {
 	}
 	c.pool = c.home.poolFor(ctx)
 	if c.open > 0 && !c.home.opener.seen() {
-		ph, at, ok := c.pool.tryCheckout(ctx)
-		if !ok {
+		if ph, at, ok := c.pool.tryCheckout(ctx); ok {
+			return ph, at, nil
+		}
+		if foundFree(3) { // runtime.Callers, grabber and that
 			return nil, 0, driver.ErrBadConn
 		}
-		return ph, at, nil
 	}
 	ph, at, err := c.pool.checkout(ctx)
 	switch {

@@ -1,6 +1,9 @@
 package pgtest
 
-import "errors"
+import (
+	"context"
+	"errors"
+)
 
 // Pair is two servers: A, which is preferred, and B.
 type Pair struct {
@@ -40,9 +43,20 @@ func Replicated(opts ...Option) (*Pair, error) {
 }
 
 // Synchronous makes A wait for B before it acknowledges a commit. It is said with ALTER SYSTEM after B was made, so that B, once
-// promoted, waits for nobody.
+// promoted, waits for nobody. Its processes take that in one after the other.
 func (p *Pair) Synchronous() error {
-	return p.A.Exec("ALTER SYSTEM SET synchronous_standby_names = '"+p.B.Name()+"'", "SELECT pg_reload_conf()")
+	if err := p.A.Exec("ALTER SYSTEM SET synchronous_standby_names = '"+p.B.Name()+"'", "SELECT pg_reload_conf()"); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), startLimit)
+	defer cancel()
+	return poll(ctx, func() error {
+		state, err := p.A.queryString(ctx, "SELECT sync_state FROM pg_stat_replication WHERE application_name = '"+p.B.Name()+"'")
+		if err == nil && state != "sync" {
+			err = p.A.errorf("%v is %q", p.B, state)
+		}
+		return err
+	})
 }
 
 // Swap is for after B was promoted: A comes back as its synchronous standby, and they change names.
