@@ -142,7 +142,7 @@ func (c *Conn) acquire(ctx context.Context) (*physical, time.Duration, error) {
 		if ph, at, ok := c.pool.tryCheckout(ctx); ok {
 			return ph, at, nil
 		}
-		if foundFree(3) { // runtime.Callers, grabber and that
+		if !waitedFor(3) { // runtime.Callers, grabber and that
 			return nil, 0, driver.ErrBadConn
 		}
 	}

@@ -146,7 +146,13 @@ func (p *Pool) onFirstConnect(ctx context.Context, ph *physical) error {
 	defer limit.Start(ctx)
 	ctx, watch := ph.watch(ctx, 0) // nothing can be lost
 	defer watch.stop()
-	return p.onConnect(ctx, ph)
+	if err := p.onConnect(ctx, ph); err != nil {
+		return err
+	}
+	if ctx.Err() != nil { // it has taken longer than it may
+		return &usercode.Error{Err: ctx.Err()}
+	}
+	return nil
 }
 
 // onConnect calls the user's OnConnect, whose error is no evidence about the server.

@@ -8,12 +8,12 @@ import (
 	"sync"
 )
 
-// foundFree says that DB.conn has called with a connection that it found free, and not with one that it has waited for. It resets both, the two
-// calls of one function, and a sql.DB of our own shows which is the first. Of a copy of database/sql nobody knows: false. Frames are left out as
-// by findCaller.
-func foundFree(skip int) bool {
-	pc := grabber(skip)
-	return pc != 0 && pc == firstGrab()
+// waitedFor says that DB.conn has called with a connection that it has waited for, and not with one that it found free. It resets both, in two
+// calls of one function, and a sql.DB of our own shows which is for those found free. Of a copy of database/sql nobody knows: false. Frames are
+// left out as by findCaller.
+func waitedFor(skip int) bool {
+	pc, free := grabber(skip), firstGrab()
+	return pc != 0 && free != 0 && pc != free
 }
 
 // grabber is where DB.conn is in its calls; 0 if it isn't one of the frames.

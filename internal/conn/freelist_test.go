@@ -10,18 +10,18 @@ import (
 // resetting notes with what DB.conn has called.
 type resetting struct {
 	showing
-	found []bool
+	waited []bool
 }
 
 func (r *resetting) Connect(context.Context) (driver.Conn, error) { return r, nil }
 
 func (r *resetting) ResetSession(context.Context) error {
-	r.found = append(r.found, foundFree(0))
+	r.waited = append(r.waited, waitedFor(0))
 	return nil
 }
 
 // A connection that was free and one that was waited for are told apart.
-func TestFoundFree(t *testing.T) {
+func TestWaitedFor(t *testing.T) {
 	r := &resetting{}
 	db := sql.OpenDB(r)
 	defer db.Close()
@@ -50,7 +50,7 @@ func TestFoundFree(t *testing.T) {
 	if c, err := db.Conn(t.Context()); err != nil || c.Close() != nil {
 		t.Fatal(err)
 	}
-	if len(r.found) != 2 || r.found[0] || !r.found[1] {
-		t.Errorf("found free: %v, want false, true", r.found)
+	if len(r.waited) != 2 || !r.waited[0] || r.waited[1] {
+		t.Errorf("waited for: %v, want true, false", r.waited)
 	}
 }

@@ -103,9 +103,10 @@ func (c *stmtCache) release(s *cachedStmt) error {
 	case s.refs > 0:
 		return nil
 	case c == nil:
-		return s.close()
+		return s.close(true)
 	case s.place == nil || s.text.freed.Load():
-		return c.drop(s)
+		c.remove(s)
+		return s.close(true)
 	default:
 		c.trim()
 		return nil
@@ -191,21 +192,25 @@ func (c *stmtCache) trim() {
 	}
 }
 
-// drop closes a statement that isn't in use.
+// drop closes a statement that isn't in use, for somebody else's sake.
 func (c *stmtCache) drop(s *cachedStmt) error {
+	c.remove(s)
+	return s.close(false)
+}
+
+func (c *stmtCache) remove(s *cachedStmt) {
 	if s.place != nil {
 		c.unkeep(s)
 	} else if i := slices.Index(c.loose, s); i >= 0 {
 		c.loose = slices.Delete(c.loose, i, i+1)
 	}
-	return s.close()
 }
 
 // close is a round trip, for which a server that doesn't answer gets wire.CloseLimit: the base drivers wait for longer, and
-// database/sql closes statements where nobody's context holds. Not so in a transaction, which would be lost with the connection, nor for COPY, of
-// which lib/pq sends the end then, and waits until the server has taken everything in.
-func (s *cachedStmt) close() error {
-	if !sqltext.IsCopy(s.query) && s.phys.inTx() == sqltext.TxNone {
+// database/sql closes statements where nobody's context holds. Not so in a transaction, which would be lost with the connection, nor when its user
+// closes a COPY, of which lib/pq sends the end then, and waits until the server has taken everything in.
+func (s *cachedStmt) close(byUser bool) error {
+	if !(byUser && sqltext.IsCopy(s.query)) && s.phys.inTx() == sqltext.TxNone {
 		defer s.phys.sock.Limit(wire.CloseLimit, os.ErrDeadlineExceeded)()
 	}
 	return s.base.Close()

@@ -32,7 +32,8 @@ type contextWatch struct {
 	expired bool // the socket was closed
 	rows    bool // the call has returned, with rows that are still to be read
 	timer   *time.Timer
-	until   time.Duration // when it is no longer looked whether the rows are being read
+	looked  time.Duration // when the socket had heard something last when it was looked; negative: it hasn't been
+	pause   time.Duration // until it is looked again
 	request *base.CancelRequest
 }
 
@@ -105,7 +106,7 @@ func (w *contextWatch) begin() bool {
 	}
 	switch {
 	case w.asks && w.rows:
-		w.until = clock.Now() + w.limit
+		w.looked, w.pause = -1, firstLook
 		w.timer = time.AfterFunc(firstLook, w.look)
 	default:
 		w.beginNow()
@@ -121,26 +122,26 @@ func (w *contextWatch) beginNow() {
 	w.timer = time.AfterFunc(w.limit, w.lost)
 }
 
-// firstLook is how soon it is looked again whether rows are being read, and lookAgain how often after that.
+// firstLook is how soon it is looked whether rows are being read. It is looked again after twice as long each time, up to longestLook.
 const (
-	firstLook = time.Millisecond
-	lookAgain = 10 * time.Millisecond
+	firstLook   = time.Millisecond
+	longestLook = 100 * time.Millisecond
 )
 
 // look begins once the rows are being read. Of rows one can't see whether they were closed, as a call's are before its context ends in
-// most programs: then there is nothing to cancel. Database/sql closes them when their context ends, and to close them lib/pq reads to their
-// end.
+// most programs: then there is nothing to cancel. Database/sql closes them when their context ends, unless they are scanned at that moment, and to
+// close them lib/pq reads to their end.
 func (w *contextWatch) look() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	heard := w.sock.Heard()
 	switch {
 	case w.over:
-	case w.sock.Waiting():
+	case w.sock.Waiting(), w.looked >= 0 && heard > w.looked:
 		w.beginNow()
-	case clock.Now() < w.until:
-		w.timer.Reset(lookAgain)
 	default:
-		w.over = true
+		w.looked, w.pause = heard, min(2*w.pause, longestLook)
+		w.timer.Reset(w.pause)
 	}
 }
 

@@ -10,7 +10,6 @@ import (
 type queue[T any] struct {
 	oldest, newest *waiter[T]
 	len            int
-	owed           int       // of them, those whose dial has served somebody else: that one's is theirs
 	stands         time.Time // since when it stands: the newest are served first; zero: it doesn't
 	standsUntil    time.Time // at least: somebody's time has run out
 
@@ -32,7 +31,6 @@ type waiter[T any] struct {
 	err   error
 
 	gone         bool // from the queue
-	owed         bool // see queue
 	older, newer *waiter[T]
 }
 
@@ -68,9 +66,6 @@ func (q *queue[T]) at(n int) *waiter[T] {
 func (q *queue[T]) remove(w *waiter[T]) {
 	q.len--
 	w.gone = true
-	if w.owed {
-		q.owed--
-	}
 	if w.older != nil {
 		w.older.newer = w.newer
 	} else {
@@ -84,14 +79,6 @@ func (q *queue[T]) remove(w *waiter[T]) {
 	w.older, w.newer = nil, nil
 	if q.len == 0 {
 		q.stands = time.Time{}
-	}
-}
-
-// owe notes, of one that still waits, that its dial has served somebody else.
-func (q *queue[T]) owe(w *waiter[T]) {
-	if !w.gone && !w.owed {
-		w.owed = true
-		q.owed++
 	}
 }
 
@@ -231,22 +218,26 @@ func (p *Pool[T]) serveLocked(thing T, fresh bool) bool {
 			return false
 		}
 		first := w == p.queue.oldest
-		p.queue.remove(w)
 		if err := w.ctx.Err(); err != nil { // it is about to find out by itself
 			if err == context.DeadlineExceeded {
 				p.queue.ranOut(w)
 			}
-			w.end(err)
+			p.failLocked(w, err)
 			continue
 		}
 		if !first {
 			p.figures.NewestFirst++
 		}
-		w.thing, w.fresh = thing, fresh
-		p.lent++
-		w.end(nil)
+		p.serveOneLocked(w, thing, fresh)
 		return true
 	}
+}
+
+func (p *Pool[T]) serveOneLocked(w *waiter[T], thing T, fresh bool) {
+	p.queue.remove(w)
+	w.thing, w.fresh = thing, fresh
+	p.lent++
+	w.end(nil)
 }
 
 func (w *waiter[T]) end(err error) {

@@ -47,13 +47,27 @@ func (p *Pool[T]) hopelessLocked() int {
 	if p.limit >= 0 {
 		return s.ahead + len(s.slow)
 	}
-	forNobody := 0
+	n := s.ahead
 	for _, d := range s.slow {
 		if d.asker.gone {
-			forNobody++
+			n++
 		}
 	}
-	return s.ahead + max(0, forNobody-p.queue.owed)
+	return n
+}
+
+// wantedLocked says of a slow dial for nobody that whoever waits would be glad of it: it is one of the oldest.
+func (p *Pool[T]) wantedLocked(d *dialing[T]) bool {
+	older := 0
+	for _, other := range p.supply.slow {
+		switch {
+		case other == d:
+			return older < p.queue.len
+		case other.asker.gone:
+			older++
+		}
+	}
+	return false
 }
 
 // dialLocked begins dials until there are as many under way as there are who wait, as far as there is room.
@@ -135,7 +149,7 @@ func (p *Pool[T]) slowDial(d *dialing[T]) {
 		s.slow = append(s.slow, d)
 	}
 	if p.limit < 0 {
-		if d.asker.gone {
+		if d.asker.gone && !p.wantedLocked(d) {
 			d.alone++
 		}
 		if d.unused = d.alone > 2; d.unused {
@@ -178,10 +192,11 @@ func (p *Pool[T]) dialled(thing T, asker *waiter[T]) (kept bool, why error) {
 	if p.closed {
 		return false, ErrClosed
 	}
+	if p.limit < 0 && asker != nil && !asker.gone && asker.ctx.Err() == nil && p.paused.IsZero() {
+		p.serveOneLocked(asker, thing, true) // nothing is scarce that an order could be wanted for
+		return true, nil
+	}
 	if p.paused.IsZero() && p.serveLocked(thing, true) {
-		if asker != nil {
-			p.queue.owe(asker)
-		}
 		return true, nil
 	}
 	if asker != nil {

@@ -29,27 +29,34 @@ func TestContextsThatEndAfterTheirRows(t *testing.T) {
 	})
 }
 
-// Rows that are still being read when their context ends are cancelled, in a transaction too.
+// Rows that are still being read when their context ends are cancelled, in a transaction too, also by who takes his time with a row, which
+// database/sql lets nobody take from him meanwhile.
 func TestContextsThatEndInTheirRows(t *testing.T) {
 	rig.InEachCombination(t, func(t *testing.T, c rig.Combination, db *sql.DB) {
-		tx, err := db.Begin()
-		rig.NoError(t, err)
-		defer tx.Rollback()
-		ctx, cancel := context.WithCancel(t.Context())
-		defer cancel()
-		rows, err := tx.QueryContext(ctx, "SELECT repeat('x', 1000), CASE WHEN n > 100 THEN pg_sleep(600) END FROM generate_series(1, 200) n")
-		rig.NoError(t, err)
-		defer rows.Close()
-		for range 10 {
-			if !rows.Next() {
-				t.Fatal(rows.Err())
+		for _, pause := range []time.Duration{0, 600 * time.Millisecond} { // more than cancel_timeout
+			tx, err := db.Begin()
+			rig.NoError(t, err)
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			rows, err := tx.QueryContext(ctx, "SELECT repeat('x', 1000), CASE WHEN n > 100 THEN pg_sleep(600) END FROM generate_series(1, 200) n")
+			rig.NoError(t, err)
+			defer rows.Close()
+			var x, slept sql.RawBytes
+			for range 10 {
+				if !rows.Next() {
+					t.Fatal(rows.Err())
+				}
+				rig.NoError(t, rows.Scan(&x, &slept))
 			}
-		}
-		cancel()
-		for rows.Next() {
-		}
-		if rows.Err() == nil {
-			t.Error("the rows have come to their end")
+			cancel()
+			time.Sleep(pause)
+			for rows.Next() {
+			}
+			if rows.Err() == nil {
+				t.Error("the rows have come to their end")
+			}
+			_ = rows.Close()
+			_ = tx.Rollback()
 		}
 	})
 }
