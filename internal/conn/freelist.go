@@ -27,6 +27,9 @@ func grabber(skip int) uintptr {
 	return 0
 }
 
+// LearnFrames has that shown now, and not when it is first needed: goroutines come and go for it.
+func LearnFrames() { firstGrab() }
+
 // firstGrab is where that is when it has found a connection free.
 var firstGrab = sync.OnceValue(func() uintptr {
 	shown := &showing{}

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+
+	"github.com/managedpg/managedpg/internal/conn"
 )
 
 var (
@@ -26,6 +28,7 @@ func TestPlay(t *testing.T) {
 	runtime.GOMAXPROCS(1)
 	debug.SetGCPercent(-1) // who runs next must not depend on it
 	tlsConfig()            // nor on whose is the first that needs it
+	conn.LearnFrames()
 	var drop []int
 	for n := range strings.FieldsFuncSeq(*without, func(r rune) bool { return r == ',' }) {
 		i, err := strconv.Atoi(n)
