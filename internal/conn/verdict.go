@@ -81,7 +81,7 @@ func (c *Conn) judge(ctx context.Context, ph *physical, mark int64, what kind, q
 	if telling && (ph.tx != sqltext.TxReadOnly || sqlstate.Of(err) != sqlstate.ReadOnly) {
 		c.pool.callFailed(ctx, ph, err)
 	}
-	if ctxErr != nil && !ph.lost() && errors.Is(err, driver.ErrBadConn) {
+	if ctxErr != nil && ph.obeys && !ph.lost() && errors.Is(err, driver.ErrBadConn) {
 		return ctxErr // pgx looks at the context once more between preparing a statement and running it
 	}
 	if ctxErr != nil && !sent && (!answered || errors.Is(err, ctxErr)) {

@@ -43,7 +43,7 @@ func (g *Group) admit(a *attempt, o Observation) error {
 	g.fence.see(e.name, o)
 	admits, shut := g.rules.target.admits(o), g.fence.shuts(o)
 	switch {
-	case e.watched && (e.downAt.After(a.began) && !g.singleLocked() || e.overtakenLocked(a.began, o, g.rules.target)):
+	case e.watched && (e.badAt.After(a.began) && !g.singleLocked() || e.overtakenLocked(a.began, o, g.rules.target)):
 		g.doubtLocked(e, a.began, o)
 		g.pokeLocked(e)
 	case !e.watched, e.lastCheck.IsZero(), admits && !shut:

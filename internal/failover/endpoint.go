@@ -62,7 +62,7 @@ type standing struct {
 type doubt int
 
 const (
-	doubtAlive doubt = 1 << iota // a dial has found nobody there since the probe began
+	doubtAlive doubt = 1 << iota // a dial has found nobody there since the probe began, or something has made it suspect
 	doubtRole                    // another role was seen since
 )
 
@@ -71,7 +71,7 @@ type probes struct {
 	due         time.Time // when the monitor probes it next
 	began       time.Time // when the last probe began
 	seenAt      time.Time // when an observation was taken in last
-	downAt      time.Time // when a dial found it down last
+	badAt       time.Time // when a dial found it down last, or something made it suspect
 	doubted     doubt     // of the last probes, which succeeded, and may have been answered before one of these
 	begun       int       // probes
 	underWay    *probing  // nil: none is

@@ -217,6 +217,7 @@ func (g *Group) ForgetTimelines() {
 
 // suspectLocked notes that it may be in trouble.
 func (e *endpoint) suspectLocked() {
+	e.badAt = time.Now()
 	if e.state == Up || e.state == Unknown {
 		e.state = Suspect
 	}

@@ -251,7 +251,7 @@ func (g *Group) checked(e *endpoint, p *probing, o Observation, err error) {
 	var outdated doubt
 	switch {
 	case err != nil:
-	case e.state == Down && e.downAt.After(p.began) && !g.singleLocked():
+	case (e.state == Down || e.state == Suspect) && e.badAt.After(p.began) && !g.singleLocked():
 		outdated = doubtAlive
 	case e.overtakenLocked(p.began, o, g.rules.target):
 		outdated = doubtRole

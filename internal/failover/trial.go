@@ -98,8 +98,10 @@ func (c *checkout) succeededLocked(a *attempt) {
 // reachedLocked: the server answered, and let us in.
 func (c *checkout) reachedLocked(a *attempt) {
 	e := a.endpoint
-	if e.watched && e.state == Down && e.verdicts != a.verdicts {
-		// A probe has found it down since the dial began. One connection made it; the next probe says for the others.
+	outdated := e.state == Down && e.verdicts != a.verdicts || e.state == Suspect && e.badAt.After(a.began) && !c.singleLocked()
+	if e.watched && outdated {
+		// A probe has found it down since the dial began, or something made it suspect. One connection made it; the next probe says for the
+		// others.
 		c.pokeLocked(e)
 	} else {
 		e.upLocked()
@@ -152,7 +154,7 @@ func (c *checkout) metLocked(e *endpoint, ev evidence.Kind, err, own error) outc
 	c.tried[e] = trial{err: err, revived: e.revived}
 	switch effectOf(fromDial, ev) {
 	case down:
-		e.downAt = time.Now()
+		e.badAt = time.Now()
 		c.downLocked(e, err)
 		e.gate.downLocked(own)
 		if e.watched {
