@@ -16,7 +16,8 @@ const (
 
 	// slowDial is after how long a dial doesn't count any more as one that whoever waits may hope for: another one is begun beside it. Where
 	// nothing limits their number that is so only once whoever it was begun for has gone: else there would be one more for each who
-	// waits, again and again. There a dial ends that is slow and for nobody, at the latest when it has been so for twice as long.
+	// waits, again and again. There a dial ends that has been slow and for nobody at
+	// three looks, one each slowDial, but for as many of the oldest as there are who wait.
 	slowDial = time.Second
 )
 
