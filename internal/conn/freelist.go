@@ -13,12 +13,12 @@ import (
 // left out as by findCaller.
 func waitedFor(skip int) bool {
 	pc, free := grabber(skip), firstGrab()
-	return pc != 0 && free != 0 && pc != free
+	return pc != 0 && free != 0 && pc != free && runtime.FuncForPC(pc).Entry() == runtime.FuncForPC(free).Entry()
 }
 
 // grabber is where DB.conn is in its calls; 0 if it isn't one of the frames.
 func grabber(skip int) uintptr {
-	var pcs [manyFrames]uintptr
+	var pcs [4 * manyFrames]uintptr // it is called seldom, and whoever is between is none of database/sql's
 	for _, pc := range pcs[:runtime.Callers(skip, pcs[:])] {
 		if callerAt(pc) == callerGrab {
 			return pc

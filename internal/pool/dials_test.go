@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -74,7 +75,8 @@ func TestSlowDialsDontMultiply(t *testing.T) {
 	})
 }
 
-// Those whose caller has gone end, but for some seconds in which the next caller may be glad of them.
+// Those whose caller has gone end, but for some seconds in which the next caller may be glad of them, and for two, which have the limit of a
+// dial.
 func TestSlowDialsForNobodyEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		things := &hanging{over: make(chan struct{})}
@@ -98,7 +100,7 @@ func TestSlowDialsForNobodyEnd(t *testing.T) {
 			t.Errorf("%d dials under way for %d callers at a time", most, callers)
 		}
 		time.Sleep(5 * time.Second)
-		if now, _, _ := things.counts(); now != 0 || p.Places() != 0 {
+		if now, _, _ := things.counts(); now > 2 || p.Places() != now {
 			t.Errorf("%d dials under way for nobody, %d places", now, p.Places())
 		}
 		if err := p.LastError(); err != nil {
@@ -151,6 +153,148 @@ func TestSlowDialsOutliveTheirCallers(t *testing.T) {
 				t.Errorf("a patient caller waited for %v, where opening takes %v", took, takes)
 			}
 		})
+	}
+}
+
+// Opening takes longer than calls have that are too rare to meet another's dial, each of which is worth something to the next.
+func TestSlowDialsOfRareCalls(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := unlimited(&slowly{takes: 3500 * time.Millisecond})
+		defer p.Close()
+		ok := 0
+		for range 20 {
+			ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+			if _, _, _, err := p.Acquire(ctx); err == nil {
+				ok++
+			}
+			cancel()
+			time.Sleep(4500 * time.Millisecond)
+		}
+		if ok < 9 {
+			t.Errorf("%d of 20 calls succeeded, of which every second finds what the one before has dialled", ok)
+		}
+	})
+}
+
+// told are things of which each dial takes and meets what the test says.
+type told struct {
+	silent
+	next func() (time.Duration, error)
+}
+
+func (o *told) Dial(ctx context.Context, _ time.Time) (*line, error) {
+	o.mu.Lock()
+	takes, err := o.next()
+	o.mu.Unlock()
+	select {
+	case <-time.After(takes):
+		return &line{}, err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+var errRefused = errors.New("refused")
+
+// Without a limit whoever's own dial has failed is told so at once, whatever becomes of others' dials, and one that hangs for a patient caller keeps
+// nobody else from dialling for longer than a second.
+func TestOneDialHangsAndOneFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := 0
+		p := unlimited(&told{next: func() (time.Duration, error) {
+			switch n++; n {
+			case 1:
+				return 5 * time.Second, errors.New("timeout")
+			case 2:
+				return 10 * time.Millisecond, errRefused
+			default:
+				return 10 * time.Millisecond, nil
+			}
+		}})
+		defer p.Close()
+		patient := make(chan error)
+		go func() {
+			_, _, _, err := p.Acquire(t.Context())
+			patient <- err
+		}()
+		synctest.Wait()
+		start := time.Now()
+		if _, _, _, err := p.Acquire(t.Context()); err != errRefused || time.Since(start) > 20*time.Millisecond {
+			t.Errorf("after %v: %v", time.Since(start), err)
+		}
+		failed := 0
+		for time.Since(start) < 4*time.Second {
+			ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+			if _, _, _, err := p.Acquire(ctx); err != nil {
+				failed++
+			}
+			cancel()
+		}
+		if failed > 2 {
+			t.Errorf("%d calls failed of those that began while another's dial hung", failed)
+		}
+		if err := <-patient; err != nil && err.Error() != "timeout" { // it may have been served what came too late for another
+			t.Error(err)
+		}
+	})
+}
+
+// Without a limit, who has a dial under way isn't dismissed for who has none.
+func TestTimeoutSparesWhoDials(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := 0
+		opts := pool.Options{Size: 1, MaxOverflow: -1, Timeout: time.Second, Now: func() time.Duration { return 0 }}
+		p := pool.New[*line](&told{next: func() (time.Duration, error) {
+			switch n++; n {
+			case 1:
+				return 0, nil
+			case 2:
+				return 10 * time.Millisecond, errRefused
+			default:
+				return 3 * time.Second, nil
+			}
+		}}, opts)
+		defer p.Close()
+		held, _, _, err := p.Acquire(t.Context()) // that could be given back, so the first dial that fails is no reason to give up
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { p.Release(held, 0) }()
+		first, second := make(chan error, 1), make(chan error, 1)
+		go func() { _, _, _, err := p.Acquire(t.Context()); first <- err }()
+		synctest.Wait()
+		go func() { _, _, _, err := p.Acquire(t.Context()); second <- err }()
+		if err := <-second; err != nil {
+			t.Errorf("who had a dial under way was told %v", err)
+		}
+		if err := <-first; err != nil && !errors.Is(err, pool.ErrTimeout) {
+			t.Error(err)
+		}
+	})
+}
+
+// endsLate is a context that ends between the second look at it and the third, and tells nobody.
+type endsLate struct {
+	context.Context
+	looks atomic.Int32
+}
+
+func (c *endsLate) Err() error {
+	if c.looks.Add(1) > 2 {
+		return context.DeadlineExceeded
+	}
+	return nil
+}
+
+// What was dialled for somebody whose time has run out since it was served is kept for the next.
+func TestServedTooLate(t *testing.T) {
+	p := unlimited(&silent{})
+	defer p.Close()
+	if _, _, _, err := p.Acquire(&endsLate{Context: t.Context()}); err != context.DeadlineExceeded {
+		t.Fatal(err)
+	}
+	if _, _, fresh, err := p.Acquire(t.Context()); err != nil || fresh {
+		t.Errorf("dialled anew: %v, %v", fresh, err)
 	}
 }
 

@@ -15,8 +15,8 @@ func (p *Pool[T]) Check() error {
 		return fmt.Errorf("%d wait, and %d are counted", n, p.queue.len)
 	case p.paused.IsZero() && !p.closed && n > 0 && len(p.free) > 0:
 		return fmt.Errorf("%d wait beside %d free ones", n, len(p.free))
-	case p.lent < 0, p.supply.dialling < 0, p.places < p.lent+len(p.free)+p.supply.dialling:
-		return fmt.Errorf("%d places, %d lent, %d free, %d dials", p.places, p.lent, len(p.free), p.supply.dialling)
+	case p.lent < 0, p.supply.underWay() < 0, p.places < p.lent+len(p.free)+p.supply.underWay():
+		return fmt.Errorf("%d places, %d lent, %d free, %d dials", p.places, p.lent, len(p.free), p.supply.underWay())
 	case len(p.free) > p.size:
 		return fmt.Errorf("%d are free, %d are kept", len(p.free), p.size)
 	case n == 0 && !p.queue.stands.IsZero():

@@ -245,7 +245,7 @@ func (p *Pool[T]) Release(thing T, at time.Duration) (kept bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.returnedLocked()
-	return p.putLocked(thing, at)
+	return p.putLocked(thing, at, false)
 }
 
 // returnedLocked: one less is lent.
@@ -261,18 +261,28 @@ func (p *Pool[T]) drainedLocked() {
 	}
 }
 
-// putLocked gives a thing that is nobody's to whoever waits, or keeps it.
-func (p *Pool[T]) putLocked(thing T, at time.Duration) (kept bool) {
-	others := p.lent + len(p.free) + p.supply.dialling // without those that are being closed
+// putLocked gives a thing that is nobody's to whoever waits, or keeps it. Fresh says that it has had no user.
+func (p *Pool[T]) putLocked(thing T, at time.Duration, fresh bool) (kept bool) {
+	others := p.lent + len(p.free) + p.supply.underWay() // without those that are being closed
 	switch {
 	case p.closed, p.limit >= 0 && others >= p.limit:
 		return false
-	case p.paused.IsZero() && p.serveLocked(thing, false):
+	case p.paused.IsZero() && p.serveLocked(thing, fresh):
 		return true
-	case len(p.free) >= p.size:
-		return false
+	default:
+		return p.keepLocked(thing, at, fresh)
 	}
-	p.free = append(p.free, freed[T]{thing, at})
+}
+
+// keepLocked keeps a thing that nobody waits for, if there are not as many already. A fresh one is kept for OrphanTimeout all the same.
+func (p *Pool[T]) keepLocked(thing T, since time.Duration, fresh bool) (kept bool) {
+	if len(p.free) >= p.size {
+		if !fresh || p.opts.OrphanTimeout == 0 {
+			return false
+		}
+		time.AfterFunc(p.opts.OrphanTimeout, p.Sweep)
+	}
+	p.free = append(p.free, freed[T]{thing, since})
 	return true
 }
 
@@ -312,7 +322,7 @@ func (p *Pool[T]) Figures() Figures {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	f := p.figures
-	f.Waiting, f.Dialling = p.queue.len, p.supply.dialling
+	f.Waiting, f.Dialling = p.queue.len, p.supply.underWay()
 	if !p.queue.stands.IsZero() {
 		f.Standing = now.Sub(p.queue.stands)
 	}

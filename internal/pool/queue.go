@@ -26,6 +26,7 @@ type waiter[T any] struct {
 	who     atomic.Pointer[any] // what Options.Who said; nil before
 
 	over  chan struct{}
+	dials int // under way that were begun for it
 	thing T
 	fresh bool
 	err   error
@@ -54,8 +55,11 @@ func (q *queue[T]) push(w *waiter[T], again bool) {
 	}
 }
 
-// at is the waiter with n before it.
+// at is the waiter with n before it; nil if there is none.
 func (q *queue[T]) at(n int) *waiter[T] {
+	if n >= q.len {
+		return nil
+	}
 	w := q.oldest
 	for range n {
 		w = w.newer
@@ -124,7 +128,7 @@ func (p *Pool[T]) waitLocked(ctx context.Context, began time.Time) (thing T, wai
 	case !p.paused.IsZero() && p.opts.Timeout != 0:
 	case p.paused.IsZero() && p.helplessLocked():
 		err = p.supply.err
-	case p.opts.Timeout == 0 && (!p.paused.IsZero() || p.supply.dialling < p.queue.len):
+	case p.opts.Timeout == 0 && (!p.paused.IsZero() || p.supply.underWay() < p.queue.len):
 		err = ErrTimeout
 	}
 	if err != nil {
@@ -201,7 +205,11 @@ func (q *queue[T]) ranOut(w *waiter[T]) {
 
 // handBack gives back what somebody was served whose context had ended.
 func (p *Pool[T]) handBack(thing T, fresh bool) {
-	if !p.Release(thing, p.opts.Now()) {
+	p.mu.Lock()
+	p.returnedLocked()
+	kept := p.putLocked(thing, p.opts.Now(), fresh)
+	p.mu.Unlock()
+	if !kept {
 		p.things.Close(thing, ErrSurplus, p.Gone)
 	}
 }
@@ -280,19 +288,26 @@ func (p *Pool[T]) dismiss() {
 }
 
 // dismissLocked ends the waits of those whose Timeout has passed, but for as many as dials are under way: what is dialled for them has
-// its own limit. Everybody waits equally long, so they are the oldest.
+// its own limit. Everybody waits equally long, so they are the oldest; without a limit of places they are those whose own dials these are.
 func (p *Pool[T]) dismissLocked(why error) {
 	if p.opts.Timeout < 0 {
 		return
 	}
-	now, dials := time.Now(), p.supply.dialling
+	now, dials := time.Now(), p.supply.underWay()
+	if p.limit < 0 {
+		dials = p.supply.nobodys()
+	}
 	for w := p.queue.oldest; w != nil; {
 		next := w.newer
 		if left := w.timeout.Sub(now); left > 0 {
 			p.watchLocked(left)
 			return
 		}
-		if dials--; dials < 0 {
+		switch {
+		case p.limit < 0 && w.dials > 0:
+		case dials > 0:
+			dials--
+		default:
 			p.queue.ranOut(w)
 			p.failLocked(w, why)
 		}

@@ -15,21 +15,39 @@ const (
 	longestPause = 45 * time.Millisecond
 
 	// slowDial is after how long a dial doesn't count any more as one that whoever waits may hope for: another one is begun beside it. Where
-	// nothing limits their number that is so only once whoever it was begun for has gone: else there would be one more for each who
-	// waits, again and again. There a dial ends that has been slow and for nobody at
-	// three looks, one each slowDial, but for as many of the oldest as there are who wait.
+	// nothing limits their number whoever has a dial of its own under way gets no other: else there would be one more for each who
+	// waits, again and again. There a dial ends that has been slow and for nobody at three looks, one each slowDial, but for as many of the
+	// oldest as there are who wait, and at least keptSlow.
 	slowDial = time.Second
+	// keptSlow lets callers of whom each has less time than opening takes have a connection in the end.
+	keptSlow = 2
 )
 
 // supply is the dials. Pool.mu guards it.
 type supply[T any] struct {
-	dialling int
-	slow     []*dialing[T] // of them, those that were begun for a caller and have taken longer than slowDial
-	ahead    int           // of them, those of the upkeep: no caller's context is in them, so none is left to hope for one
+	dials    []*dialing[T] // those that were begun for a caller
+	slow     int           // how many of them have taken longer than slowDial
+	ahead    int           // those of the upkeep: no caller's context is in them, so none is left to hope for one
 	failures int           // in a row
 	err      error
 	resume   time.Time // when the next dial may begin, after one that failed
 	timer    *time.Timer
+}
+
+// underWay is how many dials there are.
+func (s *supply[T]) underWay() int { return len(s.dials) + s.ahead }
+
+// hopeful is how many of them whoever waits may hope for.
+func (s *supply[T]) hopeful() int { return len(s.dials) - s.slow }
+
+// nobodys is how many of those were begun for somebody who has gone.
+func (s *supply[T]) nobodys() (n int) {
+	for _, d := range s.dials {
+		if !d.slow && d.asker.gone {
+			n++
+		}
+	}
+	return n
 }
 
 // dialing is a dial that was begun for somebody. Pool.mu guards it.
@@ -38,60 +56,58 @@ type dialing[T any] struct {
 	cancel context.CancelFunc
 	timer  *time.Timer
 	alone  int  // for how many times slowDial it has been slow and for nobody
+	slow   bool // has taken longer than slowDial
 	ended  bool // by itself
 	unused bool // ended by the pool
 }
 
-// hopelessLocked is how many of the dials under way are none to hope for.
-func (p *Pool[T]) hopelessLocked() int {
-	s := &p.supply
-	if p.limit >= 0 {
-		return s.ahead + len(s.slow)
-	}
-	n := s.ahead
-	for _, d := range s.slow {
-		if d.asker.gone {
-			n++
-		}
-	}
-	return n
-}
-
-// wantedLocked says of a slow dial for nobody that whoever waits would be glad of it: it is one of the oldest.
-func (p *Pool[T]) wantedLocked(d *dialing[T]) bool {
-	older := 0
-	for _, other := range p.supply.slow {
-		switch {
-		case other == d:
-			return older < p.queue.len
-		case other.asker.gone:
-			older++
-		}
-	}
-	return false
-}
-
-// dialLocked begins dials until there are as many under way as there are who wait, as far as there is room.
+// dialLocked begins dials until there are as many under way as there are who wait, as far as there is room. Where there is a limit it doesn't matter
+// whose a dial was when it began; else everybody has one of its own, or one whose asker has gone. After one that has failed there is
+// one at a time, but for the slow ones.
 func (p *Pool[T]) dialLocked() {
+	if p.closed || !p.paused.IsZero() {
+		return
+	}
 	s := &p.supply
-	hopeless := p.hopelessLocked()
-	for p.paused.IsZero() && !p.closed && s.dialling-hopeless < p.queue.len && (p.limit < 0 || p.places < p.limit) {
+	limited, nobodys := p.limit >= 0, 0
+	w := p.queue.oldest
+	if limited {
+		w = p.queue.at(s.hopeful())
+	} else if w != nil {
+		nobodys = s.nobodys()
+	}
+	for ; w != nil && (!limited || p.places < p.limit); w = w.newer {
+		if !limited && w.dials > 0 {
+			continue
+		}
+		if nobodys > 0 {
+			nobodys--
+			continue
+		}
 		if wait := time.Until(s.resume); wait > 0 {
 			p.dialLaterLocked(wait)
 			return
 		}
-		if s.failures > 0 && s.dialling > hopeless {
+		if s.failures > 0 && s.hopeful() > 0 {
 			return // one is trying
 		}
-		w := p.queue.at(s.dialling - hopeless)
-		p.beginLocked()
-		go p.dial(context.WithoutCancel(w.ctx), w.until, w)
+		p.beginLocked(w)
 	}
 }
 
-func (p *Pool[T]) beginLocked() {
+// beginLocked begins a dial for somebody who waits. It doesn't end with whose it is.
+func (p *Pool[T]) beginLocked(w *waiter[T]) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(w.ctx))
+	d := &dialing[T]{asker: w, cancel: cancel}
+	d.timer = time.AfterFunc(slowDial, func() { p.slowDial(d) })
+	w.dials++
 	p.places++
-	p.supply.dialling++
+	p.supply.dials = append(p.supply.dials, d)
+	go func() {
+		defer cancel()
+		defer context.AfterFunc(p.ctx, cancel)()
+		p.dial(ctx, w.until, d)
+	}()
 }
 
 func (p *Pool[T]) dialLaterLocked(wait time.Duration) {
@@ -105,37 +121,18 @@ func (p *Pool[T]) dialLaterLocked(wait time.Duration) {
 	}
 }
 
-// dial opens a thing for whoever it will be; asker, if not nil, waited for it when it was begun.
-func (p *Pool[T]) dial(ctx context.Context, until time.Time, asker *waiter[T]) (ok bool) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer context.AfterFunc(p.ctx, cancel)()
-	d := &dialing[T]{asker: asker, cancel: cancel}
-	if asker != nil {
-		p.watchDial(d)
-	}
+// dial opens a thing for whoever it will be; d is nil when nobody waited for it when it was begun.
+func (p *Pool[T]) dial(ctx context.Context, until time.Time, d *dialing[T]) (ok bool) {
 	thing, err := p.things.Dial(ctx, until)
-	slow := p.dialEnded(d)
-	switch {
-	case err != nil && asker != nil && !d.unused:
-		p.dialFailed(err, slow)
-		return false
-	case err != nil:
-		p.nobodysFailed(asker == nil)
+	if err != nil {
+		p.dialFailed(err, d)
 		return false
 	}
-	kept, why := p.dialled(thing, asker)
+	kept, why := p.dialled(thing, d)
 	if !kept {
 		p.things.Close(thing, why, p.Gone)
 	}
 	return kept
-}
-
-// watchDial has a dial looked at each time that slowDial has passed.
-func (p *Pool[T]) watchDial(d *dialing[T]) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	d.timer = time.AfterFunc(slowDial, func() { p.slowDial(d) })
 }
 
 // slowDial looks at a dial that is slow.
@@ -145,9 +142,9 @@ func (p *Pool[T]) slowDial(d *dialing[T]) {
 	if d.ended {
 		return
 	}
-	s := &p.supply
-	if !slices.Contains(s.slow, d) {
-		s.slow = append(s.slow, d)
+	if !d.slow {
+		d.slow = true
+		p.supply.slow++
 	}
 	if p.limit < 0 {
 		if d.asker.gone && !p.wantedLocked(d) {
@@ -162,103 +159,109 @@ func (p *Pool[T]) slowDial(d *dialing[T]) {
 	p.dialLocked()
 }
 
-// dialEnded says of a dial that has ended whether it was slow.
-func (p *Pool[T]) dialEnded(d *dialing[T]) (slow bool) {
-	if d.asker == nil {
-		return false
+// wantedLocked says of a slow dial for nobody that whoever waits, or calls next, would be glad of it: it is one of the oldest.
+func (p *Pool[T]) wantedLocked(d *dialing[T]) bool {
+	older := 0
+	for _, other := range p.supply.dials {
+		switch {
+		case other == d:
+			return older < max(p.queue.len, keptSlow)
+		case other.slow && other.asker.gone:
+			older++
+		}
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	return false
+}
+
+// end takes a dial off the books.
+func (s *supply[T]) end(d *dialing[T]) {
+	if d == nil {
+		s.ahead--
+		return
+	}
 	d.ended = true
 	d.timer.Stop()
-	s := &p.supply
-	i := slices.Index(s.slow, d)
-	if i >= 0 {
-		s.slow = slices.Delete(s.slow, i, i+1)
+	d.asker.dials--
+	if d.slow {
+		s.slow--
 	}
-	return i >= 0
+	i := slices.Index(s.dials, d)
+	s.dials = slices.Delete(s.dials, i, i+1)
 }
 
 // dialled gives what a dial has brought to whoever waits, or keeps it.
-func (p *Pool[T]) dialled(thing T, asker *waiter[T]) (kept bool, why error) {
+func (p *Pool[T]) dialled(thing T, d *dialing[T]) (kept bool, why error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.supply.dialling--
-	if asker == nil {
-		p.supply.ahead--
-	}
+	p.supply.end(d)
 	p.supply.failures, p.supply.err, p.supply.resume = 0, nil, time.Time{}
 	defer p.dismissLocked(ErrTimeout) // those who have waited beyond their time, for this one
 	defer p.dialLocked()              // those that waited for whether it succeeds
 	if p.closed {
 		return false, ErrClosed
 	}
-	if p.limit < 0 && asker != nil && !asker.gone && asker.ctx.Err() == nil && p.paused.IsZero() {
-		p.serveOneLocked(asker, thing, true) // nothing is scarce that an order could be wanted for
+	if p.limit < 0 && d != nil && !d.asker.gone && d.asker.ctx.Err() == nil && p.paused.IsZero() {
+		p.serveOneLocked(d.asker, thing, true) // nothing is scarce that an order could be wanted for
 		return true, nil
 	}
 	if p.paused.IsZero() && p.serveLocked(thing, true) {
 		return true, nil
 	}
-	if asker != nil {
+	if d != nil {
 		p.figures.Orphaned++
 	}
-	since := p.opts.Now()
-	switch {
-	case p.limit >= 0 && p.places > p.limit, len(p.free) >= p.size && p.opts.OrphanTimeout == 0:
+	if p.limit >= 0 && p.places > p.limit || !p.keepLocked(thing, p.opts.Now(), true) {
 		return false, ErrSurplus
-	case len(p.free) >= p.size:
-		time.AfterFunc(p.opts.OrphanTimeout, p.Sweep)
 	}
-	p.free = append(p.free, freed[T]{thing, since})
 	return true, nil
 }
 
-// nobodysFailed: nobody is told, as nobody has asked, or nobody waits for it any more. The upkeep tries again in its own time.
-func (p *Pool[T]) nobodysFailed(ahead bool) {
+// dialFailed takes a dial's error in. Of one that nobody has asked for, or that nobody waits for any more, nobody is told: the upkeep tries again in
+// its own time.
+func (p *Pool[T]) dialFailed(err error, d *dialing[T]) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.supply.dialling--
-	if ahead {
-		p.supply.ahead--
-	}
+	p.supply.end(d)
 	p.places--
-	p.dismissLocked(ErrTimeout)
+	why := ErrTimeout
+	if d != nil && !d.unused && !p.closed {
+		p.learnLocked(err, d)
+		why = err
+	}
+	p.dismissLocked(why)
 	p.dialLocked()
 }
 
-// dialFailed tells one of those whom only a dial could help why there is none; from the second failure in a row on it tells all of
-// them, and makes the next dial wait. A slow one tells the oldest even while others are under way: they were begun beside it, will
-// take as long, and have others begun beside them.
-func (p *Pool[T]) dialFailed(err error, slow bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+// learnLocked tells one of those whom only a dial could help why there is none; from the second failure in a row on it tells all of
+// them, and makes the next dial wait. Without a limit it tells whoever's own dial that was, as a bare driver does. Else a slow one tells the
+// oldest even while others are under way: they were begun beside it, will take as long, and have others begun beside them.
+func (p *Pool[T]) learnLocked(err error, d *dialing[T]) {
 	s := &p.supply
-	s.dialling--
-	p.places--
-	if p.closed {
-		return
-	}
 	s.failures++
 	s.err = err
 	if s.failures > 1 {
 		pause := min(longestPause, firstPause<<min(s.failures-2, 8))
 		s.resume = time.Now().Add(pause - rand.N(pause/10))
 	}
+	var told *waiter[T]
+	switch {
+	case p.limit < 0 && !d.asker.gone:
+		told = d.asker
+	case p.limit >= 0 && (s.underWay() == 0 || d.slow):
+		told = p.queue.oldest
+	}
 	switch {
 	case p.helplessLocked():
 		p.failAllLocked(err)
-	case (s.dialling == 0 || slow) && p.queue.len > 0 && (p.places == len(p.free)+s.dialling || p.queue.oldest.overdue()):
-		p.failLocked(p.queue.oldest, err)
+	case told != nil && (p.places == len(p.free)+s.underWay() || told.overdue()):
+		p.failLocked(told, err)
 	}
-	p.dismissLocked(err)
-	p.dialLocked()
 }
 
 // helplessLocked: the last dials failed a moment ago, none is under way, and nothing is there that could be given back.
 func (p *Pool[T]) helplessLocked() bool {
 	s := &p.supply
-	return s.err != nil && s.dialling == 0 && p.places == len(p.free) && time.Now().Before(s.resume)
+	return s.err != nil && s.underWay() == 0 && p.places == len(p.free) && time.Now().Before(s.resume)
 }
 
 // LastError is what the last dial failed with; nil once one has succeeded.

@@ -98,11 +98,11 @@ func (p *Pool[T]) tend() {
 func (p *Pool[T]) wanting() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.closed || !p.paused.IsZero() || len(p.free)+p.supply.dialling >= p.opts.MinIdle || p.places >= p.size ||
+	if p.closed || !p.paused.IsZero() || len(p.free)+p.supply.underWay() >= p.opts.MinIdle || p.places >= p.size ||
 		time.Now().Before(p.supply.resume) {
 		return false
 	}
-	p.beginLocked()
+	p.places++
 	p.supply.ahead++
 	return true
 }

@@ -28,7 +28,7 @@ var bugs = []bug{
 	{"a busy connection counts as lost", "../conn/verdict.go",
 		"if (!sent || !ph.base.Counts()) && ph.base.Busy() {", "if (!sent || !ph.base.Counts()) && ph.base.Busy() && !(%s) {", 1},
 	{"a dial ends with its caller", "../pool/supply.go",
-		"	go p.dial(context.WithoutCancel(w.ctx), w.until, w)", "	outlives := context.WithoutCancel(w.ctx)\n	if %s {\n		outlives = w.ctx\n	}\n	go p.dial(outlives, w.until, w)", 1},
+		"	ctx, cancel := context.WithCancel(context.WithoutCancel(w.ctx))", "	outlives := context.WithoutCancel(w.ctx)\n	if %s {\n		outlives = w.ctx\n	}\n	ctx, cancel := context.WithCancel(outlives)", 1},
 	{"an answer from before a promotion undoes what another has seen since", "../failover/group.go",
 		"	return e.seenAt.After(began) && (", "	return !(%s) && e.seenAt.After(began) && (", 861},
 	{"what a kept connection tells is a sign that dials succeed", "../failover/monitor.go",

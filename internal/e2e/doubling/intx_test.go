@@ -22,6 +22,17 @@ func TestContextsThatEndAfterTheirRows(t *testing.T) {
 			cancel()
 			time.Sleep(time.Millisecond) // the program does something else
 		}
+		for range 10 {
+			ctx, cancel := context.WithCancel(t.Context())
+			st, err := tx.PrepareContext(t.Context(), "SELECT 1")
+			rig.NoError(t, err)
+			var n int
+			rig.NoError(t, st.QueryRowContext(ctx).Scan(&n))
+			cancel()
+			time.Sleep(5 * time.Millisecond)
+			rig.NoError(t, st.Close()) // nobody's rows are read by that
+			time.Sleep(10 * time.Millisecond)
+		}
 		rig.NoError(t, tx.Commit())
 		if s := rig.PoolOf(t, db).Stats(); s.CancelsSent != 0 {
 			t.Errorf("%d calls were cancelled", s.CancelsSent)
