@@ -215,11 +215,11 @@ func (g *Group) ForgetTimelines() {
 	g.settleLocked()
 }
 
-// suspectLocked notes that it may be in trouble.
+// suspectLocked notes that it may be in trouble. Of one that is down nothing new is said by that: it may be of a session from before.
 func (e *endpoint) suspectLocked() {
-	e.badAt = time.Now()
-	if e.state == Up || e.state == Unknown {
-		e.state = Suspect
+	switch e.state {
+	case Up, Unknown, Suspect:
+		e.state, e.badAt = Suspect, time.Now()
 	}
 }
 

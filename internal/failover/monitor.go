@@ -248,12 +248,16 @@ func (g *Group) checked(e *endpoint, p *probing, o Observation, err error) {
 	close(p.done)
 	now := time.Now()
 	e.countLocked(p.began, now, err)
+	effect := alive
+	if err != nil {
+		effect = effectOf(fromProbe, evidence.Of(err))
+	}
 	var outdated doubt
 	switch {
-	case err != nil:
+	case effect != alive && effect != full:
 	case (e.state == Down || e.state == Suspect) && e.badAt.After(p.began) && !g.singleLocked():
 		outdated = doubtAlive
-	case e.overtakenLocked(p.began, o, g.rules.target):
+	case err == nil && e.overtakenLocked(p.began, o, g.rules.target):
 		outdated = doubtRole
 	}
 	doubted := outdated&^e.doubted != 0
@@ -263,7 +267,9 @@ func (g *Group) checked(e *endpoint, p *probing, o Observation, err error) {
 	switch {
 	case doubted: // for each of the two once in a row: an address that leads to several servers contradicts itself for ever
 		e.unanswered, e.stuckAt = 0, 0
-		g.doubtLocked(e, p.began, o.identifiedBy(e.Observation))
+		if err == nil {
+			g.doubtLocked(e, p.began, o.identifiedBy(e.Observation))
+		}
 		e.again = true
 	case err == nil:
 		e.upLocked()
@@ -272,7 +278,7 @@ func (g *Group) checked(e *endpoint, p *probing, o Observation, err error) {
 		g.measureLocked(e, o, now)
 	default:
 		e.good, e.calm = 0, 0
-		g.probeFailedLocked(e, p.began, err)
+		g.probeFailedLocked(e, p.began, effect, err)
 	}
 	g.settleLocked()
 	g.setDueLocked(e, now.Add(g.paceLocked(e, now).wait(now, rand.Float64())))
@@ -318,12 +324,11 @@ func (g *Group) hastenLocked() {
 }
 
 // probeFailedLocked says what a failed probe means.
-func (g *Group) probeFailedLocked(e *endpoint, began time.Time, err error) {
-	effect := effectOf(fromProbe, evidence.Of(err))
-	if effect == suspectNow && e.fails > 0 {
-		effect = down // a session ended once is no dead server; twice in a row it is as good as one
+func (g *Group) probeFailedLocked(e *endpoint, began time.Time, means effect, err error) {
+	if means == suspectNow && e.fails > 0 {
+		means = down // a session ended once is no dead server; twice in a row it is as good as one
 	}
-	switch effect {
+	switch means {
 	case down:
 		e.fails++
 		if evidence.Silence(err) {

@@ -49,6 +49,50 @@ func TestEvidenceDuringAProbe(t *testing.T) {
 	})
 }
 
+// What was asked before an endpoint became suspect, and is answered after, says nothing of it: not that it is well, nor that it is full.
+func TestAnswersFromBeforeASuspicion(t *testing.T) {
+	for name, answer := range map[string]error{"well": nil, "full": sqlState("53300")} {
+		for asker, ask := range map[string]func(*rig){
+			"dial":  func(r *rig) { _, _ = r.connect(context.Background()) },
+			"probe": func(r *rig) { r.CheckNow(context.Background()) },
+		} {
+			t.Run(name+" by a "+asker, func(t *testing.T) {
+				scene(t, nil, two, func(r *rig) {
+					r.warmUp(0)
+					r.servers[0].set(func(s *server) { s.latency, s.err = 50*time.Millisecond, answer })
+					go ask(r)
+					r.pass(10 * time.Millisecond)
+					r.servers[0].set(func(s *server) { s.err = nil })
+					r.CallFailed(0, errRefused)
+					r.pass(45 * time.Millisecond)
+					r.stateIs(0, failover.Suspect)
+					r.currentIs(0)
+					r.pass(time.Second)
+					r.stateIs(0, failover.Up)
+				})
+			})
+		}
+	}
+}
+
+// A probe that finds a server back isn't doubted for sessions from before that are found lost meanwhile.
+func TestOldSessionsLostWhileItComesBack(t *testing.T) {
+	scene(t, nil, two, func(r *rig) {
+		r.warmUp(0)
+		r.servers[0].die()
+		r.CallFailed(0, errRefused)
+		r.pass(time.Second)
+		r.stateIs(0, failover.Down)
+		r.servers[0].back(two[0])
+		r.servers[0].set(func(s *server) { s.latency = 50 * time.Millisecond })
+		go r.CheckNow(context.Background())
+		r.pass(10 * time.Millisecond)
+		r.CallFailed(0, errRefused)
+		r.pass(45 * time.Millisecond)
+		r.stateIs(0, failover.Up)
+	})
+}
+
 func TestSuspectWhoseProbeFailsIsDown(t *testing.T) {
 	scene(t, nil, two, func(r *rig) {
 		r.warmUp(0)

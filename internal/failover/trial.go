@@ -98,15 +98,18 @@ func (c *checkout) succeededLocked(a *attempt) {
 // reachedLocked: the server answered, and let us in.
 func (c *checkout) reachedLocked(a *attempt) {
 	e := a.endpoint
-	outdated := e.state == Down && e.verdicts != a.verdicts || e.state == Suspect && e.badAt.After(a.began) && !c.singleLocked()
-	if e.watched && outdated {
-		// A probe has found it down since the dial began, or something made it suspect. One connection made it; the next probe says for the
-		// others.
-		c.pokeLocked(e)
+	if c.outdatedLocked(a) {
+		c.pokeLocked(e) // one connection made it; the next probe says for the others
 	} else {
 		e.upLocked()
 	}
 	c.settleLocked()
+}
+
+// outdatedLocked says of a dial that the server answered that a probe has found it down since it began, or something made it suspect.
+func (c *checkout) outdatedLocked(a *attempt) bool {
+	e := a.endpoint
+	return e.watched && (e.state == Down && e.verdicts != a.verdicts || e.state == Suspect && e.badAt.After(a.began) && !c.singleLocked())
 }
 
 // failedLocked says what a failed dial means.
@@ -142,17 +145,24 @@ func (c *checkout) failedLocked(a *attempt, err, cause error) (outcome, error) {
 		c.cutShortLocked(a, cause)
 		return goOn, err
 	case cause == errLimit:
-		return c.metLocked(e, evidence.TimedOut, fmt.Errorf("%w of %v: %w", errLimit, c.opts.ConnectTimeout, err), err), err
+		return c.metLocked(a, evidence.TimedOut, fmt.Errorf("%w of %v: %w", errLimit, c.opts.ConnectTimeout, err), err), err
 	default:
-		return c.metLocked(e, evidence.Of(err), err, err), err
+		return c.metLocked(a, evidence.Of(err), err, err), err
 	}
 }
 
 // metLocked says what follows from a dial's own error, and from err, which may say more.
-func (c *checkout) metLocked(e *endpoint, ev evidence.Kind, err, own error) outcome {
-	what := goOn
+func (c *checkout) metLocked(a *attempt, ev evidence.Kind, err, own error) outcome {
+	e, what := a.endpoint, goOn
 	c.tried[e] = trial{err: err, revived: e.revived}
-	switch effectOf(fromDial, ev) {
+	effect := effectOf(fromDial, ev)
+	if effect == full {
+		what = noRoom
+	}
+	if (effect == full || effect == alive) && c.outdatedLocked(a) {
+		effect = probeNow
+	}
+	switch effect {
 	case down:
 		e.badAt = time.Now()
 		c.downLocked(e, err)
@@ -169,7 +179,6 @@ func (c *checkout) metLocked(e *endpoint, ev evidence.Kind, err, own error) outc
 		e.upLocked()
 	case full:
 		e.crowdedLocked(err)
-		what = noRoom
 	case misconfigured:
 		c.refusedLocked(e, err)
 		c.asked[e] = true
