@@ -21,6 +21,9 @@
 // ones that whoever waits doesn't hope for any more. After two
 // dials in a row that failed the next waits, ever longer, until one succeeds; who can only be helped by a dial then gets the last error at once.
 //
+// Where nothing limits their number nothing is scarce, and it is as with a bare driver: everybody has a dial of its own, and what that meets, or one
+// whose caller has gone.
+//
 // # Upkeep
 //
 // A goroutine closes what has been free for too long, and keeps some ready.
