@@ -176,13 +176,7 @@ func (s *Stmt) Close() error {
 	if s.generation != ph.generation {
 		return nil // the server has forgotten it, and the caches have
 	}
-	ph.doneReading() // else its round trip would be taken for a read of the rows whose context has ended
-	if !ph.base.Busy() && ph.cancels.Pending() != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), wire.CloseLimit)
-		defer cancel()
-		_ = ph.settle(ctx) // if it can't be now, the next call does it
-	}
-	return ph.stmts.release(s.cached)
+	return ph.reading.aside(func() error { return ph.stmts.release(s.cached) })
 }
 
 // CheckNamedValue asks the base statement, or else the base connection, as database/sql does.

@@ -145,6 +145,18 @@ func (w *contextWatch) look() {
 	}
 }
 
+// aside runs what uses the connection between two calls, and reads no rows.
+func (w *contextWatch) aside(f func() error) error {
+	if w == nil {
+		return f()
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	err := f()
+	w.looked = w.sock.Heard()
+	return err
+}
+
 // lost closes the socket. Of rows one can't see whether they are being read or were closed; but database/sql closes them
 // when their context ends, and to close them lib/pq reads to their end. So when nobody is reading, nor was a moment ago,
 // they are done with.

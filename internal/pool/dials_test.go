@@ -239,6 +239,86 @@ func TestOneDialHangsAndOneFails(t *testing.T) {
 	})
 }
 
+// One dial that hangs doesn't have everybody queue whom all others' errors could tell.
+func TestOneDialHangsAndAllOthersFail(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := 0
+		p := unlimited(&told{next: func() (time.Duration, error) {
+			if n++; n%50 == 1 {
+				return 5 * time.Second, errors.New("timeout")
+			}
+			return time.Millisecond, errRefused
+		}})
+		defer p.Close()
+		var calls sync.WaitGroup
+		var waited atomic.Int64
+		const callers = 1000
+		for range callers {
+			time.Sleep(10 * time.Millisecond)
+			calls.Go(func() {
+				start := time.Now()
+				_, _, _, err := p.Acquire(t.Context())
+				if err == nil {
+					t.Error("connected")
+				}
+				waited.Add(int64(time.Since(start)))
+			})
+		}
+		calls.Wait()
+		if mean := time.Duration(waited.Load() / callers); mean > 500*time.Millisecond {
+			t.Errorf("told after %v on average", mean)
+		}
+	})
+}
+
+// outage are things whose dials hang for 5 s until it is over, and fail then, but for the first, which is refused; after it they succeed at once.
+func outage(over *atomic.Bool) *told {
+	n := 0
+	return &told{next: func() (time.Duration, error) {
+		if over.Load() {
+			return 100 * time.Microsecond, nil
+		}
+		if n++; n == 1 {
+			return time.Millisecond, errRefused
+		}
+		return 5 * time.Second, errors.New("timeout")
+	}}
+}
+
+// What dials from an outage meet in the end is no news once others have succeeded, nor does one of them keep anybody from a dial that may be quicker.
+func TestDialsFromBeforeTheEndOfAnOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var over atomic.Bool
+		over.Store(true)
+		p := unlimited(outage(&over))
+		defer p.Close()
+		call := func() error {
+			ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+			defer cancel()
+			_, _, _, err := p.Acquire(ctx)
+			if err == nil {
+				p.Detach()
+			}
+			return err
+		}
+		if err := call(); err != nil {
+			t.Fatal(err)
+		}
+		over.Store(false)
+		var calls sync.WaitGroup
+		for range 5 {
+			calls.Go(func() { _ = call() })
+		}
+		calls.Wait()
+		over.Store(true)
+		for start := time.Now(); time.Since(start) < 8*time.Second; time.Sleep(time.Millisecond) {
+			if err := call(); err != nil {
+				t.Errorf("%v after the outage: %v", time.Since(start), err)
+			}
+		}
+	})
+}
+
 // Without a limit, who has a dial under way isn't dismissed for who has none.
 func TestTimeoutSparesWhoDials(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -6,9 +6,18 @@ import "fmt"
 func (p *Pool[T]) Check() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	n := 0
+	n, own, slow := 0, 0, 0
 	for w := p.queue.oldest; w != nil; w = w.newer {
 		n++
+		own += w.dials
+	}
+	for _, d := range p.supply.dials {
+		if !d.asker.gone {
+			own--
+		}
+		if d.slow {
+			slow++
+		}
 	}
 	switch {
 	case n != p.queue.len:
@@ -19,6 +28,8 @@ func (p *Pool[T]) Check() error {
 		return fmt.Errorf("%d places, %d lent, %d free, %d dials", p.places, p.lent, len(p.free), p.supply.underWay())
 	case len(p.free) > p.size:
 		return fmt.Errorf("%d are free, %d are kept", len(p.free), p.size)
+	case own != 0, slow != p.supply.slow:
+		return fmt.Errorf("%d more dials counted by those who wait than there are; %d slow ones of %d counted", own, slow, p.supply.slow)
 	case n == 0 && !p.queue.stands.IsZero():
 		return fmt.Errorf("an empty queue stands")
 	}

@@ -395,7 +395,7 @@ func (p *Pool[T]) Close() {
 	p.closed = true
 	free := p.free
 	p.free = nil
-	p.failAllLocked(ErrClosed)
+	p.failAllLocked(ErrClosed, false)
 	for _, t := range []*time.Timer{p.queue.late, p.supply.timer} {
 		if t != nil {
 			t.Stop()

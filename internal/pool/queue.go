@@ -259,9 +259,14 @@ func (p *Pool[T]) failLocked(w *waiter[T], err error) {
 	w.end(err)
 }
 
-func (p *Pool[T]) failAllLocked(err error) {
-	for w := p.queue.oldest; w != nil; w = p.queue.oldest {
-		p.failLocked(w, err)
+// failAllLocked ends all waits, but for those whose own dial is under way, if these are spared.
+func (p *Pool[T]) failAllLocked(err error, spared bool) {
+	for w := p.queue.oldest; w != nil; {
+		next := w.newer
+		if !spared || w.dials == 0 {
+			p.failLocked(w, err)
+		}
+		w = next
 	}
 }
 

@@ -172,9 +172,9 @@ func simulate(t *testing.T, seed uint64, allDone, allPossible *time.Duration) {
 	trouble := random.IntN(2) == 0 // else a steady load on things that last, whose goodput is judged
 	overflow := 0
 	if trouble {
-		overflow = random.IntN(4)
+		overflow = random.IntN(5) - 1
 	}
-	w := &world{t: t, random: rand.New(rand.NewPCG(seed, 1)), seed: seed, limit: size + overflow, dialTime: time.Duration(random.IntN(20)) * time.Millisecond}
+	w := &world{t: t, random: rand.New(rand.NewPCG(seed, 1)), seed: seed, limit: limitOf(size, overflow), dialTime: time.Duration(random.IntN(20)) * time.Millisecond}
 	opts := pool.Options{Size: size, MaxOverflow: overflow, Timeout: -1, Now: w.now}
 	if trouble && random.IntN(2) == 0 {
 		opts.Timeout = time.Duration(1+random.IntN(2000)) * time.Millisecond
@@ -186,7 +186,7 @@ func simulate(t *testing.T, seed uint64, allDone, allPossible *time.Duration) {
 
 	w.mortal = trouble
 
-	load := arrivals(random, size+overflow)
+	load := arrivals(random, size+max(overflow, 0))
 	last := load[len(load)-1].at
 	start := time.Now()
 	var calls sync.WaitGroup
@@ -233,6 +233,14 @@ func simulate(t *testing.T, seed uint64, allDone, allPossible *time.Duration) {
 	if w.open != 0 || w.pool.Places() != 0 {
 		t.Errorf("seed %d: %d things are left, %d places", seed, w.open, w.pool.Places())
 	}
+}
+
+// limitOf is how many things there may be; negative: any number.
+func limitOf(size, overflow int) int {
+	if overflow < 0 {
+		return -1
+	}
+	return size + overflow
 }
 
 // arrivals is a load for so many things: below what they can do, about that, or far above, with bursts.
@@ -283,9 +291,13 @@ func (w *world) trouble(random *rand.Rand, until time.Duration) {
 		w.mu.Unlock()
 		switch what {
 		case 3:
-			size, overflow := 1+random.IntN(8), random.IntN(4)
+			size, overflow := 1+random.IntN(8), random.IntN(5)-1
 			w.mu.Lock()
-			w.limit = max(w.limit, w.open, size+overflow) // those that are lent go when they come back
+			if limit := limitOf(size, overflow); limit < 0 || w.limit < 0 {
+				w.limit = -1 // it isn't known any more how many will come back
+			} else {
+				w.limit = max(w.limit, w.open, limit) // those that are lent go when they come back
+			}
 			w.mu.Unlock()
 			w.pool.Resize(size, overflow)
 		case 4:

@@ -19,6 +19,8 @@ const (
 	// waits, again and again. There a dial ends that has been slow and for nobody at three looks, one each slowDial, but for as many of the
 	// oldest as there are who wait, and at least keptSlow.
 	slowDial = time.Second
+	// longDial is the least after which a dial takes longer by far than the last one did.
+	longDial = 50 * time.Millisecond
 	// keptSlow lets callers of whom each has less time than opening takes have a connection in the end.
 	keptSlow = 2
 )
@@ -32,6 +34,9 @@ type supply[T any] struct {
 	err      error
 	resume   time.Time // when the next dial may begin, after one that failed
 	timer    *time.Timer
+
+	good time.Time     // when the last dial was begun that succeeded
+	took time.Duration // how long it took; 0: none has
 }
 
 // underWay is how many dials there are.
@@ -40,19 +45,31 @@ func (s *supply[T]) underWay() int { return len(s.dials) + s.ahead }
 // hopeful is how many of them whoever waits may hope for.
 func (s *supply[T]) hopeful() int { return len(s.dials) - s.slow }
 
-// nobodys is how many of those were begun for somebody who has gone.
+// nobodys is how many of those were begun for somebody who has gone, but for those that a later one has overtaken.
 func (s *supply[T]) nobodys() (n int) {
 	for _, d := range s.dials {
-		if !d.slow && d.asker.gone {
+		if !d.slow && d.asker.gone && !d.began.Before(s.good) {
 			n++
 		}
 	}
 	return n
 }
 
+// late says that each has taken longer by far than the last that succeeded: one that is begun now may be quicker, after packets were lost.
+func (s *supply[T]) late() bool {
+	var youngest time.Time
+	for _, d := range s.dials {
+		if d.began.After(youngest) {
+			youngest = d.began
+		}
+	}
+	return s.took > 0 && time.Since(youngest) > max(4*s.took, longDial)
+}
+
 // dialing is a dial that was begun for somebody. Pool.mu guards it.
 type dialing[T any] struct {
 	asker  *waiter[T]
+	began  time.Time
 	cancel context.CancelFunc
 	timer  *time.Timer
 	alone  int  // for how many times slowDial it has been slow and for nobody
@@ -69,18 +86,18 @@ func (p *Pool[T]) dialLocked() {
 		return
 	}
 	s := &p.supply
-	limited, nobodys := p.limit >= 0, 0
+	limited, nobodys, late := p.limit >= 0, 0, false
 	w := p.queue.oldest
 	if limited {
 		w = p.queue.at(s.hopeful())
 	} else if w != nil {
-		nobodys = s.nobodys()
+		nobodys, late = s.nobodys(), s.late()
 	}
 	for ; w != nil && (!limited || p.places < p.limit); w = w.newer {
 		if !limited && w.dials > 0 {
 			continue
 		}
-		if nobodys > 0 {
+		if nobodys > 0 && !late {
 			nobodys--
 			continue
 		}
@@ -88,9 +105,10 @@ func (p *Pool[T]) dialLocked() {
 			p.dialLaterLocked(wait)
 			return
 		}
-		if s.failures > 0 && s.hopeful() > 0 {
+		if s.failures > 0 && s.hopeful() > 0 && !late {
 			return // one is trying
 		}
+		late = false
 		p.beginLocked(w)
 	}
 }
@@ -98,7 +116,7 @@ func (p *Pool[T]) dialLocked() {
 // beginLocked begins a dial for somebody who waits. It doesn't end with whose it is.
 func (p *Pool[T]) beginLocked(w *waiter[T]) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(w.ctx))
-	d := &dialing[T]{asker: w, cancel: cancel}
+	d := &dialing[T]{asker: w, began: time.Now(), cancel: cancel}
 	d.timer = time.AfterFunc(slowDial, func() { p.slowDial(d) })
 	w.dials++
 	p.places++
@@ -189,12 +207,20 @@ func (s *supply[T]) end(d *dialing[T]) {
 	s.dials = slices.Delete(s.dials, i, i+1)
 }
 
+// succeeded: what others have met before counts no more.
+func (s *supply[T]) succeeded(d *dialing[T]) {
+	s.failures, s.err, s.resume = 0, nil, time.Time{}
+	if d != nil && !d.began.Before(s.good) {
+		s.good, s.took = d.began, time.Since(d.began)
+	}
+}
+
 // dialled gives what a dial has brought to whoever waits, or keeps it.
 func (p *Pool[T]) dialled(thing T, d *dialing[T]) (kept bool, why error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.supply.end(d)
-	p.supply.failures, p.supply.err, p.supply.resume = 0, nil, time.Time{}
+	p.supply.succeeded(d)
 	defer p.dismissLocked(ErrTimeout) // those who have waited beyond their time, for this one
 	defer p.dialLocked()              // those that waited for whether it succeeds
 	if p.closed {
@@ -233,35 +259,39 @@ func (p *Pool[T]) dialFailed(err error, d *dialing[T]) {
 }
 
 // learnLocked tells one of those whom only a dial could help why there is none; from the second failure in a row on it tells all of
-// them, and makes the next dial wait. Without a limit it tells whoever's own dial that was, as a bare driver does. Else a slow one tells the
-// oldest even while others are under way: they were begun beside it, will take as long, and have others begun beside them.
+// them, and makes the next dial wait. Without a limit it tells whoever's own dial that was, as a bare driver does, and nobody else what a dial has met
+// that was begun before one that has succeeded. Else a slow one tells the oldest even while others are under way: they were begun beside it, will
+// take as long, and have others begun beside them.
 func (p *Pool[T]) learnLocked(err error, d *dialing[T]) {
 	s := &p.supply
-	s.failures++
-	s.err = err
-	if s.failures > 1 {
-		pause := min(longestPause, firstPause<<min(s.failures-2, 8))
-		s.resume = time.Now().Add(pause - rand.N(pause/10))
+	news := !d.began.Before(s.good)
+	if news {
+		s.failures++
+		s.err = err
+		if s.failures > 1 {
+			pause := min(longestPause, firstPause<<min(s.failures-2, 8))
+			s.resume = time.Now().Add(pause - rand.N(pause/10))
+		}
 	}
 	var told *waiter[T]
 	switch {
 	case p.limit < 0 && !d.asker.gone:
 		told = d.asker
-	case p.limit >= 0 && (s.underWay() == 0 || d.slow):
+	case p.limit >= 0 && news && (s.underWay() == 0 || d.slow):
 		told = p.queue.oldest
 	}
 	switch {
-	case p.helplessLocked():
-		p.failAllLocked(err)
+	case news && p.helplessLocked():
+		p.failAllLocked(err, p.limit < 0)
 	case told != nil && (p.places == len(p.free)+s.underWay() || told.overdue()):
 		p.failLocked(told, err)
 	}
 }
 
-// helplessLocked: the last dials failed a moment ago, none is under way, and nothing is there that could be given back.
+// helplessLocked: the last dials failed a moment ago, none is under way but slow ones, and nothing is there that could be given back.
 func (p *Pool[T]) helplessLocked() bool {
 	s := &p.supply
-	return s.err != nil && s.underWay() == 0 && p.places == len(p.free) && time.Now().Before(s.resume)
+	return s.err != nil && s.hopeful()+s.ahead == 0 && p.places == len(p.free)+s.underWay() && time.Now().Before(s.resume)
 }
 
 // LastError is what the last dial failed with; nil once one has succeeded.
