@@ -7,7 +7,6 @@ import (
 
 	"github.com/managedpg/managedpg/internal/base"
 	"github.com/managedpg/managedpg/internal/clock"
-	"github.com/managedpg/managedpg/internal/wire"
 )
 
 // contextWatch ends a call of a base that reads on when the call's context has ended, as lib/pq does. Where we have what a cancel
@@ -19,7 +18,6 @@ import (
 type contextWatch struct {
 	ctx    context.Context
 	ph     *physical
-	sock   *wire.Socket
 	limit  time.Duration
 	asks   bool        // we send the cancel request, and the base doesn't get to know of the context's end
 	halt   func() bool // keeps ended from being called
@@ -31,6 +29,7 @@ type contextWatch struct {
 	over    bool
 	expired bool // the socket was closed
 	rows    bool // the call has returned, with rows that are still to be read
+	idle    bool // nor does anybody now, as something else uses the connection
 	timer   *time.Timer
 	looked  time.Duration // when the socket had heard something last when it was looked; negative: it hasn't been
 	pause   time.Duration // until it is looked again
@@ -51,7 +50,7 @@ func (ph *physical) watchBoth(ctx context.Context, limit time.Duration) (context
 	if ctx.Done() == nil && ph.txCtx == nil {
 		return ctx, nil
 	}
-	w := &contextWatch{ctx: ctx, ph: ph, sock: ph.sock, limit: limit}
+	w := &contextWatch{ctx: ctx, ph: ph, limit: limit}
 	if answer := ph.cancels.Allowed(); answer > 0 && limit > 0 {
 		w.asks, w.limit = true, answer
 	}
@@ -134,10 +133,12 @@ const (
 func (w *contextWatch) look() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	heard := w.sock.Heard()
+	heard := w.ph.sock.Heard()
 	switch {
 	case w.over:
-	case w.sock.Waiting(), w.looked >= 0 && heard > w.looked:
+	case w.idle:
+		w.timer.Reset(w.pause)
+	case w.ph.sock.Waiting(), w.looked >= 0 && heard > w.looked:
 		w.beginNow()
 	default:
 		w.looked, w.pause = heard, min(2*w.pause, longestLook)
@@ -150,11 +151,15 @@ func (w *contextWatch) aside(f func() error) error {
 	if w == nil {
 		return f()
 	}
+	w.putAside(true)
+	defer w.putAside(false)
+	return f()
+}
+
+func (w *contextWatch) putAside(aside bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	err := f()
-	w.looked = w.sock.Heard()
-	return err
+	w.idle, w.looked = aside, w.ph.sock.Heard()
 }
 
 // lost closes the socket. Of rows one can't see whether they are being read or were closed; but database/sql closes them
@@ -165,10 +170,10 @@ func (w *contextWatch) lost() {
 	defer w.mu.Unlock()
 	switch {
 	case w.over:
-	case !w.rows || w.sock.Waiting():
+	case !w.rows || w.ph.sock.Waiting():
 		w.over, w.expired = true, true
-		w.sock.CloseFor(w.why())
-	case clock.Now()-w.sock.Heard() < w.limit:
+		w.ph.sock.CloseFor(w.why())
+	case clock.Now()-w.ph.sock.Heard() < w.limit:
 		w.timer.Reset(w.limit / 10)
 	default:
 		w.over = true
