@@ -179,13 +179,22 @@ func TestSlowDialsOfRareCalls(t *testing.T) {
 // told are things of which each dial takes and meets what the test says.
 type told struct {
 	silent
-	next func() (time.Duration, error)
+	next      func() (time.Duration, error)
+	now, most int // under way
 }
 
 func (o *told) Dial(ctx context.Context, _ time.Time) (*line, error) {
+	count := func(n int) {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.now += n
+		o.most = max(o.most, o.now)
+	}
 	o.mu.Lock()
 	takes, err := o.next()
 	o.mu.Unlock()
+	count(1)
+	defer count(-1)
 	select {
 	case <-time.After(takes):
 		return &line{}, err
@@ -316,6 +325,112 @@ func TestDialsFromBeforeTheEndOfAnOutage(t *testing.T) {
 				t.Errorf("%v after the outage: %v", time.Since(start), err)
 			}
 		}
+	})
+}
+
+// Who waits beside a dial that hangs, and whose asker has gone, gets another when that takes longer by far than dials did, and doesn't wait for
+// somebody else to come.
+func TestDialBesideOneThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := 0
+		p := unlimited(&told{next: func() (time.Duration, error) {
+			if n++; n == 2 {
+				return 5 * time.Second, errors.New("timeout")
+			}
+			return time.Millisecond, nil
+		}})
+		defer p.Close()
+		if _, _, _, err := p.Acquire(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
+		defer cancel()
+		if _, _, _, err := p.Acquire(ctx); err != context.DeadlineExceeded {
+			t.Fatal(err)
+		}
+		if _, waited, _, err := p.Acquire(t.Context()); err != nil || waited > 100*time.Millisecond {
+			t.Errorf("served after %v, %v", waited, err)
+		}
+	})
+}
+
+// Where some dials hang there are never more of them than twice as many as callers at a time, and two.
+func TestDialsThatHangDontPileUp(t *testing.T) {
+	for _, callers := range []int{1, 10, 50} {
+		synctest.Test(t, func(t *testing.T) {
+			n := 0
+			things := &told{next: func() (time.Duration, error) {
+				if n++; n%2 == 0 {
+					return time.Millisecond, nil
+				}
+				return 5 * time.Second, errors.New("timeout")
+			}}
+			p := unlimited(things)
+			defer p.Close()
+			start := time.Now()
+			var calls sync.WaitGroup
+			for i := range callers {
+				calls.Go(func() {
+					time.Sleep(time.Duration(i) * 100 * time.Millisecond / time.Duration(callers))
+					for time.Since(start) < 10*time.Second {
+						ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+						_, _, _, err := p.Acquire(ctx)
+						cancel()
+						if err == nil {
+							p.Detach()
+							time.Sleep(20 * time.Millisecond)
+						}
+					}
+				})
+			}
+			calls.Wait()
+			things.mu.Lock()
+			defer things.mu.Unlock()
+			if things.most > 2*callers+2 {
+				t.Errorf("%d dials under way for %d callers", things.most, callers)
+			}
+		})
+	}
+}
+
+// With a limit, the failures of dials that the pool has begun beside a slow one are nothing to tell those whom that one will serve.
+func TestSlowDialIsWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := 0
+		p := pool.New[*line](&told{next: func() (time.Duration, error) {
+			if n++; n == 1 {
+				return 1200 * time.Millisecond, nil
+			}
+			return time.Millisecond, errRefused
+		}}, pool.Options{Size: 5, Timeout: 30 * time.Second, Now: func() time.Duration { return 0 }})
+		defer p.Close()
+		if _, waited, _, err := p.Acquire(t.Context()); err != nil || waited > 1300*time.Millisecond {
+			t.Errorf("after %v: %v", waited, err)
+		}
+	})
+}
+
+// What a dial has met that was begun before one that has succeeded isn't told whom the pool's timeout ends.
+func TestTimeoutBesideAnOldDial(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := 0
+		p := pool.New[*line](&told{next: func() (time.Duration, error) {
+			if n++; n == 1 {
+				return 5 * time.Second, errors.New("timeout of an outage")
+			}
+			return time.Millisecond, nil
+		}}, pool.Options{Size: 2, Timeout: 3 * time.Second, Now: func() time.Duration { return 0 }})
+		defer p.Close()
+		var calls sync.WaitGroup
+		for range 3 {
+			calls.Go(func() {
+				if _, _, _, err := p.Acquire(t.Context()); err != nil && err != pool.ErrTimeout {
+					t.Error(err)
+				}
+			})
+			time.Sleep(time.Millisecond)
+		}
+		calls.Wait()
 	})
 }
 

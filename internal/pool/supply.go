@@ -34,9 +34,11 @@ type supply[T any] struct {
 	err      error
 	resume   time.Time // when the next dial may begin, after one that failed
 	timer    *time.Timer
+	due      time.Time // when the timer goes off
 
 	good time.Time     // when the last dial was begun that succeeded
 	took time.Duration // how long it took; 0: none has
+	most int           // who have waited at a time since then
 }
 
 // underWay is how many dials there are.
@@ -48,22 +50,30 @@ func (s *supply[T]) hopeful() int { return len(s.dials) - s.slow }
 // nobodys is how many of those were begun for somebody who has gone, but for those that a later one has overtaken.
 func (s *supply[T]) nobodys() (n int) {
 	for _, d := range s.dials {
-		if !d.slow && d.asker.gone && !d.began.Before(s.good) {
+		if !d.slow && d.asker.gone && !s.overtaken(d) {
 			n++
 		}
 	}
 	return n
 }
 
-// late says that each has taken longer by far than the last that succeeded: one that is begun now may be quicker, after packets were lost.
-func (s *supply[T]) late() bool {
+// overtaken says that one that was begun later has succeeded before it.
+func (s *supply[T]) overtaken(d *dialing[T]) bool { return d.began.Before(s.good) }
+
+// lateIn is in what time each will have taken longer by far than the last that succeeded: one that is begun then may be quicker, after packets
+// were lost.
+func (s *supply[T]) lateIn() time.Duration {
+	limit := slowDial
+	if s.took > 0 {
+		limit = min(max(4*s.took, longDial), slowDial)
+	}
 	var youngest time.Time
 	for _, d := range s.dials {
 		if d.began.After(youngest) {
 			youngest = d.began
 		}
 	}
-	return s.took > 0 && time.Since(youngest) > max(4*s.took, longDial)
+	return limit - time.Since(youngest)
 }
 
 // dialing is a dial that was begun for somebody. Pool.mu guards it.
@@ -86,29 +96,32 @@ func (p *Pool[T]) dialLocked() {
 		return
 	}
 	s := &p.supply
-	limited, nobodys, late := p.limit >= 0, 0, false
+	limited, nobodys, lateIn := p.limit >= 0, 0, slowDial
 	w := p.queue.oldest
 	if limited {
 		w = p.queue.at(s.hopeful())
 	} else if w != nil {
-		nobodys, late = s.nobodys(), s.late()
+		s.most = max(s.most, p.queue.len)
+		nobodys, lateIn = s.nobodys(), s.lateIn()
 	}
 	for ; w != nil && (!limited || p.places < p.limit); w = w.newer {
-		if !limited && w.dials > 0 {
+		switch wait := time.Until(s.resume); {
+		case !limited && w.dials > 0:
 			continue
-		}
-		if nobodys > 0 && !late {
+		case nobodys > 0 && lateIn > 0:
 			nobodys--
+			p.dialLaterLocked(lateIn)
 			continue
-		}
-		if wait := time.Until(s.resume); wait > 0 {
+		case wait > 0:
 			p.dialLaterLocked(wait)
 			return
+		case s.failures > 0 && s.hopeful() > 0 && lateIn > 0: // one is trying
+			if !limited {
+				p.dialLaterLocked(lateIn)
+			}
+			return
 		}
-		if s.failures > 0 && s.hopeful() > 0 && !late {
-			return // one is trying
-		}
-		late = false
+		lateIn = slowDial
 		p.beginLocked(w)
 	}
 }
@@ -120,6 +133,9 @@ func (p *Pool[T]) beginLocked(w *waiter[T]) {
 	d.timer = time.AfterFunc(slowDial, func() { p.slowDial(d) })
 	w.dials++
 	p.places++
+	if p.limit < 0 {
+		p.supply.trim()
+	}
 	p.supply.dials = append(p.supply.dials, d)
 	go func() {
 		defer cancel()
@@ -128,15 +144,55 @@ func (p *Pool[T]) beginLocked(w *waiter[T]) {
 	}()
 }
 
-func (p *Pool[T]) dialLaterLocked(wait time.Duration) {
-	if p.supply.timer == nil {
-		p.supply.timer = time.AfterFunc(wait, func() {
-			p.mu.Lock()
-			defer p.mu.Unlock()
-			p.supply.timer = nil
-			p.dialLocked()
-		})
+// trim ends dials whose askers have gone until there are no more than have waited at a time: those first that were overtaken, then the youngest.
+func (s *supply[T]) trim() {
+	var gone []*dialing[T]
+	for _, d := range s.dials {
+		if d.asker.gone && !d.unused {
+			gone = append(gone, d)
+		}
 	}
+	slices.SortStableFunc(gone, func(a, b *dialing[T]) int {
+		switch overA, overB := s.overtaken(a), s.overtaken(b); {
+		case overA == overB:
+			return a.began.Compare(b.began)
+		case overB:
+			return -1
+		default:
+			return 1
+		}
+	})
+	for _, d := range gone[min(len(gone), max(s.most, keptSlow)):] {
+		s.isSlow(d)
+		d.unused = true
+		d.cancel()
+	}
+}
+
+// isSlow: nobody hopes for it any more.
+func (s *supply[T]) isSlow(d *dialing[T]) {
+	if !d.slow {
+		d.slow = true
+		s.slow++
+	}
+}
+
+// dialLaterLocked looks again in that time, or before.
+func (p *Pool[T]) dialLaterLocked(wait time.Duration) {
+	s, due := &p.supply, time.Now().Add(wait)
+	if s.timer != nil && !due.Before(s.due) {
+		return
+	}
+	if s.timer != nil {
+		s.timer.Stop()
+	}
+	s.due = due
+	s.timer = time.AfterFunc(wait, func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		s.timer = nil
+		p.dialLocked()
+	})
 }
 
 // dial opens a thing for whoever it will be; d is nil when nobody waited for it when it was begun.
@@ -160,15 +216,12 @@ func (p *Pool[T]) slowDial(d *dialing[T]) {
 	if d.ended {
 		return
 	}
-	if !d.slow {
-		d.slow = true
-		p.supply.slow++
-	}
+	p.supply.isSlow(d)
 	if p.limit < 0 {
 		if d.asker.gone && !p.wantedLocked(d) {
 			d.alone++
 		}
-		if d.unused = d.alone > 2; d.unused {
+		if d.unused = d.unused || d.alone > 2; d.unused {
 			d.cancel()
 		} else {
 			d.timer.Reset(slowDial)
@@ -209,8 +262,8 @@ func (s *supply[T]) end(d *dialing[T]) {
 
 // succeeded: what others have met before counts no more.
 func (s *supply[T]) succeeded(d *dialing[T]) {
-	s.failures, s.err, s.resume = 0, nil, time.Time{}
-	if d != nil && !d.began.Before(s.good) {
+	s.failures, s.err, s.resume, s.most = 0, nil, time.Time{}, 0
+	if d != nil && !s.overtaken(d) {
 		s.good, s.took = d.began, time.Since(d.began)
 	}
 }
@@ -250,8 +303,7 @@ func (p *Pool[T]) dialFailed(err error, d *dialing[T]) {
 	p.supply.end(d)
 	p.places--
 	why := ErrTimeout
-	if d != nil && !d.unused && !p.closed {
-		p.learnLocked(err, d)
+	if d != nil && !d.unused && !p.closed && p.learnLocked(err, d) {
 		why = err
 	}
 	p.dismissLocked(why)
@@ -262,9 +314,9 @@ func (p *Pool[T]) dialFailed(err error, d *dialing[T]) {
 // them, and makes the next dial wait. Without a limit it tells whoever's own dial that was, as a bare driver does, and nobody else what a dial has met
 // that was begun before one that has succeeded. Else a slow one tells the oldest even while others are under way: they were begun beside it, will
 // take as long, and have others begun beside them.
-func (p *Pool[T]) learnLocked(err error, d *dialing[T]) {
+func (p *Pool[T]) learnLocked(err error, d *dialing[T]) (news bool) {
 	s := &p.supply
-	news := !d.began.Before(s.good)
+	news = !s.overtaken(d)
 	if news {
 		s.failures++
 		s.err = err
@@ -286,12 +338,18 @@ func (p *Pool[T]) learnLocked(err error, d *dialing[T]) {
 	case told != nil && (p.places == len(p.free)+s.underWay() || told.overdue()):
 		p.failLocked(told, err)
 	}
+	return news
 }
 
-// helplessLocked: the last dials failed a moment ago, none is under way but slow ones, and nothing is there that could be given back.
+// helplessLocked: the last dials failed a moment ago, none is under way, and nothing is there that could be given back. Without a limit the slow ones
+// are their askers' affair.
 func (p *Pool[T]) helplessLocked() bool {
 	s := &p.supply
-	return s.err != nil && s.hopeful()+s.ahead == 0 && p.places == len(p.free)+s.underWay() && time.Now().Before(s.resume)
+	hopes := s.underWay()
+	if p.limit < 0 {
+		hopes -= s.slow
+	}
+	return s.err != nil && hopes == 0 && p.places == len(p.free)+s.underWay() && time.Now().Before(s.resume)
 }
 
 // LastError is what the last dial failed with; nil once one has succeeded.
