@@ -78,7 +78,7 @@ func (c *Cancels) Allowed() time.Duration {
 
 // Start asks the server to cancel, again and again until the request is stopped.
 func (c *Cancels) Start() *CancelRequest {
-	r := &CancelRequest{cancels: c, began: clock.Now(), stopped: make(chan struct{}), done: make(chan struct{})}
+	r := &CancelRequest{cancels: c, stopped: make(chan struct{}), done: make(chan struct{})}
 	c.counted(CancelSent)
 	go r.run()
 	return r
@@ -100,7 +100,6 @@ func (c *Cancels) Forget() { c.pending = nil }
 // still on its way then could hit the connection's next statement, so that waits for Done.
 type CancelRequest struct {
 	cancels *Cancels
-	began   time.Duration
 	once    sync.Once
 	stopped chan struct{}
 	done    chan struct{}

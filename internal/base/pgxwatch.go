@@ -18,6 +18,7 @@ import (
 type pgxWatcher struct {
 	pg      *pgconn.PgConn
 	cancels Cancels
+	began   time.Duration // when the last call's context ended
 }
 
 var _ ctxwatch.Handler = (*pgxWatcher)(nil)
@@ -25,6 +26,7 @@ var _ ctxwatch.Handler = (*pgxWatcher)(nil)
 // HandleCancel is called when the context of a call has ended.
 func (w *pgxWatcher) HandleCancel(context.Context) {
 	limit := w.cancels.Allowed()
+	w.began = clock.Now() // before the deadline is reckoned: a call that meets that has had the limit
 	_ = w.pg.Conn().SetDeadline(time.Now().Add(limit))
 	if limit > 0 {
 		w.cancels.pending = w.cancels.Start()
@@ -35,7 +37,7 @@ func (w *pgxWatcher) HandleCancel(context.Context) {
 func (w *pgxWatcher) HandleUnwatchAfterCancel() {
 	_ = w.pg.Conn().SetDeadline(time.Time{})
 	if r := w.cancels.pending; r != nil {
-		r.Stop(w.pg.IsClosed() || clock.Now()-r.began >= w.cancels.to.timeout)
+		r.Stop(w.pg.IsClosed() || clock.Now()-w.began >= w.cancels.to.timeout)
 	}
 }
 

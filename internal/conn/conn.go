@@ -222,7 +222,7 @@ func (c *Conn) IsValid() bool {
 func (c *Conn) release() (kept bool) {
 	if !c.life.begin() {
 		c.raw = false
-		return c.life.endUnused(c.phys == nil)
+		return c.life.endUnused()
 	}
 	ph, at := c.phys, clock.Now()
 	if _, unfit := c.pool.unfit(ph, at); unfit || !ph.sound() {

@@ -166,9 +166,10 @@ func (l *life) recover() bool {
 	return l.state.CompareAndSwap(lifeFailed, lifeEmpty)
 }
 
-// endUnused ends a checkout that has failed, or was never made, of one that has no physical connection; false: it isn't to be kept.
-func (l *life) endUnused(without bool) bool {
-	return l.recover() || without && l.move(lifeParked, lifeEmpty) || l.is(lifeEmpty) || l.is(lifeParked)
+// endUnused ends a checkout that has failed, or was never made; false: it isn't to be kept. One that was never made is still to be made by the
+// first call, as database/sql may hand the connection on without a reset.
+func (l *life) endUnused() bool {
+	return l.recover() || l.is(lifeParked) || l.isEmpty()
 }
 
 // sweep closes a connection that is parked.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"testing"
 	"time"
+
+	"github.com/managedpg/managedpg/internal/base"
 )
 
 // What keeps the look at the stack from a request's context must not keep it from the opener's.
@@ -33,3 +35,20 @@ func TestOpenersContextIsRecognisedByItsShape(t *testing.T) {
 
 // custom is a context of somebody's own.
 type custom struct{ context.Context }
+
+// A connection that sql.DB's opener has opened is put back unused when whoever it was for has gone in that moment, and database/sql
+// doesn't reset it for the next, whose first call makes the checkout.
+func TestOpenedForWhoHasGone(t *testing.T) {
+	p := New(Options{Name: "app", Size: 1}, straight{base.Own("nowhere", &soleBase{})})
+	defer p.Close()
+	c := &Conn{home: p, pool: p} // as Connect makes it for the opener
+	if !c.IsValid() {
+		t.Fatal("it isn't kept")
+	}
+	if _, err := c.enter(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if !c.IsValid() || p.lending.Figures().Waiting != 0 {
+		t.Error("it isn't given back")
+	}
+}
