@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/managedpg/managedpg"
-	"github.com/managedpg/managedpg/internal/evidence"
 	"github.com/managedpg/managedpg/internal/sqlstate"
 )
 
@@ -20,7 +19,6 @@ func (w *world) check() {
 		w.fail("not to be sent: %s", s)
 	}
 	balance := make(map[int64]int64)
-	fences := make(map[time.Time]bool) // that fell late, by when
 	for _, row := range slices.Sorted(maps.Keys(w.calls)) {
 		call, n := w.calls[row], c.rows[row]
 		reads := call.kind == "read"
@@ -56,23 +54,9 @@ func (w *world) check() {
 		if call.began.Before(w.mended.Add(settles)) || call.brief || call.kind == "busy" || w.plan.allLate() {
 			continue
 		}
-		if errors.Is(call.err, evidence.ErrFenced) {
-			// A fence falls as a probe first sees a newer timeline, and nobody asks a server for long that nobody has trouble with.
-			fences[call.ended.Truncate(10*time.Millisecond)] = true
-			continue
-		}
 		if call.told != toldOK && !w.plan.stays && !w.closed {
 			w.fail("call %d: %v, %v after the last fault", row, call.err, call.began.Sub(w.mended))
 		}
-	}
-	promotions := 0
-	for _, f := range w.plan.faults {
-		if f.kind == "promote" {
-			promotions++
-		}
-	}
-	if len(fences) > promotions {
-		w.fail("%d fences for %d promotions", len(fences), promotions)
 	}
 	for a := range int64(accounts) {
 		if balance[a] != c.balance[a] {
