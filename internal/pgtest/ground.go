@@ -166,7 +166,7 @@ func (g *playground) reservePort() (int, error) {
 			continue
 		}
 		g.ports[port] = true
-		return port, l.Close()
+		return port, stopListening(l)
 	}
 	return 0, errors.New("pgtest: no free port between 12000 and 32000")
 }

@@ -3,6 +3,7 @@ package pgtest
 import (
 	"bytes"
 	"fmt"
+	"net"
 	"os"
 	"strconv"
 	"syscall"
@@ -144,4 +145,13 @@ func stat(pid string) (state byte, parent int) {
 	}
 	parent, _ = strconv.Atoi(string(fields[1]))
 	return fields[0][0], parent
+}
+
+// stopListening closes a listener and gives its port up, at once: a process that was forked before has the socket too until it has
+// executed its program, and would go on listening.
+func stopListening(l net.Listener) error {
+	if raw, err := l.(*net.TCPListener).SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) { _ = syscall.Shutdown(int(fd), syscall.SHUT_RDWR) })
+	}
+	return l.Close()
 }

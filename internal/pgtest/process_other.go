@@ -4,6 +4,7 @@ package pgtest
 
 import (
 	"errors"
+	"net"
 	"os"
 	"syscall"
 )
@@ -27,3 +28,6 @@ func thawTree(*os.Process) error   { return nil }
 
 // hasExited does not know here: a server that ends while it starts is reported when the time is up.
 func hasExited(*os.Process) bool { return false }
+
+// stopListening closes a listener.
+func stopListening(l net.Listener) error { return l.Close() }

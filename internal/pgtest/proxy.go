@@ -145,7 +145,9 @@ func (p *Proxy) SetDown(down bool) {
 		return
 	}
 	if down {
-		p.listener.Close()
+		if err := stopListening(p.listener); err != nil {
+			p.tb.Errorf("pgtest: proxy: %v", err)
+		}
 		p.listener = nil
 		return
 	}

@@ -5,8 +5,12 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"net"
+	"os/exec"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -298,6 +302,33 @@ func TestProxyOutlivesItsServer(t *testing.T) {
 	must(t, c.Restart())
 	must(t, db.Ping())
 	must(t, c.Freeze())
+}
+
+// A proxy that is down refuses, and finds its port free when it comes back, also while processes are started beside it.
+func TestProxyGoesDownBesideForks(t *testing.T) {
+	p := pgtest.NewProxy(t, pgtest.Shared(t).Addr())
+	var over atomic.Bool
+	var forks sync.WaitGroup
+	for range 4 {
+		forks.Go(func() {
+			for !over.Load() {
+				if err := exec.Command("true").Run(); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	for range 500 {
+		p.SetDown(true)
+		if c, err := net.Dial("tcp", p.Addr()); err == nil {
+			t.Error("a proxy that is down takes connections")
+			c.Close()
+		}
+		p.SetDown(false)
+	}
+	over.Store(true)
+	forks.Wait()
 }
 
 // The reason why the proxy is there: bare drivers run a statement twice and report success. Should a new version of one fail

@@ -72,7 +72,7 @@ func (r *Relay) Forget() { r.lost.Store(r.opened.Load()) }
 
 // Close ends all connections.
 func (r *Relay) Close() {
-	_ = r.listener.Close()
+	_ = stopListening(r.listener)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, c := range r.open {
