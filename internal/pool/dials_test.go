@@ -354,6 +354,81 @@ func TestDialBesideOneThatHangs(t *testing.T) {
 	})
 }
 
+// Who has time is served after some seconds at most, though others, who have less than opening takes, come and go all the time.
+func TestWhoHasTimeIsServed(t *testing.T) {
+	for _, takes := range []time.Duration{320 * time.Millisecond, 800 * time.Millisecond, 1500 * time.Millisecond} {
+		synctest.Test(t, func(t *testing.T) {
+			p := unlimited(&slowly{takes: takes})
+			defer p.Close()
+			start := time.Now()
+			var calls sync.WaitGroup
+			for range 20 {
+				calls.Go(func() {
+					for time.Since(start) < 20*time.Second {
+						ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+						if _, _, _, err := p.Acquire(ctx); err == nil {
+							time.Sleep(20 * time.Millisecond)
+							p.Detach()
+						}
+						cancel()
+					}
+				})
+			}
+			for time.Since(start) < 18*time.Second {
+				_, waited, _, err := p.Acquire(t.Context())
+				if err != nil {
+					t.Error(err)
+				}
+				if most := takes + 1100*time.Millisecond; waited > most {
+					t.Errorf("served after %v, want %v at most", waited, most)
+				}
+				p.Detach()
+			}
+			calls.Wait()
+		})
+	}
+}
+
+// All who wait beside dials that hang, and whose askers have gone, get others soon, though nobody else comes.
+func TestDialsBesideThoseThatHang(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := 0
+		p := unlimited(&told{next: func() (time.Duration, error) {
+			if n++; 2 <= n && n <= 7 {
+				return 5 * time.Second, errors.New("timeout")
+			}
+			return time.Millisecond, nil
+		}})
+		defer p.Close()
+		if _, _, _, err := p.Acquire(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		var calls sync.WaitGroup
+		for range 5 {
+			calls.Go(func() {
+				ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
+				defer cancel()
+				if _, _, _, err := p.Acquire(ctx); err != context.DeadlineExceeded {
+					t.Error(err)
+				}
+			})
+		}
+		calls.Wait()
+		late := atomic.Int64{}
+		for range 5 {
+			calls.Go(func() {
+				if _, waited, _, _ := p.Acquire(t.Context()); waited > 300*time.Millisecond {
+					late.Add(1)
+				}
+			})
+		}
+		calls.Wait()
+		if late.Load() > 1 { // the first has the last that hangs
+			t.Errorf("%d of 5 were served late", late.Load())
+		}
+	})
+}
+
 // Where some dials hang there are never more of them than twice as many as callers at a time, and two.
 func TestDialsThatHangDontPileUp(t *testing.T) {
 	for _, callers := range []int{1, 10, 50} {

@@ -69,11 +69,16 @@ func (s *supply[T]) lateIn() time.Duration {
 	}
 	var youngest time.Time
 	for _, d := range s.dials {
-		if d.began.After(youngest) {
+		if d.began.After(youngest) && !s.overtaken(d) {
 			youngest = d.began
 		}
 	}
 	return limit - time.Since(youngest)
+}
+
+// trying says that there is a dial that is neither slow nor overtaken.
+func (s *supply[T]) trying() bool {
+	return slices.ContainsFunc(s.dials, func(d *dialing[T]) bool { return !d.slow && !s.overtaken(d) })
 }
 
 // dialing is a dial that was begun for somebody. Pool.mu guards it.
@@ -105,24 +110,27 @@ func (p *Pool[T]) dialLocked() {
 		nobodys, lateIn = s.nobodys(), s.lateIn()
 	}
 	for ; w != nil && (!limited || p.places < p.limit); w = w.newer {
-		switch wait := time.Until(s.resume); {
+		wait, hope := time.Until(s.resume), min(lateIn, slowDial-time.Since(w.since))
+		switch {
 		case !limited && w.dials > 0:
 			continue
-		case nobodys > 0 && lateIn > 0:
+		case nobodys > 0 && hope > 0: // for a while: what these bring may go to others, again and again
 			nobodys--
-			p.dialLaterLocked(lateIn)
+			p.dialLaterLocked(hope)
 			continue
 		case wait > 0:
 			p.dialLaterLocked(wait)
 			return
-		case s.failures > 0 && s.hopeful() > 0 && lateIn > 0: // one is trying
-			if !limited {
-				p.dialLaterLocked(lateIn)
-			}
+		case limited && s.failures > 0 && s.hopeful() > 0: // one is trying
+			return
+		case !limited && s.failures > 0 && s.trying() && lateIn > 0:
+			p.dialLaterLocked(lateIn)
 			return
 		}
-		lateIn = slowDial
 		p.beginLocked(w)
+		if !limited {
+			lateIn = s.lateIn()
+		}
 	}
 }
 
@@ -134,7 +142,7 @@ func (p *Pool[T]) beginLocked(w *waiter[T]) {
 	w.dials++
 	p.places++
 	if p.limit < 0 {
-		p.supply.trim()
+		p.supply.trim(p.queue.len)
 	}
 	p.supply.dials = append(p.supply.dials, d)
 	go func() {
@@ -144,11 +152,16 @@ func (p *Pool[T]) beginLocked(w *waiter[T]) {
 	}()
 }
 
-// trim ends dials whose askers have gone until there are no more than have waited at a time: those first that were overtaken, then the youngest.
-func (s *supply[T]) trim() {
+// trim ends dials whose askers have gone until there are no more than have waited at a time: those first that were overtaken, then the youngest; but
+// none that one of those may hope for who wait now.
+func (s *supply[T]) trim(waiting int) {
 	var gone []*dialing[T]
 	for _, d := range s.dials {
-		if d.asker.gone && !d.unused {
+		switch {
+		case !d.asker.gone, d.unused:
+		case waiting > 0 && !d.slow && !s.overtaken(d):
+			waiting--
+		default:
 			gone = append(gone, d)
 		}
 	}
@@ -187,12 +200,16 @@ func (p *Pool[T]) dialLaterLocked(wait time.Duration) {
 		s.timer.Stop()
 	}
 	s.due = due
-	s.timer = time.AfterFunc(wait, func() {
+	var timer *time.Timer
+	timer = time.AfterFunc(wait, func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		s.timer = nil
+		if s.timer == timer {
+			s.timer = nil
+		}
 		p.dialLocked()
 	})
+	s.timer = timer
 }
 
 // dial opens a thing for whoever it will be; d is nil when nobody waited for it when it was begun.
@@ -305,6 +322,9 @@ func (p *Pool[T]) dialFailed(err error, d *dialing[T]) {
 	why := ErrTimeout
 	if d != nil && !d.unused && !p.closed && p.learnLocked(err, d) {
 		why = err
+	}
+	if d != nil && d.unused {
+		p.dialLocked() // for who hoped for it
 	}
 	p.dismissLocked(why)
 	p.dialLocked()
