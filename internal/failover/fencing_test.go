@@ -171,21 +171,27 @@ func TestMovedAddress(t *testing.T) {
 	})
 }
 
-// A dial asks for the timeline where there may be an old primary, and only there: it costs a round trip.
+// A dial asks for the timeline where there may be an old primary, and only there: it costs a round trip. Where no writer is wanted, a
+// primary's connections must tell it as well: the server may have been promoted again since a probe saw it last, and isn't the old one then.
 func TestDialsThatAskForTheTimeline(t *testing.T) {
 	for _, c := range []struct {
 		target string
-		seen   []failover.Observation
+		seen   []failover.Observation // of the first, one after the other
+		others []failover.Observation
 		asks   bool
 	}{
-		{"read-write", []failover.Observation{writer(1)}, false},
-		{"read-write", []failover.Observation{writer(2)}, true},
-		{"primary", []failover.Observation{writer(2)}, true},
-		{"any", []failover.Observation{writer(2)}, false},
-		{"any", []failover.Observation{writer(1), writer(2)}, false}, // no other server could be used in its place
-		{"read-write", []failover.Observation{writer(1), writer(2)}, true},
+		{"read-write", []failover.Observation{writer(1)}, nil, false},
+		{"read-write", []failover.Observation{writer(2)}, nil, true},
+		{"primary", []failover.Observation{writer(2)}, nil, true},
+		{"any", []failover.Observation{writer(2)}, nil, false},
+		{"any", []failover.Observation{writer(1), writer(2)}, nil, false}, // no other server could be used in its place
+		{"read-write", []failover.Observation{writer(1), writer(2)}, nil, true},
+		{"any", []failover.Observation{writer(1)}, []failover.Observation{standby(1)}, false},
+		{"any", []failover.Observation{writer(2)}, []failover.Observation{standby(2)}, true},
+		{"prefer-standby", []failover.Observation{writer(2)}, []failover.Observation{standby(2)}, true},
+		{"prefer-standby", []failover.Observation{standby(2)}, []failover.Observation{writer(2)}, false},
 	} {
-		scene(t, targeting(c.target), c.seen[:1], func(r *rig) {
+		scene(t, targeting(c.target), append(c.seen[:1:1], c.others...), func(r *rig) {
 			for _, o := range c.seen {
 				r.servers[0].back(o)
 				r.CheckNow(context.Background())

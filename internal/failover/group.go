@@ -141,8 +141,8 @@ type Route struct {
 	// Signals are for the connections that lead there. Connect adds one that it has made to Load.
 	Signals *evidence.Signals
 	// Moves says that the address may lead to a server that is to be fenced, so that each connection must tell Admit which
-	// it leads to, for one round trip at its dial: the address has shown servers of one system on different timelines, or it
-	// is a writer that is wanted and its server was promoted once, so that there may be an old primary.
+	// it leads to, for one round trip at its dial: the address has shown servers of one system on different timelines, or its
+	// server was promoted once, so that there may be an old primary, and is one that can be written to, or that is to be.
 	Moves bool
 }
 
@@ -277,7 +277,7 @@ func (g *Group) observeLocked(e *endpoint, o Observation) {
 		e.mixed = false // it was promoted, which begins a timeline
 	}
 	changed := before.known() && before.SystemID == o.SystemID && before.Timeline != o.Timeline
-	if g.fence.on && o.known() && (changed || g.rules.target.wantsWriter() && o.Timeline > firstTimeline) {
+	if g.fence.on && o.known() && (changed || (g.rules.target.wantsWriter() || o.writes()) && o.Timeline > firstTimeline) {
 		e.moves = true
 	}
 	// No server writes two timelines without a restart, so this is another one than before at the same address.
