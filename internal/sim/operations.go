@@ -53,6 +53,11 @@ func (w *world) closePool() {
 	if took := time.Since(began); took > 1100*time.Millisecond {
 		w.fail("close took %v", took)
 	}
+	if pool, ok := managedpg.PoolOf(w.db); ok {
+		w.mu.Lock()
+		w.unanswered = pool.Stats().CancelsUnanswered
+		w.mu.Unlock()
+	}
 }
 
 // pause notes since when no call may reach a server; zero: they may.

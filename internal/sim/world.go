@@ -24,14 +24,15 @@ type world struct {
 	cluster *cluster
 	db      *sql.DB
 
-	mu      sync.Mutex // guards what follows
-	history []string
-	wrong   []string
-	calls   map[int64]*call
-	lastRow int64
-	mended  time.Time
-	closed  bool // before the load was over
-	closing bool // the pool is being closed, or is
+	mu         sync.Mutex // guards what follows
+	history    []string
+	wrong      []string
+	calls      map[int64]*call
+	lastRow    int64
+	mended     time.Time
+	closed     bool  // before the load was over
+	closing    bool  // the pool is being closed, or is
+	unanswered int64 // cancel requests
 
 	operating sync.Mutex // one operation at a time
 }
