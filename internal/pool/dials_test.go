@@ -75,8 +75,7 @@ func TestSlowDialsDontMultiply(t *testing.T) {
 	})
 }
 
-// Those whose caller has gone end, but for some seconds in which the next caller may be glad of them, and for two, which have the limit of a
-// dial.
+// Those whose caller has gone end, but for some seconds in which the next caller may be glad of them.
 func TestSlowDialsForNobodyEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		things := &hanging{over: make(chan struct{})}
@@ -100,7 +99,7 @@ func TestSlowDialsForNobodyEnd(t *testing.T) {
 			t.Errorf("%d dials under way for %d callers at a time", most, callers)
 		}
 		time.Sleep(5 * time.Second)
-		if now, _, _ := things.counts(); now > 2 || p.Places() != now {
+		if now, _, _ := things.counts(); now != 0 || p.Places() != 0 {
 			t.Errorf("%d dials under way for nobody, %d places", now, p.Places())
 		}
 		if err := p.LastError(); err != nil {

@@ -16,12 +16,12 @@ const (
 
 	// slowDial is after how long a dial doesn't count any more as one that whoever waits may hope for: another one is begun beside it. Where
 	// nothing limits their number whoever has a dial of its own under way gets no other: else there would be one more for each who
-	// waits, again and again. There a dial ends that has been slow and for nobody at three looks, one each slowDial, but for as many of the
-	// oldest as there are who wait, and at least keptSlow.
+	// waits, again and again. There a dial ends that has been slow and for nobody at three looks, one each slowDial, or at four as one of the
+	// keptSlow oldest. As many of the oldest as there are who wait are for somebody.
 	slowDial = time.Second
 	// longDial is the least after which a dial takes longer by far than the last one did.
 	longDial = 50 * time.Millisecond
-	// keptSlow lets callers of whom each has less time than opening takes have a connection in the end.
+	// keptSlow lets callers of whom each has less time than opening takes have a connection in the end, where that takes up to 4 s.
 	keptSlow = 2
 )
 
@@ -235,10 +235,7 @@ func (p *Pool[T]) slowDial(d *dialing[T]) {
 	}
 	p.supply.isSlow(d)
 	if p.limit < 0 {
-		if d.asker.gone && !p.wantedLocked(d) {
-			d.alone++
-		}
-		if d.unused = d.unused || d.alone > 2; d.unused {
+		if d.unused = d.unused || p.forNobodyLocked(d); d.unused {
 			d.cancel()
 		} else {
 			d.timer.Reset(slowDial)
@@ -247,18 +244,24 @@ func (p *Pool[T]) slowDial(d *dialing[T]) {
 	p.dialLocked()
 }
 
-// wantedLocked says of a slow dial for nobody that whoever waits, or calls next, would be glad of it: it is one of the oldest.
-func (p *Pool[T]) wantedLocked(d *dialing[T]) bool {
+// forNobodyLocked says of a slow dial, at each look, that neither whoever waits nor whoever calls next is to have it.
+func (p *Pool[T]) forNobodyLocked(d *dialing[T]) bool {
+	if !d.asker.gone {
+		return false
+	}
 	older := 0
 	for _, other := range p.supply.dials {
-		switch {
-		case other == d:
-			return older < max(p.queue.len, keptSlow)
-		case other.slow && other.asker.gone:
+		if other == d {
+			break
+		}
+		if other.slow && other.asker.gone {
 			older++
 		}
 	}
-	return false
+	if older >= p.queue.len {
+		d.alone++
+	}
+	return d.alone > 3 || d.alone > 2 && older >= keptSlow
 }
 
 // end takes a dial off the books.
