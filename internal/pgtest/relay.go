@@ -26,9 +26,10 @@ type Relay struct {
 
 // RelayMode is what becomes of new connections; the zero one lets them through.
 type RelayMode struct {
-	SQLState string        // refuse with a FATAL error of this, if not empty
-	HangUp   bool          // in the startup
-	Delay    time.Duration // before the server is reached
+	SQLState string          // refuse with a FATAL error of this, if not empty
+	HangUp   bool            // in the startup
+	Delay    time.Duration   // before the server is reached
+	Until    <-chan struct{} // nor is it before this is closed, if not nil
 }
 
 // NewRelay makes a relay that lets connections through. It must be closed.
@@ -93,6 +94,9 @@ func (r *Relay) serve(c net.Conn) {
 	}
 	m := r.mode.Load()
 	time.Sleep(m.Delay)
+	if m.Until != nil {
+		<-m.Until
+	}
 	switch {
 	case m.HangUp:
 		return

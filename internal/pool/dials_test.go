@@ -249,34 +249,37 @@ func TestOneDialHangsAndOneFails(t *testing.T) {
 
 // One dial that hangs doesn't have everybody queue whom all others' errors could tell.
 func TestOneDialHangsAndAllOthersFail(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		n := 0
-		p := unlimited(&told{next: func() (time.Duration, error) {
-			if n++; n%50 == 1 {
-				return 5 * time.Second, errors.New("timeout")
-			}
-			return time.Millisecond, errRefused
-		}})
-		defer p.Close()
-		var calls sync.WaitGroup
-		var waited atomic.Int64
-		const callers = 1000
-		for range callers {
-			time.Sleep(10 * time.Millisecond)
-			calls.Go(func() {
-				start := time.Now()
-				_, _, _, err := p.Acquire(t.Context())
-				if err == nil {
-					t.Error("connected")
+	for _, opts := range []pool.Options{{MaxOverflow: -1, Timeout: -1}, {Size: 8, Timeout: 30 * time.Second}} {
+		synctest.Test(t, func(t *testing.T) {
+			n := 0
+			opts.Now = func() time.Duration { return 0 }
+			p := pool.New[*line](&told{next: func() (time.Duration, error) {
+				if n++; n%50 == 1 {
+					return 5 * time.Second, errors.New("timeout")
 				}
-				waited.Add(int64(time.Since(start)))
-			})
-		}
-		calls.Wait()
-		if mean := time.Duration(waited.Load() / callers); mean > 500*time.Millisecond {
-			t.Errorf("told after %v on average", mean)
-		}
-	})
+				return time.Millisecond, errRefused
+			}}, opts)
+			defer p.Close()
+			var calls sync.WaitGroup
+			var waited atomic.Int64
+			const callers = 1000
+			for range callers {
+				time.Sleep(10 * time.Millisecond)
+				calls.Go(func() {
+					start := time.Now()
+					_, _, _, err := p.Acquire(t.Context())
+					if err == nil {
+						t.Error("connected")
+					}
+					waited.Add(int64(time.Since(start)))
+				})
+			}
+			calls.Wait()
+			if mean := time.Duration(waited.Load() / callers); mean > 500*time.Millisecond {
+				t.Errorf("told after %v on average (%+v)", mean, opts)
+			}
+		})
+	}
 }
 
 // outage are things whose dials hang for 5 s until it is over, and fail then, but for the first, which is refused; after it they succeed at once.

@@ -31,8 +31,9 @@ type supply[T any] struct {
 	slow     int           // how many of them have taken longer than slowDial
 	ahead    int           // those of the upkeep: no caller's context is in them, so none is left to hope for one
 	failures int           // in a row
-	err      error
-	resume   time.Time // when the next dial may begin, after one that failed
+	err      error         // the last one's
+	quick    bool          // it was met in less than slowDial
+	resume   time.Time     // when the next dial may begin, after one that failed
 	timer    *time.Timer
 	due      time.Time // when the timer goes off
 
@@ -342,7 +343,7 @@ func (p *Pool[T]) learnLocked(err error, d *dialing[T]) (news bool) {
 	news = !s.overtaken(d)
 	if news {
 		s.failures++
-		s.err = err
+		s.err, s.quick = err, !d.slow
 		if s.failures > 1 {
 			pause := min(longestPause, firstPause<<min(s.failures-2, 8))
 			s.resume = time.Now().Add(pause - rand.N(pause/10))
@@ -357,19 +358,19 @@ func (p *Pool[T]) learnLocked(err error, d *dialing[T]) (news bool) {
 	}
 	switch {
 	case news && p.helplessLocked():
-		p.failAllLocked(err, p.limit < 0)
+		p.failAllLocked(err, true)
 	case told != nil && (p.places == len(p.free)+s.underWay() || told.overdue()):
 		p.failLocked(told, err)
 	}
 	return news
 }
 
-// helplessLocked: the last dials failed a moment ago, none is under way, and nothing is there that could be given back. Without a limit the slow ones
-// are their askers' affair.
+// helplessLocked: the last dials failed a moment ago, none is under way, and nothing is there that could be given back. The slow ones are their
+// askers' affair, unless the last one that failed was slow too: then the others may well end better.
 func (p *Pool[T]) helplessLocked() bool {
 	s := &p.supply
 	hopes := s.underWay()
-	if p.limit < 0 {
+	if s.quick || p.limit < 0 {
 		hopes -= s.slow
 	}
 	return s.err != nil && hopes == 0 && p.places == len(p.free)+s.underWay() && time.Now().Before(s.resume)

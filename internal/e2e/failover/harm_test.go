@@ -100,6 +100,52 @@ func TestConnectionsOutliveWhatNewOnesMeet(t *testing.T) {
 	})
 }
 
+// One connection can't be opened, which its caller has the time to wait for: all others are served, and told at once what they meet.
+func TestOneDialHangs(t *testing.T) {
+	t.Parallel()
+	eachSubject(t, func(t *testing.T, s subject) {
+		relay, err := pgtest.NewRelay(pgtest.Shared(t).Addr())
+		rig.NoError(t, err)
+		defer relay.Close()
+		over := make(chan struct{})
+		relay.Set(pgtest.RelayMode{Until: over})
+		u, err := url.Parse(pgtest.Database(t))
+		rig.NoError(t, err)
+		u.Host = relay.Addr()
+		db := s.open(t, u.String())
+		var patient sync.WaitGroup
+		patient.Go(func() {
+			if _, err := db.ExecContext(t.Context(), "SELECT 1"); err != nil {
+				t.Error(err)
+			}
+		})
+		rig.Eventually(t, "the dial hangs", func() bool { return relay.Asked() == 1 })
+		others := func(done func(error) bool) {
+			var load sync.WaitGroup
+			for range 9 {
+				load.Go(func() {
+					for ctx := timeout(t, 4*time.Second); ; {
+						_, err := db.ExecContext(ctx, "SELECT 1")
+						if ctx.Err() != nil {
+							t.Error(err)
+						} else if !done(err) {
+							continue
+						}
+						return
+					}
+				})
+			}
+			load.Wait()
+		}
+		relay.Set(pgtest.RelayMode{HangUp: true})
+		others(func(err error) bool { return err != nil })
+		relay.Set(pgtest.RelayMode{})
+		others(func(err error) bool { return err == nil }) // what was met a moment ago may still be told
+		close(over)
+		patient.Wait()
+	})
+}
+
 // A report on a standby ends well though the standby is promoted meanwhile, and so does a transaction on a server that turns
 // read-only by default.
 func TestAServerThatChangesItsRoleKeepsItsSessions(t *testing.T) {
