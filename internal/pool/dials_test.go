@@ -391,6 +391,71 @@ func TestWhoHasTimeIsServed(t *testing.T) {
 	}
 }
 
+// Who has time enough for a dial of its own, as under a bare driver, has that time, whatever it hopes for from the dials of others, who come and go.
+func TestTimeForADialOfOnesOwn(t *testing.T) {
+	for _, takes := range []time.Duration{360 * time.Millisecond, 640 * time.Millisecond} {
+		for _, has := range []time.Duration{12, 16, 26} {
+			synctest.Test(t, func(t *testing.T) {
+				p := unlimited(&slowly{takes: takes})
+				defer p.Close()
+				start := time.Now()
+				acquire := func(limit time.Duration) error {
+					ctx, cancel := context.WithTimeout(t.Context(), limit)
+					defer cancel()
+					_, _, _, err := p.Acquire(ctx)
+					if err == nil {
+						time.Sleep(20 * time.Millisecond)
+						p.Detach()
+					}
+					return err
+				}
+				var calls sync.WaitGroup
+				for i := range 20 {
+					calls.Go(func() {
+						for time.Sleep(time.Duration(i) * 15 * time.Millisecond); time.Since(start) < 20*time.Second; {
+							if err := acquire(takes * 9 / 10); err != nil && err != context.DeadlineExceeded {
+								t.Error(err)
+							}
+						}
+					})
+				}
+				for time.Since(start) < 18*time.Second {
+					if err := acquire(takes * has / 10); err != nil {
+						t.Errorf("opening takes %v, and who had %v: %v", takes, takes*has/10, err)
+					}
+				}
+				calls.Wait()
+			})
+		}
+	}
+}
+
+// Against a server that hangs whoever waits is told once a dial has failed that was begun since, as it would be of one of its own.
+func TestAllDialsHangAfterARefusal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := 0
+		p := unlimited(&told{next: func() (time.Duration, error) {
+			if n++; n == 1 {
+				return time.Millisecond, errRefused
+			}
+			return 5 * time.Second, errors.New("timeout")
+		}})
+		defer p.Close()
+		if _, _, _, err := p.Acquire(t.Context()); err != errRefused {
+			t.Error(err)
+		}
+		var calls sync.WaitGroup
+		for range 100 {
+			calls.Go(func() {
+				if _, waited, _, err := p.Acquire(t.Context()); err == nil || waited > 10100*time.Millisecond {
+					t.Errorf("told %v after %v", err, waited)
+				}
+			})
+		}
+		calls.Wait()
+	})
+}
+
 // All who wait beside dials that hang, and whose askers have gone, get others soon, though nobody else comes.
 func TestDialsBesideThoseThatHang(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -431,7 +496,7 @@ func TestDialsBesideThoseThatHang(t *testing.T) {
 	})
 }
 
-// Where some dials hang there are never more of them than twice as many as callers at a time, and two.
+// Where some dials hang they don't pile up.
 func TestDialsThatHangDontPileUp(t *testing.T) {
 	for _, callers := range []int{1, 10, 50} {
 		synctest.Test(t, func(t *testing.T) {

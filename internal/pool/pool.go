@@ -395,7 +395,9 @@ func (p *Pool[T]) Close() {
 	p.closed = true
 	free := p.free
 	p.free = nil
-	p.failAllLocked(ErrClosed, false)
+	for p.queue.oldest != nil {
+		p.failLocked(p.queue.oldest, ErrClosed)
+	}
 	for _, t := range []*time.Timer{p.queue.late, p.supply.timer} {
 		if t != nil {
 			t.Stop()

@@ -259,11 +259,11 @@ func (p *Pool[T]) failLocked(w *waiter[T], err error) {
 	w.end(err)
 }
 
-// failAllLocked ends all waits, but for those whose own dial is under way, if these are spared.
-func (p *Pool[T]) failAllLocked(err error, spared bool) {
+// failAllLocked ends the waits that began by then, but for those whose own dial is under way.
+func (p *Pool[T]) failAllLocked(err error, by time.Time) {
 	for w := p.queue.oldest; w != nil; {
 		next := w.newer
-		if !spared || w.dials == 0 {
+		if w.dials == 0 && !w.since.After(by) {
 			p.failLocked(w, err)
 		}
 		w = next

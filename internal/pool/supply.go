@@ -82,6 +82,15 @@ func (s *supply[T]) trying() bool {
 	return slices.ContainsFunc(s.dials, func(d *dialing[T]) bool { return !d.slow && !s.overtaken(d) })
 }
 
+// hopesFor is for how long somebody may hope for others' dials: while there is time enough for one of its own.
+func (s *supply[T]) hopesFor(w *waiter[T]) time.Duration {
+	hope := slowDial - time.Since(w.since)
+	if spare := time.Until(w.until) - s.took; !w.until.IsZero() && spare > 0 {
+		hope = min(hope, spare-s.took/16)
+	}
+	return hope
+}
+
 // dialing is a dial that was begun for somebody. Pool.mu guards it.
 type dialing[T any] struct {
 	asker  *waiter[T]
@@ -111,10 +120,11 @@ func (p *Pool[T]) dialLocked() {
 		nobodys, lateIn = s.nobodys(), s.lateIn()
 	}
 	for ; w != nil && (!limited || p.places < p.limit); w = w.newer {
-		wait, hope := time.Until(s.resume), min(lateIn, slowDial-time.Since(w.since))
-		switch {
-		case !limited && w.dials > 0:
+		if !limited && w.dials > 0 {
 			continue
+		}
+		wait, hope := time.Until(s.resume), min(lateIn, s.hopesFor(w))
+		switch {
 		case nobodys > 0 && hope > 0: // for a while: what these bring may go to others, again and again
 			nobodys--
 			p.dialLaterLocked(hope)
@@ -242,6 +252,7 @@ func (p *Pool[T]) slowDial(d *dialing[T]) {
 			d.timer.Reset(slowDial)
 		}
 	}
+	p.dismissLocked(ErrTimeout)
 	p.dialLocked()
 }
 
@@ -335,15 +346,16 @@ func (p *Pool[T]) dialFailed(err error, d *dialing[T]) {
 }
 
 // learnLocked tells one of those whom only a dial could help why there is none; from the second failure in a row on it tells all of
-// them, and makes the next dial wait. Without a limit it tells whoever's own dial that was, as a bare driver does, and nobody else what a dial has met
-// that was begun before one that has succeeded. Else a slow one tells the oldest even while others are under way: they were begun beside it, will
-// take as long, and have others begun beside them.
+// them, or all who waited when the dial began if others are under way that are slow or as good as that one was, and makes the next dial wait.
+// Without a limit it tells whoever's own dial that was, as a bare driver does, and nobody else what a dial has met that was begun before one
+// that has succeeded. Else a slow one tells the oldest even while others are under way: they were begun beside it, will take as long, and have
+// others begun beside them.
 func (p *Pool[T]) learnLocked(err error, d *dialing[T]) (news bool) {
 	s := &p.supply
 	news = !s.overtaken(d)
 	if news {
 		s.failures++
-		s.err, s.quick = err, !d.slow
+		s.err = err
 		if s.failures > 1 {
 			pause := min(longestPause, firstPause<<min(s.failures-2, 8))
 			s.resume = time.Now().Add(pause - rand.N(pause/10))
@@ -356,24 +368,31 @@ func (p *Pool[T]) learnLocked(err error, d *dialing[T]) (news bool) {
 	case p.limit >= 0 && news && (s.underWay() == 0 || d.slow):
 		told = p.queue.oldest
 	}
-	switch {
-	case news && p.helplessLocked():
-		p.failAllLocked(err, true)
-	case told != nil && (p.places == len(p.free)+s.underWay() || told.overdue()):
+	if told != nil && (!p.lentLocked() || told.overdue()) {
 		p.failLocked(told, err)
+	}
+	switch {
+	case !news:
+	case p.helplessLocked():
+		p.failAllLocked(err, time.Now())
+	case s.failures > 1 && !p.lentLocked() && (d.slow || s.hopeful()+s.ahead == 0):
+		p.failAllLocked(err, d.began)
 	}
 	return news
 }
 
-// helplessLocked: the last dials failed a moment ago, none is under way, and nothing is there that could be given back. The slow ones are their
-// askers' affair, unless the last one that failed was slow too: then the others may well end better.
+// lentLocked says that something is there that could be given back.
+func (p *Pool[T]) lentLocked() bool { return p.places > len(p.free)+p.supply.underWay() }
+
+// helplessLocked: the last dials failed a moment ago, none is under way, and nothing is there that could be given back. Without a limit the slow ones
+// are their askers' affair.
 func (p *Pool[T]) helplessLocked() bool {
 	s := &p.supply
 	hopes := s.underWay()
-	if s.quick || p.limit < 0 {
+	if p.limit < 0 {
 		hopes -= s.slow
 	}
-	return s.err != nil && hopes == 0 && p.places == len(p.free)+s.underWay() && time.Now().Before(s.resume)
+	return s.err != nil && hopes == 0 && !p.lentLocked() && time.Now().Before(s.resume)
 }
 
 // LastError is what the last dial failed with; nil once one has succeeded.
