@@ -13,7 +13,7 @@ func (g *Group) Epoch(member int) *atomic.Uint64 {
 func (g *Group) Moves(member int) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.memberLocked(member).routeLocked().Moves
+	return g.routeLocked(g.memberLocked(member)).Moves
 }
 
 // Load is how many connections lead to an endpoint.

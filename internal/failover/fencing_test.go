@@ -201,6 +201,81 @@ func TestDialsThatAskForTheTimeline(t *testing.T) {
 	}
 }
 
+// A primary that was in trouble may have crashed and been promoted itself since it was seen.
+func TestDialsAskForTheTimelineAfterTrouble(t *testing.T) {
+	scene(t, targeting("any"), []failover.Observation{writer(1), standby(1)}, func(r *rig) {
+		r.warmUp(0)
+		r.CheckNow(context.Background())
+		r.pass(time.Millisecond)
+		r.servers[0].set(func(s *server) { s.latency = 100 * time.Millisecond })
+		r.CallFailed(0, errRefused)
+		r.CallFailed(1, errRefused)
+		want(r.t, "in trouble", [2]bool{r.Moves(0), r.Moves(1)}, [2]bool{true, false})
+		r.pass(time.Second)
+		want(r.t, "seen since", r.Moves(0), false)
+	})
+}
+
+// What shows an endpoint on a newer timeline than before holds for it, whenever it was asked, and what shows an older one and was asked before that doesn't:
+// nobody is fenced for what it shows itself.
+func TestAnswersOutOfOrderAfterAPromotion(t *testing.T) {
+	three := writer(3)
+	for _, target := range []string{"any", "read-write"} {
+		for name, play := range map[string]func(r *rig){
+			"a probe that is older than a dial": func(r *rig) {
+				r.servers[0].set(func(s *server) { s.latency = 200 * time.Millisecond })
+				go r.CheckNow(context.Background())
+				r.pass(100 * time.Millisecond)
+				r.servers[0].set(func(s *server) { s.latency = 0 })
+				r.servers[0].back(three)
+				r.reaches(0)
+				r.pass(150 * time.Millisecond)
+			},
+			"a dial that is older than a suspicion": func(r *rig) {
+				r.servers[0].set(func(s *server) { s.latency, s.dialSees = 300*time.Millisecond, &three })
+				go r.connect(context.Background())
+				r.pass(50 * time.Millisecond)
+				r.servers[0].set(func(s *server) { s.latency = 0 })
+				r.CheckNow(context.Background())
+				r.pass(50 * time.Millisecond)
+				r.servers[0].set(func(s *server) { s.latency = 400 * time.Millisecond })
+				r.servers[0].back(three)
+				r.CallFailed(0, errRefused)
+				r.pass(250 * time.Millisecond)
+			},
+		} {
+			scene(t, targeting(target), []failover.Observation{writer(2), standby(2)}, func(r *rig) {
+				r.warmUp(0)
+				r.heard()
+				play(r)
+				r.pass(10 * time.Second)
+				want(r.t, target+", "+name, r.heard()+r.kinds(), "drop 0: moved")
+			})
+		}
+	}
+}
+
+// An address leads to the new primary, and the connection that a probe has kept to the old one: then its answer isn't believed for ever.
+func TestFencedAddressIsAskedAfresh(t *testing.T) {
+	for _, target := range []string{"any", "read-write"} {
+		scene(t, targeting(target), []failover.Observation{writer(2), standby(2)}, func(r *rig) {
+			r.warmUp(0)
+			r.servers[1].die()
+			r.CheckNow(context.Background())
+			three := writer(3)
+			r.servers[0].set(func(s *server) { s.dialSees, s.anewSees = &three, &three })
+			for range 100 {
+				ctx, cancel := r.within(2 * time.Second)
+				if _, err := r.connect(ctx); err != nil {
+					r.t.Errorf("%s: %v", target, err)
+				}
+				cancel()
+				r.pass(500 * time.Millisecond)
+			}
+		})
+	}
+}
+
 // A restore from a backup brings a lower timeline back, which an operator has to say; with a single endpoint of which any will do
 // nobody needs to be asked.
 func TestForgetTimelines(t *testing.T) {

@@ -142,15 +142,16 @@ type Route struct {
 	Signals *evidence.Signals
 	// Moves says that the address may lead to a server that is to be fenced, so that each connection must tell Admit which
 	// it leads to, for one round trip at its dial: the address has shown servers of one system on different timelines, or its
-	// server was promoted once, so that there may be an old primary, and is one that can be written to, or that is to be.
+	// server was promoted once, so that there may be an old primary, and is one that can be written to, or that is to be; or it is
+	// one that was in trouble since it was seen, and may have been promoted meanwhile, as Patroni does after a crash.
 	Moves bool
 }
 
 // routeLocked is the way to it.
-func (e *endpoint) routeLocked() Route {
+func (g *Group) routeLocked(e *endpoint) Route {
 	return Route{
 		Member: e.number, Endpoint: e.host.number, Name: e.name, Address: e.address, LookupErr: e.host.err,
-		Signals: &e.Signals, Moves: e.moves,
+		Signals: &e.Signals, Moves: e.moves || g.fence.on && e.writes() && e.badAt.After(e.seenAt),
 	}
 }
 
@@ -251,13 +252,18 @@ func (g *Group) refusedLocked(e *endpoint, err error) {
 // overtakenLocked says of a dial's or probe's answer that it contradicts what another one has seen since this one began. It may be the
 // older one, from before a promotion, and come late: only one that is asked from now on can tell.
 func (e *endpoint) overtakenLocked(began time.Time, o Observation, t target) bool {
-	return e.seenAt.After(began) && (t.admits(o) != e.admitted || o.standby() != e.standby())
+	return e.seenAt.After(began) && (t.admits(o) != e.admitted || o.standby() != e.standby() || newer(e.Observation, o))
+}
+
+// newer says that both can be written to, and the first on a newer timeline of the same system.
+func newer(a, b Observation) bool {
+	return a.known() && b.known() && a.writes() && b.writes() && a.SystemID == b.SystemID && a.Timeline > b.Timeline
 }
 
 // doubtLocked keeps of an answer that may be older than what is known since it was asked for only that there is such a timeline. Where that is newer than
-// the endpoint's own, from before, it is the endpoint's: else that would be fenced for what it shows itself.
+// the endpoint's own, it is the endpoint's: else that would be fenced for what it shows itself.
 func (g *Group) doubtLocked(e *endpoint, began time.Time, o Observation) {
-	if g.fence.see(e.name, o); o.known() && o.Timeline > e.Timeline && !e.seenAt.After(began) {
+	if g.fence.see(e.name, o); newer(o, e.Observation) || o.known() && o.Timeline > e.Timeline && !e.seenAt.After(began) {
 		g.observeLocked(e, o)
 	}
 }
@@ -281,8 +287,7 @@ func (g *Group) observeLocked(e *endpoint, o Observation) {
 		e.moves = true
 	}
 	// No server writes two timelines without a restart, so this is another one than before at the same address.
-	if g.fence.on && before.known() && o.known() && before.writes() && o.writes() &&
-		before.SystemID == o.SystemID && before.Timeline < o.Timeline {
+	if g.fence.on && newer(o, before) {
 		g.dropLocked(e, Moved, o.Timeline, fmt.Sprintf("it leads to timeline %d now, to %d before", o.Timeline, before.Timeline))
 	}
 }

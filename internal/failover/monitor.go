@@ -176,7 +176,7 @@ func (g *Group) launch(ctx context.Context, e *endpoint, p *probing) <-chan stru
 	} else if g.asksAfreshLocked(e) {
 		ctx = context.WithValue(ctx, afreshKey{}, true)
 	}
-	to := e.routeLocked()
+	to := g.routeLocked(e)
 	g.strays.run(func() {
 		var o Observation
 		err := usercode.Call(func() (err error) { o, err = e.host.Probe(ctx, to); return err })
@@ -198,7 +198,7 @@ func (g *Group) asksAfreshLocked(e *endpoint) bool {
 	switch {
 	case e.state == Down, e.state == Misconfigured:
 		return true
-	case e.seen && !e.admitted && time.Since(e.afreshAt) >= afreshAfter(!g.lostAt.IsZero()):
+	case e.seen && (!e.admitted || e.fenced) && time.Since(e.afreshAt) >= afreshAfter(!g.lostAt.IsZero()):
 		e.afreshAt = time.Now()
 		return true
 	default:
@@ -206,7 +206,7 @@ func (g *Group) asksAfreshLocked(e *endpoint) bool {
 	}
 }
 
-// afreshAfter is how often an address is asked that has shown a role which won't do. A connection costs the server a process, but somebody may
+// afreshAfter is how often an address is asked that has shown a role which won't do, or an old timeline. A connection costs the server a process, but somebody may
 // be waiting for it.
 func afreshAfter(lost bool) time.Duration {
 	if lost {

@@ -47,7 +47,7 @@ func (c *checkout) try(e *endpoint, most time.Duration, means error) (outcome, e
 	a.verdicts = e.verdicts
 	e.lent = true
 	c.dials[a] = struct{}{}
-	to := e.routeLocked()
+	to := c.routeLocked(e)
 	c.mu.Unlock()
 
 	dialCtx := context.WithValue(ctx, attemptKey{}, a)
