@@ -3,6 +3,7 @@ package pool_test
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -393,40 +394,46 @@ func TestWhoHasTimeIsServed(t *testing.T) {
 
 // Who has time enough for a dial of its own, as under a bare driver, has that time, whatever it hopes for from the dials of others, who come and go.
 func TestTimeForADialOfOnesOwn(t *testing.T) {
-	for _, takes := range []time.Duration{360 * time.Millisecond, 640 * time.Millisecond} {
-		for _, has := range []time.Duration{12, 16, 26} {
-			synctest.Test(t, func(t *testing.T) {
-				p := unlimited(&slowly{takes: takes})
-				defer p.Close()
-				start := time.Now()
-				acquire := func(limit time.Duration) error {
-					ctx, cancel := context.WithTimeout(t.Context(), limit)
-					defer cancel()
-					_, _, _, err := p.Acquire(ctx)
-					if err == nil {
-						time.Sleep(20 * time.Millisecond)
-						p.Detach()
-					}
-					return err
+	for seed := range uint64(40) {
+		synctest.Test(t, func(t *testing.T) {
+			r := rand.New(rand.NewPCG(seed, 1))
+			takes := time.Duration(50+r.IntN(950)) * time.Millisecond
+			share := func(from, to float64) time.Duration {
+				return time.Duration(float64(takes) * (from + (to-from)*r.Float64()))
+			}
+			less, enough := share(0.2, 0.95), share(1.1, 3.1)
+			p := unlimited(&slowly{takes: takes})
+			defer p.Close()
+			start := time.Now()
+			acquire := func(limit, pause time.Duration) error {
+				ctx, cancel := context.WithTimeout(t.Context(), limit)
+				defer cancel()
+				_, _, _, err := p.Acquire(ctx)
+				if err == nil {
+					time.Sleep(20 * time.Millisecond)
+					p.Detach()
 				}
-				var calls sync.WaitGroup
-				for i := range 20 {
-					calls.Go(func() {
-						for time.Sleep(time.Duration(i) * 15 * time.Millisecond); time.Since(start) < 20*time.Second; {
-							if err := acquire(takes * 9 / 10); err != nil && err != context.DeadlineExceeded {
-								t.Error(err)
-							}
+				time.Sleep(pause)
+				return err
+			}
+			var others sync.WaitGroup
+			for i := range 1 + r.IntN(30) {
+				others.Go(func() {
+					r := rand.New(rand.NewPCG(seed, 2+uint64(i)))
+					for time.Since(start) < 20*time.Second {
+						if err := acquire(less, time.Duration(r.IntN(300))*time.Millisecond); err != nil && err != context.DeadlineExceeded {
+							t.Error(err)
 						}
-					})
-				}
-				for time.Since(start) < 18*time.Second {
-					if err := acquire(takes * has / 10); err != nil {
-						t.Errorf("opening takes %v, and who had %v: %v", takes, takes*has/10, err)
 					}
+				})
+			}
+			for time.Since(start) < 18*time.Second {
+				if err := acquire(enough, time.Duration(r.IntN(100))*time.Millisecond); err != nil {
+					t.Errorf("seed %d: opening takes %v, and who had %v: %v", seed, takes, enough, err)
 				}
-				calls.Wait()
-			})
-		}
+			}
+			others.Wait()
+		})
 	}
 }
 
