@@ -32,7 +32,6 @@ type supply[T any] struct {
 	ahead    int           // those of the upkeep: no caller's context is in them, so none is left to hope for one
 	failures int           // in a row
 	err      error         // the last one's
-	quick    bool          // it was met in less than slowDial
 	resume   time.Time     // when the next dial may begin, after one that failed
 	timer    *time.Timer
 	due      time.Time // when the timer goes off
