@@ -344,11 +344,13 @@ func (p *Pool[T]) dialFailed(err error, d *dialing[T]) {
 	p.dialLocked()
 }
 
-// learnLocked tells one of those whom only a dial could help why there is none; from the second failure in a row on it tells all of
-// them, or all who waited when the dial began if others are under way that are slow or as good as that one was, and makes the next dial wait.
-// Without a limit it tells whoever's own dial that was, as a bare driver does, and nobody else what a dial has met that was begun before one
-// that has succeeded. Else a slow one tells the oldest even while others are under way: they were begun beside it, will take as long, and have
-// others begun beside them.
+// learnLocked tells a dial's error to those whom nothing but a dial can help, and makes the next dial wait from the second failure in a row on:
+//   - to one at once: without a limit to whoever's own dial that was, as a bare driver does; else to the oldest, if no other dial is under
+//     way, or if this one was slow, as those that are under way may be.
+//   - from the second failure in a row on to all, if no other dial is under way; if those under way are slow, or this one was, to all who have
+//     waited since before it began: they have met what it has.
+//
+// An error of a dial that was begun before one that has succeeded is no news, but to its asker.
 func (p *Pool[T]) learnLocked(err error, d *dialing[T]) (news bool) {
 	s := &p.supply
 	news = !s.overtaken(d)
