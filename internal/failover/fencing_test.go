@@ -213,6 +213,9 @@ func TestDialsAskForTheTimelineAfterTrouble(t *testing.T) {
 		want(r.t, "in trouble", [2]bool{r.Moves(0), r.Moves(1)}, [2]bool{true, false})
 		r.pass(time.Second)
 		want(r.t, "seen since", r.Moves(0), false)
+		r.servers[0].die()
+		r.CheckNow(context.Background())
+		want(r.t, "down", r.Moves(0), true)
 	})
 }
 

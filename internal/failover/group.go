@@ -151,7 +151,7 @@ type Route struct {
 func (g *Group) routeLocked(e *endpoint) Route {
 	return Route{
 		Member: e.number, Endpoint: e.host.number, Name: e.name, Address: e.address, LookupErr: e.host.err,
-		Signals: &e.Signals, Moves: e.moves || g.fence.on && e.writes() && e.badAt.After(e.seenAt),
+		Signals: &e.Signals, Moves: e.moves || g.fence.on && e.writes() && (e.state == Down || e.badAt.After(e.seenAt)),
 	}
 }
 

@@ -198,7 +198,7 @@ func (g *Group) asksAfreshLocked(e *endpoint) bool {
 	switch {
 	case e.state == Down, e.state == Misconfigured:
 		return true
-	case e.seen && (!e.admitted || e.fenced) && time.Since(e.afreshAt) >= afreshAfter(!g.lostAt.IsZero()):
+	case e.seen && (!e.admitted || e.fenced) && time.Since(e.afreshAt) >= g.afreshAfterLocked():
 		e.afreshAt = time.Now()
 		return true
 	default:
@@ -206,10 +206,10 @@ func (g *Group) asksAfreshLocked(e *endpoint) bool {
 	}
 }
 
-// afreshAfter is how often an address is asked that has shown a role which won't do, or an old timeline. A connection costs the server a process, but somebody may
-// be waiting for it.
-func afreshAfter(lost bool) time.Duration {
-	if lost {
+// afreshAfterLocked is how often an address is asked that has shown a role which won't do, or an old timeline. A connection costs the server a
+// process, but somebody may be waiting for it, or for a server that can be written to.
+func (g *Group) afreshAfterLocked() time.Duration {
+	if !g.lostAt.IsZero() || g.rules.target == targetAny && !g.current.writes() {
 		return time.Second
 	}
 	return time.Minute

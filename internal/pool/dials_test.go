@@ -401,8 +401,8 @@ func TestTimeForADialOfOnesOwn(t *testing.T) {
 			share := func(from, to float64) time.Duration {
 				return time.Duration(float64(takes) * (from + (to-from)*r.Float64()))
 			}
-			less, enough := share(0.2, 0.95), share(1.1, 3.1)
-			p := unlimited(&slowly{takes: takes})
+			less, enough := share(0.2, 0.75), share(1.25, 3.1)
+			p := unlimited(&told{next: func() (time.Duration, error) { return share(0.8, 1.2), nil }})
 			defer p.Close()
 			start := time.Now()
 			acquire := func(limit, pause time.Duration) error {
@@ -559,6 +559,55 @@ func TestSlowDialIsWaitedFor(t *testing.T) {
 	})
 }
 
+// With a limit slow dials may yet serve many, and a few that were refused beside them are told to nobody who waits for those.
+func TestSlowDialsServeManyWithALimit(t *testing.T) {
+	start := time.Time{}
+	for name, next := range map[string]func(n int) (time.Duration, error){
+		"others are refused": func(n int) (time.Duration, error) {
+			if 3 <= n && n <= 5 {
+				return time.Millisecond, errRefused
+			}
+			return 1200 * time.Millisecond, nil
+		},
+		"the first of a hung server time out": func(n int) (time.Duration, error) {
+			back := 5500*time.Millisecond - time.Since(start)
+			switch {
+			case n == 1:
+				return time.Millisecond, errRefused
+			case back > 5*time.Second:
+				return 5 * time.Second, errors.New("timeout")
+			default:
+				return max(back, time.Millisecond), nil
+			}
+		},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			start = time.Now()
+			n := 0
+			p := pool.New[*line](&told{next: func() (time.Duration, error) { n++; return next(n) }},
+				pool.Options{Size: 4, Timeout: 30 * time.Second, Now: func() time.Duration { return time.Since(start) }})
+			defer p.Close()
+			var calls sync.WaitGroup
+			var failed atomic.Int64
+			for range 20 {
+				calls.Go(func() {
+					l, _, _, err := p.Acquire(t.Context())
+					if err != nil {
+						failed.Add(1)
+						return
+					}
+					time.Sleep(10 * time.Millisecond)
+					p.Release(l, 0)
+				})
+			}
+			calls.Wait()
+			if failed.Load() > 4 { // as many dials as bare drivers with so many places would lose
+				t.Errorf("%s: %d of 20 failed", name, failed.Load())
+			}
+		})
+	}
+}
+
 // What a dial has met that was begun before one that has succeeded isn't told whom the pool's timeout ends.
 func TestTimeoutBesideAnOldDial(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -615,6 +664,32 @@ func TestTimeoutSparesWhoDials(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// Without a limit, who has hoped for another's dial until that was slow has a dial of its own then, though the pool's timeout has passed.
+func TestTimeoutBesideASlowDial(t *testing.T) {
+	for _, timeout := range []time.Duration{0, 200 * time.Millisecond} {
+		synctest.Test(t, func(t *testing.T) {
+			p := pool.New[*line](&slowly{takes: 1200 * time.Millisecond},
+				pool.Options{MaxOverflow: -1, Timeout: timeout, Now: func() time.Duration { return 0 }})
+			defer p.Close()
+			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+			defer cancel()
+			if _, _, _, err := p.Acquire(ctx); err != context.DeadlineExceeded {
+				t.Error(err)
+			}
+			var calls sync.WaitGroup
+			for range 2 {
+				calls.Go(func() {
+					if _, _, _, err := p.Acquire(t.Context()); err != nil {
+						t.Errorf("pool_timeout=%v: %v", timeout, err)
+					}
+				})
+				time.Sleep(400 * time.Millisecond)
+			}
+			calls.Wait()
+		})
+	}
 }
 
 // endsLate is a context that ends between the second look at it and the third, and tells nobody.

@@ -21,6 +21,9 @@ const (
 	slowDial = time.Second
 	// longDial is the least after which a dial takes longer by far than the last one did.
 	longDial = 50 * time.Millisecond
+	// manyRefused is after how many dials in a row that were refused, or as many as there are places, whoever waits with a limit is told though
+	// others are under way that are slow: each would have met the same in a place of its own.
+	manyRefused = 8
 	// keptSlow lets callers of whom each has less time than opening takes have a connection in the end, where that takes up to 4 s.
 	keptSlow = 2
 )
@@ -81,11 +84,12 @@ func (s *supply[T]) trying() bool {
 	return slices.ContainsFunc(s.dials, func(d *dialing[T]) bool { return !d.slow && !s.overtaken(d) })
 }
 
-// hopesFor is for how long somebody may hope for others' dials: while there is time enough for one of its own.
+// hopesFor is for how long somebody may hope for others' dials: while there is time enough for one of its own that takes half as long again as the
+// last.
 func (s *supply[T]) hopesFor(w *waiter[T]) time.Duration {
 	hope := slowDial - time.Since(w.since)
 	if spare := time.Until(w.until) - s.took; !w.until.IsZero() && spare > 0 {
-		hope = min(hope, spare-s.took/16)
+		hope = min(hope, spare-s.took/2)
 	}
 	return hope
 }
@@ -251,8 +255,8 @@ func (p *Pool[T]) slowDial(d *dialing[T]) {
 			d.timer.Reset(slowDial)
 		}
 	}
-	p.dismissLocked(ErrTimeout)
 	p.dialLocked()
+	p.dismissLocked(ErrTimeout)
 }
 
 // forNobodyLocked says of a slow dial, at each look, that neither whoever waits nor whoever calls next is to have it.
@@ -347,8 +351,10 @@ func (p *Pool[T]) dialFailed(err error, d *dialing[T]) {
 // learnLocked tells a dial's error to those whom nothing but a dial can help, and makes the next dial wait from the second failure in a row on:
 //   - to one at once: without a limit to whoever's own dial that was, as a bare driver does; else to the oldest, if no other dial is under
 //     way, or if this one was slow, as those that are under way may be.
-//   - from the second failure in a row on to all, if no other dial is under way; if those under way are slow, or this one was, to all who have
-//     waited since before it began: they have met what it has.
+//   - from the second failure in a row on to all, if no other dial is under way.
+//   - to all who have waited since before it began, as they have met what it has: without a limit from the second failure in a row on, if it was
+//     slow or those under way are; else after manyRefused, if those are and it wasn't. Slow ones may yet succeed, and serve many where there
+//     is a limit.
 //
 // An error of a dial that was begun before one that has succeeded is no news, but to its asker.
 func (p *Pool[T]) learnLocked(err error, d *dialing[T]) (news bool) {
@@ -372,11 +378,11 @@ func (p *Pool[T]) learnLocked(err error, d *dialing[T]) (news bool) {
 	if told != nil && (!p.lentLocked() || told.overdue()) {
 		p.failLocked(told, err)
 	}
-	switch {
-	case !news:
+	switch hopes := s.hopeful() + s.ahead; {
+	case !news || p.lentLocked():
 	case p.helplessLocked():
 		p.failAllLocked(err, time.Now())
-	case s.failures > 1 && !p.lentLocked() && (d.slow || s.hopeful()+s.ahead == 0):
+	case d.slow && p.limit < 0 && s.failures > 1, !d.slow && hopes == 0 && s.failures > max(1, min(p.limit, manyRefused)):
 		p.failAllLocked(err, d.began)
 	}
 	return news
