@@ -396,13 +396,13 @@ func TestWhoHasTimeIsServed(t *testing.T) {
 func TestTimeForADialOfOnesOwn(t *testing.T) {
 	for seed := range uint64(40) {
 		synctest.Test(t, func(t *testing.T) {
-			r := rand.New(rand.NewPCG(seed, 1))
+			r, dials := rand.New(rand.NewPCG(seed, 1)), rand.New(rand.NewPCG(seed, 0))
 			takes := time.Duration(50+r.IntN(950)) * time.Millisecond
-			share := func(from, to float64) time.Duration {
+			share := func(r *rand.Rand, from, to float64) time.Duration {
 				return time.Duration(float64(takes) * (from + (to-from)*r.Float64()))
 			}
-			less, enough := share(0.2, 0.75), share(1.25, 3.1)
-			p := unlimited(&told{next: func() (time.Duration, error) { return share(0.8, 1.2), nil }})
+			less, enough := share(r, 0.2, 0.75), share(r, 1.25, 3.1)
+			p := unlimited(&told{next: func() (time.Duration, error) { return share(dials, 0.8, 1.2), nil }})
 			defer p.Close()
 			start := time.Now()
 			acquire := func(limit, pause time.Duration) error {
