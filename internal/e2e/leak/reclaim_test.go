@@ -368,7 +368,7 @@ func (l *leaky) watchSessions(ctx context.Context, dsn string) (most int) {
 		for rows.Next() {
 			var pid uint32
 			var state sql.NullString
-			if err := rows.Scan(&pid, &state); err != nil {
+			if err := rows.Scan(&pid, &state); err != nil && ctx.Err() == nil {
 				l.Error(err)
 			}
 			n++
