@@ -40,19 +40,19 @@ func TestOptionalInterfaces(t *testing.T) {
 			})
 			t.Run("the driver governs", func(t *testing.T) {
 				base := &fakeBase{conns: s.conns, stmts: s.stmts}
-				got := runScript(t, base, wrapped(t, base, managedpg.Config{PoolSize: 2, PoolTimeout: -1}), direct)
+				got := runScript(t, base, wrapped(t, base, managedpg.Config{PoolSize: 1, PoolTimeout: -1}), direct)
 				compare(t, "results", got, want)
 				compare(t, "calls of the base", without(base.log(), ofPreparing), without(bare.log(), ofPreparing))
 			})
 			t.Run("the driver governs and keeps statements", func(t *testing.T) {
 				base := &fakeBase{conns: s.conns, stmts: s.stmts}
-				got := runScript(t, base, wrapped(t, base, managedpg.Config{PoolSize: 2, PoolTimeout: -1, StatementCache: 100}), direct)
+				got := runScript(t, base, wrapped(t, base, managedpg.Config{PoolSize: 1, PoolTimeout: -1, StatementCache: 100}), direct)
 				compare(t, "results", got, want)
 				compare(t, "calls of the base", without(base.log(), ofPreparing), without(bare.log(), ofPreparing))
 			})
 			t.Run("from database/sql's opener", func(t *testing.T) {
 				base := &fakeBase{conns: s.conns, stmts: s.stmts}
-				db := wrapped(t, base, managedpg.Config{PoolSize: 2, PoolTimeout: -1})
+				db := wrapped(t, base, managedpg.Config{PoolSize: 1, PoolTimeout: -1})
 				db.SetMaxOpenConns(1)
 				got := runScript(t, base, db, throughOpener)
 				compare(t, "results", got, want)
