@@ -394,15 +394,18 @@ func TestWhoHasTimeIsServed(t *testing.T) {
 
 // Who has time enough for a dial of its own, as under a bare driver, has that time, whatever it hopes for from the dials of others, who come and go.
 func TestTimeForADialOfOnesOwn(t *testing.T) {
-	for seed := range uint64(40) {
+	for seed := range uint64(80) {
 		synctest.Test(t, func(t *testing.T) {
 			r, dials := rand.New(rand.NewPCG(seed, 1)), rand.New(rand.NewPCG(seed, 0))
 			takes := time.Duration(50+r.IntN(950)) * time.Millisecond
 			share := func(r *rand.Rand, from, to float64) time.Duration {
 				return time.Duration(float64(takes) * (from + (to-from)*r.Float64()))
 			}
-			less, enough := share(r, 0.2, 0.75), share(r, 1.25, 3.1)
-			p := unlimited(&told{next: func() (time.Duration, error) { return share(dials, 0.8, 1.2), nil }})
+			less, enough, varies := share(r, 0.2, 0.95), share(r, 1.1, 3.1), 0.0
+			if seed%2 == 1 {
+				less, enough, varies = share(r, 0.2, 0.75), share(r, 1.25, 3.1), 0.2
+			}
+			p := unlimited(&told{next: func() (time.Duration, error) { return share(dials, 1-varies, 1+varies), nil }})
 			defer p.Close()
 			start := time.Now()
 			acquire := func(limit, pause time.Duration) error {
