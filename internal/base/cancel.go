@@ -47,7 +47,7 @@ type Cancels struct {
 	shown   atomic.Bool                 // see Show
 	to      *canceller                  // nil: it sends none
 	send    func(context.Context) error // makes one request, and says whether the server has taken it; nil: it can't
-	pending *CancelRequest
+	pending atomic.Pointer[CancelRequest]
 }
 
 // CancelEvent is what Cancels.Counter is told.
@@ -67,6 +67,9 @@ func (c *Cancels) Show(shown bool) {
 		c.shown.Store(shown)
 	}
 }
+
+// Shown is what Show was told last.
+func (c *Cancels) Shown() bool { return c.shown.Load() }
 
 // Allowed is how long to wait for the server's answer to a cancel request; 0: send none.
 func (c *Cancels) Allowed() time.Duration {
@@ -91,10 +94,10 @@ func (c *Cancels) counted(what CancelEvent) {
 }
 
 // Pending is the request of the connection's last call, nil if there was none or it has been forgotten.
-func (c *Cancels) Pending() *CancelRequest { return c.pending }
+func (c *Cancels) Pending() *CancelRequest { return c.pending.Load() }
 
 // Forget forgets it: the connection is fit for its next statement, or closed.
-func (c *Cancels) Forget() { c.pending = nil }
+func (c *Cancels) Forget() { c.pending.Store(nil) }
 
 // CancelRequest is what is under way for one call whose context has ended. The call stops it when it returns; a request that is
 // still on its way then could hit the connection's next statement, so that waits for Done.
@@ -142,7 +145,7 @@ func (r *CancelRequest) run() {
 // Stop is called when the call has ended: no further request is sent, and this one is the connection's pending one. Lost says that the
 // call got no answer in time.
 func (r *CancelRequest) Stop(lost bool) {
-	r.cancels.pending = r
+	r.cancels.pending.Store(r)
 	r.once.Do(func() {
 		close(r.stopped)
 		c := r.cancels.to

@@ -16,15 +16,17 @@ type Features struct {
 	Validator driver.Validator
 	Checker   driver.NamedValueChecker
 
-	conn    driver.Conn
-	execer  driver.ExecerContext
-	queryer driver.QueryerContext
+	conn     driver.Conn
+	execer   driver.ExecerContext
+	queryer  driver.QueryerContext
+	beginner driver.ConnBeginTx
 }
 
 func featuresOf(base driver.Conn) Features {
 	f := Features{conn: base}
 	f.execer, _ = base.(driver.ExecerContext)
 	f.queryer, _ = base.(driver.QueryerContext)
+	f.beginner, _ = base.(driver.ConnBeginTx)
 	f.Resetter, _ = base.(driver.SessionResetter)
 	f.Validator, _ = base.(driver.Validator)
 	f.Checker, _ = base.(driver.NamedValueChecker)
@@ -50,10 +52,7 @@ func (f *Features) Pinger() driver.Pinger {
 }
 
 // CanBeginReadOnly says that a transaction can be begun as READ ONLY.
-func (f *Features) CanBeginReadOnly() bool {
-	_, ok := f.conn.(driver.ConnBeginTx)
-	return ok
-}
+func (f *Features) CanBeginReadOnly() bool { return f.beginner != nil }
 
 // Exec executes a text; driver.ErrSkip: it has to be prepared.
 func (f *Features) Exec(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
@@ -102,8 +101,8 @@ func (f *Features) Prepare(ctx context.Context, query string) (driver.Stmt, erro
 
 // Begin begins a transaction.
 func (f *Features) Begin(ctx context.Context, opts driver.TxOptions) (driver.Tx, error) {
-	if beginner, ok := f.conn.(driver.ConnBeginTx); ok {
-		return beginner.BeginTx(ctx, opts)
+	if f.beginner != nil {
+		return f.beginner.BeginTx(ctx, opts)
 	}
 	if sql.IsolationLevel(opts.Isolation) != sql.LevelDefault {
 		return nil, errors.New("sql: driver does not support non-default isolation level")

@@ -29,14 +29,14 @@ func (w *pgxWatcher) HandleCancel(context.Context) {
 	w.began = clock.Now() // before the deadline is reckoned: a call that meets that has had the limit
 	_ = w.pg.Conn().SetDeadline(time.Now().Add(limit))
 	if limit > 0 {
-		w.cancels.pending = w.cancels.Start()
+		w.cancels.pending.Store(w.cancels.Start())
 	}
 }
 
 // HandleUnwatchAfterCancel is called when that call has ended.
 func (w *pgxWatcher) HandleUnwatchAfterCancel() {
 	_ = w.pg.Conn().SetDeadline(time.Time{})
-	if r := w.cancels.pending; r != nil {
+	if r := w.cancels.Pending(); r != nil {
 		r.Stop(w.pg.IsClosed() || clock.Now()-w.began >= w.cancels.to.timeout)
 	}
 }

@@ -209,11 +209,14 @@ func (s *Socket) failed(err error) error {
 
 // Broken is the first error that reading or writing met, net.ErrClosed after Close, or nil.
 func (s *Socket) Broken() error {
-	if s == nil || !s.over.Load() { // nothing more, so that it is inlined
+	if !s.IsBroken() { // nothing more, so that it is inlined
 		return nil
 	}
 	return s.firstError()
 }
+
+// IsBroken says that Broken is an error.
+func (s *Socket) IsBroken() bool { return s != nil && s.over.Load() }
 
 func (s *Socket) firstError() error {
 	s.mu.Lock()
