@@ -54,9 +54,13 @@ func WithAttempt(ctx context.Context, a *Attempt) context.Context {
 }
 
 func attemptOf(ctx context.Context) *Attempt {
-	if !attempts.Load() {
+	if !attempts.Load() { // nothing more, so that it is inlined
 		return nil
 	}
+	return attemptIn(ctx)
+}
+
+func attemptIn(ctx context.Context) *Attempt {
 	a, _ := ctx.Value(attemptKey{}).(*Attempt)
 	return a
 }
@@ -68,34 +72,9 @@ func (a *Attempt) State() AttemptState {
 	return a.state
 }
 
-// What follows is called with a nil Attempt too, which is that of a plain transaction.
+// These two are called with a nil Attempt too, which is that of a plain transaction.
 
 func (a *Attempt) resolves() bool { return a != nil && a.Resolve }
-
-func (a *Attempt) note(change func(*AttemptState)) {
-	if a == nil {
-		return
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	change(&a.state)
-}
-
-// begun also forgets what a connection noted that was lost at BEGIN: database/sql tries another one.
-func (a *Attempt) begun() {
-	a.note(func(s *AttemptState) { *s = AttemptState{Ours: true} })
-}
-
-// ended notes what a Commit or Rollback was told.
-func (a *Attempt) ended(what kind, told error) {
-	a.note(func(s *AttemptState) {
-		s.Ended = true
-		s.Committed = what == commit && told == nil
-		if errors.Is(told, ErrOutcomeUnknown) {
-			s.Unknown = told
-		}
-	})
-}
 
 // ran notes a text that was sent, and what its sender was told.
 func (a *Attempt) ran(query string, told error) {
@@ -114,6 +93,28 @@ func (a *Attempt) ran(query string, told error) {
 			s.Unknown = told
 		case s.Failed == nil && sqlstate.Of(told) != "":
 			s.Failed = told
+		}
+	})
+}
+
+func (a *Attempt) note(change func(*AttemptState)) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	change(&a.state)
+}
+
+// begun also forgets what a connection noted that was lost at BEGIN: database/sql tries another one.
+func (a *Attempt) begun() {
+	a.note(func(s *AttemptState) { *s = AttemptState{Ours: true} })
+}
+
+// ended notes what a Commit or Rollback was told.
+func (a *Attempt) ended(what kind, told error) {
+	a.note(func(s *AttemptState) {
+		s.Ended = true
+		s.Committed = what == commit && told == nil
+		if errors.Is(told, ErrOutcomeUnknown) {
+			s.Unknown = told
 		}
 	})
 }

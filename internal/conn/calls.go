@@ -15,29 +15,28 @@ func (c *Conn) exec(ctx context.Context, query string, args []driver.NamedValue)
 	if err != nil {
 		return nil, err
 	}
-	if c.life.shared { // else there is nothing to leave
-		defer c.leave()
+	baseCtx, watch := ph.watch(ctx, wire.CloseLimit)
+	if !ph.simple {
+		defer c.done(watch)
 	}
 	if c.raw {
 		if args, err = c.check(ph, args, ph.features.CanExec()); err != nil {
 			return nil, err
 		}
 	}
-	baseCtx, watch := ph.watch(ctx, wire.CloseLimit)
-	if watch != nil {
-		defer watch.stop()
-	}
 	before := ph.base.Mark()
 	res, err := ph.features.Exec(baseCtx, query, args)
-	for n := 0; err != nil && c.runAgain(ctx, ph, n, err); n++ {
-		res, err = ph.features.Exec(baseCtx, query, args)
-	}
 	if err != nil || ph.syncWait.Load() {
+		for n := 0; err != nil && c.runAgain(ctx, ph, n, err); n++ {
+			res, err = ph.features.Exec(baseCtx, query, args)
+		}
 		if err = c.verdict(ctx, ph, before, statement, query, err); err != nil {
 			return nil, err
 		}
 	}
-	c.ran(ctx, ph, query)
+	if c.follows(ph, query) {
+		c.follow(ctx, ph, query)
+	}
 	return res, nil
 }
 
@@ -47,7 +46,7 @@ func (c *Conn) query(ctx context.Context, query string, args []driver.NamedValue
 	if err != nil {
 		return nil, err
 	}
-	if c.life.shared { // else there is nothing to leave
+	if !ph.simple {
 		defer c.leave()
 	}
 	if c.raw {
@@ -56,13 +55,12 @@ func (c *Conn) query(ctx context.Context, query string, args []driver.NamedValue
 		}
 	}
 	before := ph.base.Mark()
-	baseCtx, watch := ph.watch(ctx, wire.CloseLimit)
-	rowsCtx, cancel := ph.cancellable(baseCtx, c.pool)
-	rows, err := ph.features.Query(rowsCtx, query, args)
-	for n := 0; err != nil && c.runAgain(ctx, ph, n, err); n++ {
-		rows, err = ph.features.Query(rowsCtx, query, args)
-	}
+	baseCtx, watch, cancel := ph.watchRows(ctx)
+	rows, err := ph.features.Query(baseCtx, query, args)
 	if err != nil || ph.syncWait.Load() {
+		for n := 0; err != nil && c.runAgain(ctx, ph, n, err); n++ {
+			rows, err = ph.features.Query(baseCtx, query, args)
+		}
 		if err = c.verdict(ctx, ph, before, statement, query, err); err != nil {
 			discard(rows)
 			if cancel != nil {
@@ -72,9 +70,10 @@ func (c *Conn) query(ctx context.Context, query string, args []driver.NamedValue
 			return nil, err
 		}
 	}
-	watch.keepFor(ph)
-	ph.hasRows(cancel)
-	c.ran(ctx, ph, query)
+	ph.hasRows(watch, cancel)
+	if c.follows(ph, query) {
+		c.follow(ctx, ph, query)
+	}
 	return rows, nil
 }
 
@@ -147,7 +146,7 @@ func (c *Conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, e
 	if err != nil {
 		return nil, err
 	}
-	if c.readsElsewhere(ph, opts) {
+	if opts.ReadOnly && c.readsElsewhere(ph) {
 		c.leave()
 		if err := c.goReading(ctx); err != nil {
 			return nil, err
@@ -156,18 +155,15 @@ func (c *Conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, e
 			return nil, err
 		}
 	}
-	if c.life.shared { // else there is nothing to leave
-		defer c.leave()
+	baseCtx, watch := ph.watch(ctx, wire.CloseLimit)
+	if !ph.simple {
+		defer c.done(watch)
 	}
 	if ph.base.Busy() {
 		return nil, errRowsOpen // pgx would close the connection
 	}
 	if c.pool.opts.ReadOnly && ph.features.CanBeginReadOnly() {
 		opts.ReadOnly = true // else lib/pq would say READ WRITE, which overrides the session
-	}
-	baseCtx, watch := ph.watch(ctx, wire.CloseLimit)
-	if watch != nil {
-		defer watch.stop()
 	}
 	before := ph.base.Mark()
 	attempt := attemptOf(ctx)
@@ -176,13 +172,13 @@ func (c *Conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, e
 			return nil, c.verdict(ctx, ph, before, harmless, "", err)
 		}
 	}
-	c.tx.kept.Context = baseCtx
-	var kept context.Context = &c.tx.kept
-	if !ph.obeys || !ph.base.Known() {
-		kept = baseCtx // lib/pq asks it from a goroutine of its own, and doesn't send ROLLBACK with it
+	c.tx.ctx.Context = ctx
+	if ph.obeys && ph.base.Known() {
+		baseCtx = &c.tx.ctx // lib/pq would ask that from a goroutine of its own, and doesn't send ROLLBACK with it
 	}
-	tx, err := ph.features.Begin(kept, opts)
+	tx, err := ph.features.Begin(baseCtx, opts)
 	if err != nil {
+		c.tx.ctx.Context = context.Background()
 		return nil, c.verdict(ctx, ph, before, harmless, "", err)
 	}
 	ph.tx = sqltext.TxReadWrite
@@ -192,8 +188,11 @@ func (c *Conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, e
 	if watch != nil && watch.asks {
 		ph.txCtx = ctx
 	}
-	c.tx.conn, c.tx.ctx, c.tx.base, c.tx.attempt = c, ctx, tx, attempt
-	attempt.begun()
+	c.tx.base = tx
+	if attempt != nil {
+		c.tx.attempt = attempt
+		attempt.begun()
+	}
 	return &c.tx, nil
 }
 

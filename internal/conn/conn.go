@@ -32,6 +32,21 @@ type Conn struct {
 
 // enter begins a call, and makes the checkout that a parked connection still lacks. The context is the call's.
 func (c *Conn) enter(ctx context.Context) (*physical, error) {
+	if !c.life.held() || !c.phys.plain() {
+		return c.enterAfter(ctx)
+	}
+	c.phys.gaveRows = false
+	return c.phys, nil
+}
+
+// plain says that the next call has nothing to see to first: nobody else looks at it, its context needs no watch, and the last one has left
+// nothing.
+func (ph *physical) plain() bool {
+	return ph.simple && ph.cancels.Pending() == nil && !ph.cancels.Shown() && !ph.syncWait.Load()
+}
+
+// enterAfter is enter where something has to be seen to first.
+func (c *Conn) enterAfter(ctx context.Context) (*physical, error) {
 	for !c.life.begin() {
 		parked, err := c.life.obstacle(ctx)
 		if parked {
@@ -44,7 +59,7 @@ func (c *Conn) enter(ctx context.Context) (*physical, error) {
 	ph := c.phys
 	ph.doneReading()
 	// Of rows that are still open the request is under way until they are closed.
-	if !ph.base.Busy() && ph.cancels.Pending() != nil { // in this order: while it is busy its context may end
+	if ph.cancels.Pending() != nil && !ph.base.Busy() {
 		if err := ph.settle(ctx); err != nil {
 			c.leave()
 			return nil, err
@@ -60,6 +75,12 @@ func (c *Conn) enter(ctx context.Context) (*physical, error) {
 		return nil, ctx.Err()
 	}
 	return ph, nil
+}
+
+// done ends a call, and what watched its context. There is nothing to do for either on a connection that is simple.
+func (c *Conn) done(watch *contextWatch) {
+	watch.stop()
+	c.leave()
 }
 
 // leave ends a call.
@@ -80,6 +101,7 @@ func (c *Conn) checkOut(ctx context.Context) error {
 		if ph, at, err = c.pool.checkout(ctx); err != nil {
 			return err
 		}
+		c.take(ph)
 	} else {
 		if !c.life.beginParked() {
 			return nil
@@ -90,10 +112,20 @@ func (c *Conn) checkOut(ctx context.Context) error {
 		}
 		ph.counts.CheckedOut()
 	}
-	c.pool.assign(ctx, c, ph, at)
+	ph.lentTo(c, at)
+	c.pool.event(ctx, "checkout", ph)
 	ph.track(ctx)
 	c.life.hold()
 	return nil
+}
+
+// take gives a governed pool's connection to c.
+func (c *Conn) take(ph *physical) {
+	c.phys = ph
+	c.checkout++
+	if c.pool.reads != nil {
+		c.since = ph.base.Mark()
+	}
 }
 
 // ResetSession is the checkout of a connection that database/sql has kept. database/sql listens to ErrBadConn only.
@@ -106,10 +138,19 @@ func (c *Conn) ResetSession(ctx context.Context) error {
 		if ph, at, err = c.acquire(ctx); ph == nil {
 			return err
 		}
+		c.take(ph)
 	case c.life.unpark(ctx):
 		ph, at = c.phys, clock.Now()
-		if !c.ready(ctx, at) {
-			return driver.ErrBadConn
+		if !ph.asLeft(c.pool, at) || !ph.asOpened(c.pool, at) || c.stale {
+			if !c.ready(ctx, at) {
+				return driver.ErrBadConn
+			}
+		} else if r := ph.features.Resetter; r != nil { // nothing else is left to be done
+			if err := resetError(r.ResetSession(ctx)); err != nil {
+				c.pool.callFailed(ctx, ph, err)
+				c.unready(err)
+				return driver.ErrBadConn
+			}
 		}
 		ph.counts.CheckedOut()
 	case c.life.gone():
@@ -117,7 +158,8 @@ func (c *Conn) ResetSession(ctx context.Context) error {
 	default:
 		return nil // the first call makes the checkout
 	}
-	c.pool.assign(ctx, c, ph, at)
+	ph.lentTo(c, at)
+	c.pool.event(ctx, "checkout", ph)
 	ph.track(ctx)
 	if c.life.shared {
 		ph.use.paused(ph.sock)
@@ -177,18 +219,22 @@ func (r *refusal) Unwrap() error { return r.error }
 // ready makes a connection that database/sql has kept fit for its next user. One that can't be is parked again, and
 // database/sql has to close it.
 func (c *Conn) ready(ctx context.Context, at time.Duration) bool {
-	if why, unfit := c.pool.unfit(c.phys, at); unfit && why != stats.ClosedRecycle {
-		c.closing = why
-	} else if c.stale {
-		c.closing = stats.ClosedByCaller
-	} else if err := c.phys.ready(ctx, c.pool, at); err != nil {
-		c.pool.callFailed(ctx, c.phys, err)
-		c.closing = stats.ClosedBroken
-	} else {
-		return true
+	var err error = unfitError(stats.ClosedByCaller)
+	if !c.stale {
+		err = c.pool.ready(ctx, c.phys, at)
+	}
+	if err != nil {
+		c.unready(err)
+	}
+	return err == nil
+}
+
+func (c *Conn) unready(err error) {
+	c.closing = stats.ClosedBroken
+	if why, unfit := err.(unfitError); unfit {
+		c.closing = stats.Closed(why)
 	}
 	c.life.park()
-	return false
 }
 
 // IsValid is database/sql's question at check-in whether it may keep the connection. It never blocks.
@@ -203,18 +249,18 @@ func (c *Conn) IsValid() bool {
 	} else if !c.life.beginParked() {
 		return c.life.lent() // nobody has used it
 	}
-	defer c.life.park()
-	why, unfit := c.pool.unfit(ph, at)
-	switch {
-	case unfit:
-		c.closing = why
-	case !ph.sound():
-		c.closing = ph.whyUnsound()
-	default:
-		c.closing = stats.ClosedIdle
-		return true
+	keep := true
+	c.closing = stats.ClosedIdle
+	if !ph.asOpened(c.pool, at) {
+		if why, unfit := c.pool.unfit(ph, at); unfit {
+			c.closing, keep = why, false
+		}
 	}
-	return false
+	if keep && !ph.sound() {
+		c.closing, keep = ph.whyUnsound(), false
+	}
+	c.life.park()
+	return keep
 }
 
 // release gives the physical connection of a governed pool back, and lets database/sql keep this one. A session that isn't to be used

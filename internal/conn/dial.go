@@ -2,6 +2,7 @@ package conn
 
 import (
 	"context"
+	"math"
 	"math/rand/v2"
 	"net"
 	"time"
@@ -88,6 +89,7 @@ func (p *Pool) openPhysical(ctx context.Context, to Route) (_ *physical, err err
 	}
 	ph := newPhysical(c)
 	ph.pool = p
+	ph.simple = ph.obeys && !p.shared()
 	ph.endpoint, ph.member, ph.signals = to.Endpoint, to.Member, to.Signals
 	ph.cancels.Counter = p
 	if ph.once = p.opts.DiscardAll && c.HasHook(); ph.once {
@@ -121,7 +123,8 @@ func (p *Pool) openPhysical(ctx context.Context, to Route) (_ *physical, err err
 	}
 	ph.freeSince = clock.Now()
 	ph.opened = ph.freeSince
-	ph.id = p.lastID.Add(1)
+	ph.id = p.open.lastID.Add(1)
+	ph.expires = math.MaxInt64
 	if p.opts.Recycle > 0 {
 		ph.expires = ph.freeSince + p.opts.Recycle - p.jitter(p.opts.Recycle/10)
 	}

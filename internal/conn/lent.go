@@ -33,12 +33,10 @@ func (l lent) Dial(ctx context.Context, until time.Time) (ph *physical, err erro
 
 // Ready makes a free connection fit for its next user.
 func (l lent) Ready(ctx context.Context, ph *physical, at time.Duration) error {
-	if why, unfit := l.unfit(ph, at); unfit {
-		return unfitError(why)
-	}
-	if err := ph.ready(ctx, l.Pool, at); err != nil {
-		l.callFailed(ctx, ph, err)
-		ph.base.Kill(err) // pgx may go on in the background, and what comes next needs the place
+	if err := l.ready(ctx, ph, at); err != nil {
+		if _, unfit := err.(unfitError); !unfit {
+			ph.base.Kill(err) // pgx may go on in the background, and what comes next needs the place
+		}
 		return err
 	}
 	ph.checkedOut = at

@@ -33,6 +33,7 @@ const (
 
 func (l *life) is(state int64) bool { return l.state.Load() == state }
 
+func (l *life) held() bool    { return l.is(lifeHeld) }
 func (l *life) parked() bool  { return l.is(lifeParked) }
 func (l *life) isEmpty() bool { return l.is(lifeEmpty) }
 func (l *life) lent() bool    { return l.is(lifeLent) }

@@ -32,6 +32,7 @@ type link struct {
 	sock     *wire.Socket
 	cancels  *base.Cancels
 	obeys    bool // its context
+	simple   bool // it obeys, and Reclaim doesn't come: nobody looks at its calls from outside
 	tracksTx bool // session.tx says what its transaction is, as the base can't tell
 	once     bool // it is for one user: DISCARD ALL would undo what pgx's AfterConnect has set, which can't be run again
 }
@@ -44,7 +45,7 @@ type origin struct {
 	id       uint64
 	server   base.Server       // as it was then
 	opened   time.Duration     // by clock.Now()
-	expires  time.Duration     // when pool_recycle ends it, if at all
+	expires  time.Duration     // when pool_recycle ends it, if ever
 	drains   uint64            // the pool's count of drains then
 	signals  *evidence.Signals // the Router's about the endpoint
 	epoch    uint64            // the signals' then
@@ -76,15 +77,13 @@ type session struct {
 	reading    *contextWatch           // with the rows of the last call, which may still be read
 	txCtx      context.Context         // the transaction's, which ends each of its calls with lib/pq; nil where lib/pq sees to that itself
 	identity   *resolve.Session        // what the server said of itself, if InTx has had it asked
-	cancelRows context.CancelCauseFunc // ends the rows of the last call, if Reclaim may want to; see cancellable
+	cancelRows context.CancelCauseFunc // ends the rows of the last call, if Reclaim may want to; see watchRows
 }
 
 // sound says whether the session may have a next user. It doesn't block.
 func (ph *physical) sound() bool {
-	if ph.once || ph.lost() || ph.inTx() != sqltext.TxNone {
-		return false
-	}
-	return ph.features.Validator == nil || ph.features.Validator.IsValid()
+	return !ph.once && !ph.lost() && ph.outsideTx() &&
+		(ph.features.Validator == nil || ph.features.Validator.IsValid())
 }
 
 // whyUnsound is why a session that isn't sound is closed.
@@ -96,9 +95,7 @@ func (ph *physical) whyUnsound() stats.Closed {
 }
 
 // lost says whether the connection is over, as far as one can tell without asking the server.
-func (ph *physical) lost() bool {
-	return ph.sock.Broken() != nil || ph.base.Closed()
-}
+func (ph *physical) lost() bool { return ph.sock.IsBroken() || ph.base.Closed() }
 
 // inTx is the transaction that the session is in: what the server said last, if the base tells, else what the calls that went
 // through tell.
@@ -114,6 +111,12 @@ func (ph *physical) inTx() sqltext.Tx {
 		}
 		return sqltext.TxReadWrite
 	}
+}
+
+// outsideTx says that inTx is sqltext.TxNone.
+func (ph *physical) outsideTx() bool {
+	status := ph.base.TxStatus()
+	return status == base.TxNone || status == base.TxUnknown && ph.tx == sqltext.TxNone
 }
 
 // onStandby says whether the server told that it is one, where nothing can be written. It may have been promoted since

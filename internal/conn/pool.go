@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql/driver"
 	"errors"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,6 +30,7 @@ type Pool struct {
 	reset    atomic.Pointer[pool.Figures] // lending's at the last ResetStats
 	life     lifetime
 	open     openConns
+	trust    time.Duration // for how short a time a connection may have been free to be lent as it was left
 
 	texts *texts // shared with reads
 	reads *Pool  // for checkouts that only read; nil: there is no such pool
@@ -41,7 +43,6 @@ type Pool struct {
 		exhausted    exhaustion
 	}
 
-	lastID   atomic.Uint64
 	lastLoss atomic.Int64 // when a connection was last found broken, by clock.Now(), wherever it led
 }
 
@@ -56,6 +57,8 @@ type lifetime struct {
 type openConns struct {
 	mu  sync.Mutex // guards all. Nothing that could block is done while it is held
 	all map[*physical]struct{}
+
+	lastID atomic.Uint64
 }
 
 // lacking is what the base connections opened so far lack, for a logical connection that has none yet.
@@ -86,6 +89,13 @@ func New(opts Options, router Router) *Pool {
 	}
 	p.lending = pool.New[*physical](lent{p}, limits)
 	p.reset.Store(new(pool.Figures))
+	switch {
+	case opts.DiscardAll:
+	case opts.PrePing:
+		p.trust = justUsed
+	default:
+		p.trust = math.MaxInt64
+	}
 	return p
 }
 
@@ -93,7 +103,8 @@ func New(opts Options, router Router) *Pool {
 func (p *Pool) Connect(ctx context.Context) (driver.Conn, error) {
 	fromOpener := p.opener.is(ctx)
 	c := &Conn{home: p, pool: p, closing: stats.ClosedIdle}
-	c.life.shared = p.opts.ReclaimAfter > 0 && p.opts.Leaks != nil
+	c.tx.conn = c
+	c.life.shared = p.shared()
 	if p.governed {
 		if fromOpener {
 			p.warned.limit.Do(p.warn)
@@ -104,7 +115,9 @@ func (p *Pool) Connect(ctx context.Context) (driver.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		c.pool.assign(ctx, c, ph, at)
+		c.take(ph)
+		ph.lentTo(c, at)
+		c.pool.event(ctx, "checkout", ph)
 		ph.track(ctx)
 		c.life.hold()
 		return c.withShape(ph.features.CanExec(), ph.features.CanQuery()), nil
@@ -123,6 +136,9 @@ func (p *Pool) Connect(ctx context.Context) (driver.Conn, error) {
 	}
 	return c.withShape(ph.features.CanExec(), ph.features.CanQuery()), nil
 }
+
+// shared says that Reclaim may come.
+func (p *Pool) shared() bool { return p.opts.ReclaimAfter > 0 && p.opts.Leaks != nil }
 
 // checkout is the governed pool's, and since when it counts.
 func (p *Pool) checkout(ctx context.Context) (ph *physical, at time.Duration, err error) {
@@ -148,23 +164,20 @@ func (p *Pool) tryCheckout(ctx context.Context) (ph *physical, at time.Duration,
 	return ph, ph.checkedOut, true
 }
 
-// assign gives a connection to c, whose checkout began at the given time. A call of track follows.
-func (p *Pool) assign(ctx context.Context, c *Conn, ph *physical, at time.Duration) {
-	c.phys = ph
-	if p.governed {
-		c.checkout++
-		if p.reads != nil {
-			c.since = ph.base.Mark()
-		}
-	}
+// lentTo begins the checkout of a connection at the given time. A call of track follows.
+func (ph *physical) lentTo(c *Conn, at time.Duration) {
 	ph.checkedOut = at
 	if ph.slot != nil {
-		ph.use.paused(ph.sock)
-		if ph.user.Load() != c { // mostly it is: to look costs less than to write
-			ph.user.Store(c)
-		}
+		ph.usedBy(c)
 	}
-	p.event(ctx, "checkout", ph)
+}
+
+// usedBy lets Reclaim know of a checkout.
+func (ph *physical) usedBy(c *Conn) {
+	ph.use.paused(ph.sock)
+	if ph.user.Load() != c { // mostly it is: to look costs less than to write
+		ph.user.Store(c)
+	}
 }
 
 // waited lets leak detection know how long the checkout that follows took.
@@ -184,13 +197,13 @@ func (ph *physical) track(ctx context.Context) {
 
 // checkIn counts a check-in.
 func (p *Pool) checkIn(ph *physical, at time.Duration) {
-	ph.doneReading()
-	ph.doneWithRows()
-	ph.cancels.Show(false)
-	ph.stmts.next()
-	if ph.txCtx != nil {
+	if !ph.obeys { // else none of these is set
+		ph.doneReading()
+		ph.doneWithRows()
 		ph.txCtx = nil
 	}
+	ph.cancels.Show(false)
+	ph.stmts.next()
 	if ph.slot != nil {
 		ph.slot.CheckIn(at)
 	}
@@ -273,7 +286,7 @@ func (p *Pool) unfit(ph *physical, at time.Duration) (why stats.Closed, unfit bo
 		return stats.ClosedDrain, true
 	case ph.epoch != ph.signals.Epoch.Load():
 		return stats.ClosedEndpoint, true
-	case p.opts.Recycle > 0 && at >= ph.expires:
+	case at >= ph.expires:
 		return stats.ClosedRecycle, true
 	case ph.goesForOthers():
 		return stats.ClosedEndpoint, true

@@ -5,6 +5,7 @@ package conn
 import (
 	"context"
 	"database/sql/driver"
+	"math"
 	"net"
 	"testing"
 	"time"
@@ -48,20 +49,25 @@ func TestPrePingLooksUnlessJustUsed(t *testing.T) {
 		time.Sleep(time.Millisecond)
 	}
 
-	p := &Pool{}
-	if err := ph.prePing(t.Context(), p, free+justUsed-1); err != nil {
+	p := New(Options{Name: "app", Size: 1, PrePing: true}, straight{})
+	defer p.Close()
+	ph.pool, ph.expires = p, math.MaxInt64
+	if err := p.ready(t.Context(), ph, free+justUsed-1); err != nil {
 		t.Errorf("just used: %v, want no look", err)
 	}
-	if err := ph.prePing(t.Context(), p, free+justUsed); err != driver.ErrBadConn {
+	if err := p.ready(t.Context(), ph, free+justUsed); err != driver.ErrBadConn {
 		t.Errorf("free for longer: %v", err)
 	}
 	p.lastLoss.Store(int64(free))
-	if err := ph.prePing(t.Context(), p, free); err != driver.ErrBadConn {
+	if err := p.ready(t.Context(), ph, free); err != driver.ErrBadConn {
 		t.Errorf("just used, but another one was lost meanwhile: %v", err)
 	}
 	p.lastLoss.Store(0)
+	if err := p.ready(t.Context(), ph, free); err != nil {
+		t.Errorf("just used, and no other one was lost: %v, want no look", err)
+	}
 	_ = ph.sock.Close()
-	if err := ph.prePing(t.Context(), p, free); err != driver.ErrBadConn {
+	if err := p.ready(t.Context(), ph, free); err != driver.ErrBadConn {
 		t.Errorf("just used, but closed from outside: %v", err)
 	}
 }

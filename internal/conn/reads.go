@@ -2,7 +2,6 @@ package conn
 
 import (
 	"context"
-	"database/sql/driver"
 	"strings"
 	"time"
 
@@ -44,8 +43,8 @@ func (p *Pool) makeReadOnly(ctx context.Context, ph *physical) error {
 // readsElsewhere says that a transaction that is READ ONLY is to begin on a connection of the other pool. One that the session has
 // been used for already since its checkout stays, since it may go by what was done there. So does one that would have to wait for others'
 // connections while a statement is open on the handle: see acquire.
-func (c *Conn) readsElsewhere(ph *physical, opts driver.TxOptions) bool {
-	return opts.ReadOnly && c.pool.reads != nil && ph.base.Counts() && ph.base.Mark() == c.since &&
+func (c *Conn) readsElsewhere(ph *physical) bool {
+	return c.pool.reads != nil && ph.base.Counts() && ph.base.Mark() == c.since &&
 		(c.open == 0 || c.pool.reads.lending.Room())
 }
 
@@ -62,7 +61,9 @@ func (c *Conn) goReading(ctx context.Context) error {
 		return err
 	}
 	c.away = true
-	c.pool.assign(ctx, c, ph, at)
+	c.take(ph)
+	ph.lentTo(c, at)
+	c.pool.event(ctx, "checkout", ph)
 	ph.track(ctx)
 	if c.life.shared {
 		ph.use.paused(ph.sock)

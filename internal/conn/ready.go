@@ -9,6 +9,7 @@ import (
 
 	"github.com/managedpg/managedpg/internal/pool"
 	"github.com/managedpg/managedpg/internal/wire"
+	"github.com/managedpg/managedpg/stats"
 )
 
 // justUsed is for how short a time a connection may have been free for a pre-ping to do without its look at the socket,
@@ -19,9 +20,33 @@ const justUsed = 20 * time.Microsecond
 // idlePing is how long a connection may have been free before a pre-ping asks the server instead of the socket.
 const idlePing = time.Second
 
-// ready makes a free connection fit for its next user: pre-ping, the base's own reset, pool_reset. Any error means that
-// the connection is not to be used; nothing of the user's has been sent on it.
-func (ph *physical) ready(ctx context.Context, p *Pool, at time.Duration) error {
+// asLeft says that a free connection works as its last user has left it, if its base's own reset finds it open: that was a moment ago, and
+// nothing has come up since.
+func (ph *physical) asLeft(p *Pool, at time.Duration) bool {
+	return at-ph.freeSince < p.trust && p.lastLoss.Load() < int64(ph.freeSince) && !ph.signals.Hung.Load() &&
+		ph.cancels.Pending() == nil && !ph.sock.IsBroken()
+}
+
+// ready makes a free connection fit for its next user. Any error means that it is not to be used, an unfitError that it could be; nothing
+// of the user's has been sent on it.
+func (p *Pool) ready(ctx context.Context, ph *physical, at time.Duration) error {
+	if why, unfit := p.unfit(ph, at); unfit && (p.governed || why != stats.ClosedRecycle) {
+		return unfitError(why)
+	}
+	var err error
+	if ph.asLeft(p, at) && ph.stmts.isTidy(p.texts.freed.Load()) {
+		err = ph.resetBase(ctx)
+	} else {
+		err = ph.makeReady(ctx, p, at)
+	}
+	if err != nil {
+		p.callFailed(ctx, ph, err)
+	}
+	return err
+}
+
+// makeReady looks whether a connection still works, and resets its session: pre-ping, the base's own reset, pool_reset.
+func (ph *physical) makeReady(ctx context.Context, p *Pool, at time.Duration) error {
 	// Else the caller's context has ended, which costs no connection: whoever begins a call on it settles it first.
 	settled := ph.cancels.Pending() == nil || ph.settle(ctx) == nil
 	if settled && p.opts.PrePing {
@@ -29,11 +54,8 @@ func (ph *physical) ready(ctx context.Context, p *Pool, at time.Duration) error 
 			return err
 		}
 	}
-	if ph.features.Resetter != nil {
-		// Only ErrBadConn counts for database/sql too.
-		if err := ph.features.Resetter.ResetSession(ctx); err != nil && errors.Is(err, driver.ErrBadConn) {
-			return err
-		}
+	if err := ph.resetBase(ctx); err != nil {
+		return err
 	}
 	if p.opts.DiscardAll && ph.used {
 		if !settled {
@@ -50,12 +72,31 @@ func (ph *physical) ready(ctx context.Context, p *Pool, at time.Duration) error 
 	return nil
 }
 
+// resetBase is the base's own reset.
+func (ph *physical) resetBase(ctx context.Context) error {
+	if ph.features.Resetter == nil {
+		return nil
+	}
+	return resetError(ph.features.Resetter.ResetSession(ctx))
+}
+
+// resetError is what counts of the error of a base's reset: as for database/sql, ErrBadConn only.
+func resetError(err error) error {
+	if err != nil && errors.Is(err, driver.ErrBadConn) {
+		return err
+	}
+	return nil
+}
+
+// asOpened says that nothing has come up since the connection was opened that makes it unfit.
+func (ph *physical) asOpened(p *Pool, at time.Duration) bool {
+	return ph.drains == p.life.drains.Load() && ph.epoch == ph.signals.Epoch.Load() && at < ph.expires &&
+		ph.signals.Surplus.Load() <= 0 && !ph.surplus.Load()
+}
+
 // prePing finds a connection that died while it was free.
 func (ph *physical) prePing(ctx context.Context, p *Pool, at time.Duration) error {
 	hung := ph.signals.Hung.Load()
-	if !hung && at-ph.freeSince < justUsed && p.lastLoss.Load() < int64(ph.freeSince) && !ph.lost() {
-		return nil
-	}
 	switch seen := ph.sock.Peek(); {
 	case seen == wire.PeekClosed:
 		return driver.ErrBadConn

@@ -72,20 +72,33 @@ func (ph *physical) atWork(quiet time.Duration) bool {
 	return waits || (u.rows || heard > u.heard) && clock.Now()-heard < quiet
 }
 
-// cancellable is the context for a call that returns rows, and what ends them. lib/pq sends a cancel request when the
-// context of a call ends, and has no other way to be asked for one.
-func (ph *physical) cancellable(ctx context.Context, p *Pool) (context.Context, context.CancelCauseFunc) {
-	if ph.obeys || p.opts.ReclaimAfter <= 0 || ph.slot == nil {
-		return ctx, nil
+// watchRows is watch for a call that returns rows. What it returns last ends them, and is nil where nobody may want to.
+func (ph *physical) watchRows(ctx context.Context) (context.Context, *contextWatch, context.CancelCauseFunc) {
+	if ph.obeys { // nothing more, so that it is inlined
+		return ctx, nil, nil
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	return reclaimable{ctx}, cancel
+	return ph.watchAndCancel(ctx)
 }
 
-// hasRows is called when a call has returned rows: what ended the rows before, which are done with, is no longer needed.
-func (ph *physical) hasRows(cancel context.CancelCauseFunc) {
-	ph.doneWithRows()
-	ph.cancelRows = cancel
+// watchAndCancel makes the call's context one that Reclaim can end: lib/pq sends a cancel request when the context of a call ends, and has no
+// other way to be asked for one.
+func (ph *physical) watchAndCancel(ctx context.Context) (context.Context, *contextWatch, context.CancelCauseFunc) {
+	ctx, watch := ph.watchBoth(ctx, wire.CloseLimit)
+	if !ph.pool.shared() {
+		return ctx, watch, nil
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	return reclaimable{ctx}, watch, cancel
+}
+
+// hasRows is called when a call has returned rows, with what watchRows returned: what ended the rows before, which are done with, is no
+// longer needed.
+func (ph *physical) hasRows(watch *contextWatch, cancel context.CancelCauseFunc) {
+	if !ph.obeys { // else there is neither
+		watch.keepFor(ph)
+		ph.doneWithRows()
+		ph.cancelRows = cancel
+	}
 	ph.use.returning = true
 	ph.gaveRows = true
 }

@@ -63,24 +63,23 @@ func (s *Stmt) ExecContext(ctx context.Context, args []driver.NamedValue) (drive
 	if err != nil {
 		return nil, err
 	}
-	if s.conn.life.shared { // else there is nothing to leave
-		defer s.conn.leave()
-	}
 	baseCtx, watch := ph.watch(ctx, wire.CloseLimit)
-	if watch != nil {
-		defer watch.stop()
+	if !ph.simple {
+		defer s.conn.done(watch)
 	}
 	before := ph.base.Mark()
 	res, err := base.StmtExec(baseCtx, s.cached.base, args)
-	for n := 0; err != nil && s.conn.runAgain(ctx, ph, n, err); n++ {
-		res, err = base.StmtExec(baseCtx, s.cached.base, args)
-	}
 	if err != nil || ph.syncWait.Load() {
+		for n := 0; err != nil && s.conn.runAgain(ctx, ph, n, err); n++ {
+			res, err = base.StmtExec(baseCtx, s.cached.base, args)
+		}
 		if err = s.failed(ctx, ph, before, err); err != nil {
 			return nil, err
 		}
 	}
-	s.conn.ran(ctx, ph, s.query)
+	if s.conn.follows(ph, s.query) {
+		s.conn.follow(ctx, ph, s.query)
+	}
 	return res, nil
 }
 
@@ -90,17 +89,16 @@ func (s *Stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driv
 	if err != nil {
 		return nil, err
 	}
-	if s.conn.life.shared { // else there is nothing to leave
+	if !ph.simple {
 		defer s.conn.leave()
 	}
 	before := ph.base.Mark()
-	baseCtx, watch := ph.watch(ctx, wire.CloseLimit)
-	rowsCtx, cancel := ph.cancellable(baseCtx, s.conn.pool)
-	rows, err := base.StmtQuery(rowsCtx, s.cached.base, args)
-	for n := 0; err != nil && s.conn.runAgain(ctx, ph, n, err); n++ {
-		rows, err = base.StmtQuery(rowsCtx, s.cached.base, args)
-	}
+	baseCtx, watch, cancel := ph.watchRows(ctx)
+	rows, err := base.StmtQuery(baseCtx, s.cached.base, args)
 	if err != nil || ph.syncWait.Load() {
+		for n := 0; err != nil && s.conn.runAgain(ctx, ph, n, err); n++ {
+			rows, err = base.StmtQuery(baseCtx, s.cached.base, args)
+		}
 		if err = s.failed(ctx, ph, before, err); err != nil {
 			discard(rows)
 			if cancel != nil {
@@ -110,9 +108,10 @@ func (s *Stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driv
 			return nil, err
 		}
 	}
-	watch.keepFor(ph)
-	ph.hasRows(cancel)
-	s.conn.ran(ctx, ph, s.query)
+	ph.hasRows(watch, cancel)
+	if s.conn.follows(ph, s.query) {
+		s.conn.follow(ctx, ph, s.query)
+	}
 	return rows, nil
 }
 

@@ -182,6 +182,11 @@ func (c *stmtCache) tidy(freed uint64) {
 	c.freed = freed
 }
 
+// isTidy says that tidy has nothing to do.
+func (c *stmtCache) isTidy(freed uint64) bool {
+	return c == nil || c.freed == freed && len(c.loose) == 0 && c.recent.Len() <= c.limit
+}
+
 func (c *stmtCache) trim() {
 	for e := c.recent.Back(); e != nil && c.recent.Len() > c.limit; {
 		s := e.Value.(*cachedStmt)

@@ -13,11 +13,9 @@ import (
 
 // Tx is a transaction that BeginTx began.
 type Tx struct {
-	conn *Conn
-	ctx  context.Context // BeginTx's, which counts for COMMIT too
-	kept keptContext     // what the base driver has in its place
-	base driver.Tx
-
+	conn    *Conn
+	ctx     txContext // BeginTx's, which counts for COMMIT too
+	base    driver.Tx
 	attempt *Attempt // nil unless InTx began it
 }
 
@@ -27,48 +25,48 @@ func (t *Tx) Commit() error {
 		_ = t.Rollback()
 		return ended
 	}
-	return t.end(commit, t.base.Commit)
+	return t.end(commit)
 }
 
 // Rollback rolls back.
-func (t *Tx) Rollback() error { return t.end(rollback, t.base.Rollback) }
+func (t *Tx) Rollback() error { return t.end(rollback) }
 
-func (t *Tx) end(what kind, f func() error) error {
-	ctx, attempt := t.ctx, t.attempt
-	t.ctx = context.Background() // BeginTx's isn't kept alive by an idle connection
-	t.attempt = nil              // what the session does from now on is no part of it
+func (t *Tx) end(what kind) error {
+	ctx, attempt := t.ctx.Context, t.attempt
+	if attempt != nil {
+		t.attempt = nil // what the session does from now on is no part of it
+	}
 	if limit := t.conn.pool.opts.CancelTimeout; what == rollback && limit > 0 && ctx.Err() != nil {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), limit)
 		defer cancel()
+		t.ctx.Context = ctx
 	}
-	err := t.finish(ctx, what, f, attempt)
-	t.kept.Context = context.Background()
-	attempt.ended(what, err)
+	err := t.finish(ctx, what, attempt)
+	t.ctx.Context = context.Background() // BeginTx's isn't kept alive by an idle connection
+	if attempt != nil {
+		attempt.ended(what, err)
+	}
 	if t.conn.away {
 		t.conn.comeBack()
 	}
 	return err
 }
 
-// keptContext is the context that a base driver keeps from BEGIN on for COMMIT and ROLLBACK. It would close a connection on
-// which the ROLLBACK that follows on the context's end ends with it.
-type keptContext struct{ context.Context }
+// txContext is the context of a transaction, which pgx keeps from BEGIN on for COMMIT and ROLLBACK: it would close a connection on which the
+// ROLLBACK that follows on the context's end ends with it, so that has another one.
+type txContext struct{ context.Context }
 
-func (t *Tx) finish(ctx context.Context, what kind, f func() error, attempt *Attempt) error {
+func (t *Tx) finish(ctx context.Context, what kind, attempt *Attempt) error {
 	ph, err := t.conn.enter(ctx)
 	if err != nil {
 		return err
 	}
-	if t.conn.life.shared { // else there is nothing to leave
-		defer t.conn.leave()
+	if !ph.simple {
+		ph.txCtx = nil
+		_, watch := ph.watch(ctx, wire.CloseLimit)
+		defer t.conn.done(watch)
 	}
-	ph.txCtx = nil
-	baseCtx, watch := ph.watch(ctx, wire.CloseLimit)
-	if watch != nil {
-		defer watch.stop()
-	}
-	t.kept.Context = baseCtx
 	var sending *resolve.Commit
 	if attempt != nil {
 		if ph.departed() {
@@ -82,7 +80,11 @@ func (t *Tx) finish(ctx context.Context, what kind, f func() error, attempt *Att
 		}
 	}
 	before := ph.base.Mark()
-	err = f()
+	if what == commit {
+		err = t.base.Commit()
+	} else {
+		err = t.base.Rollback()
+	}
 	if err != nil || ph.syncWait.Load() {
 		err = t.conn.verdict(ctx, ph, before, what, "", err)
 		if sending != nil {

@@ -22,11 +22,9 @@ const (
 	harmless // BEGIN, PREPARE, a ping: whether it ran makes no difference
 )
 
-// ran keeps up with what a successful text did to the session, which is nothing mostly.
-func (c *Conn) ran(ctx context.Context, ph *physical, query string) {
-	if c.tx.attempt != nil || ph.tracksTx || ph.tx == sqltext.TxReadOnly || sqltext.MayForget(query) {
-		c.follow(ctx, ph, query)
-	}
+// follows says that a successful text may have done something to the session that follow is to keep up with. Most do nothing.
+func (c *Conn) follows(ph *physical, query string) bool {
+	return c.tx.attempt != nil || ph.tracksTx || ph.tx == sqltext.TxReadOnly || sqltext.MayForget(query)
 }
 
 func (c *Conn) follow(ctx context.Context, ph *physical, query string) {
