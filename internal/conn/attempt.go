@@ -54,13 +54,9 @@ func WithAttempt(ctx context.Context, a *Attempt) context.Context {
 }
 
 func attemptOf(ctx context.Context) *Attempt {
-	if !attempts.Load() { // nothing more, so that it is inlined
+	if !attempts.Load() {
 		return nil
 	}
-	return attemptIn(ctx)
-}
-
-func attemptIn(ctx context.Context) *Attempt {
 	a, _ := ctx.Value(attemptKey{}).(*Attempt)
 	return a
 }

@@ -15,21 +15,24 @@ func (c *Conn) exec(ctx context.Context, query string, args []driver.NamedValue)
 	if err != nil {
 		return nil, err
 	}
-	baseCtx, watch := ph.watch(ctx, wire.CloseLimit)
-	if !ph.simple {
-		defer c.done(watch)
+	if !ph.quiet {
+		defer c.leave()
 	}
 	if c.raw {
 		if args, err = c.check(ph, args, ph.features.CanExec()); err != nil {
 			return nil, err
 		}
 	}
+	baseCtx, watch := ph.watch(ctx, wire.CloseLimit)
+	if watch != nil {
+		defer watch.stop()
+	}
 	before := ph.base.Mark()
 	res, err := ph.features.Exec(baseCtx, query, args)
+	for n := 0; err != nil && c.runAgain(ctx, ph, n, err); n++ {
+		res, err = ph.features.Exec(baseCtx, query, args)
+	}
 	if err != nil || ph.syncWait.Load() {
-		for n := 0; err != nil && c.runAgain(ctx, ph, n, err); n++ {
-			res, err = ph.features.Exec(baseCtx, query, args)
-		}
 		if err = c.verdict(ctx, ph, before, statement, query, err); err != nil {
 			return nil, err
 		}
@@ -46,7 +49,7 @@ func (c *Conn) query(ctx context.Context, query string, args []driver.NamedValue
 	if err != nil {
 		return nil, err
 	}
-	if !ph.simple {
+	if !ph.quiet {
 		defer c.leave()
 	}
 	if c.raw {
@@ -57,10 +60,10 @@ func (c *Conn) query(ctx context.Context, query string, args []driver.NamedValue
 	before := ph.base.Mark()
 	baseCtx, watch, cancel := ph.watchRows(ctx)
 	rows, err := ph.features.Query(baseCtx, query, args)
+	for n := 0; err != nil && c.runAgain(ctx, ph, n, err); n++ {
+		rows, err = ph.features.Query(baseCtx, query, args)
+	}
 	if err != nil || ph.syncWait.Load() {
-		for n := 0; err != nil && c.runAgain(ctx, ph, n, err); n++ {
-			rows, err = ph.features.Query(baseCtx, query, args)
-		}
 		if err = c.verdict(ctx, ph, before, statement, query, err); err != nil {
 			discard(rows)
 			if cancel != nil {
@@ -156,7 +159,7 @@ func (c *Conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, e
 		}
 	}
 	baseCtx, watch := ph.watch(ctx, wire.CloseLimit)
-	if !ph.simple {
+	if !ph.quiet {
 		defer c.done(watch)
 	}
 	if ph.base.Busy() {
@@ -172,13 +175,14 @@ func (c *Conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, e
 			return nil, c.verdict(ctx, ph, before, harmless, "", err)
 		}
 	}
+	open := c.tx.ctx.Context // of a transaction that is still open
 	c.tx.ctx.Context = ctx
 	if ph.obeys && ph.base.Known() {
 		baseCtx = &c.tx.ctx // lib/pq would ask that from a goroutine of its own, and doesn't send ROLLBACK with it
 	}
 	tx, err := ph.features.Begin(baseCtx, opts)
 	if err != nil {
-		c.tx.ctx.Context = context.Background()
+		c.tx.ctx.Context = open
 		return nil, c.verdict(ctx, ph, before, harmless, "", err)
 	}
 	ph.tx = sqltext.TxReadWrite
@@ -188,9 +192,8 @@ func (c *Conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, e
 	if watch != nil && watch.asks {
 		ph.txCtx = ctx
 	}
-	c.tx.base = tx
+	c.tx.base, c.tx.attempt = tx, attempt
 	if attempt != nil {
-		c.tx.attempt = attempt
 		attempt.begun()
 	}
 	return &c.tx, nil

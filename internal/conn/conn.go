@@ -39,12 +39,6 @@ func (c *Conn) enter(ctx context.Context) (*physical, error) {
 	return c.phys, nil
 }
 
-// plain says that the next call has nothing to see to first: nobody else looks at it, its context needs no watch, and the last one has left
-// nothing.
-func (ph *physical) plain() bool {
-	return ph.simple && ph.cancels.Pending() == nil && !ph.cancels.Shown() && !ph.syncWait.Load()
-}
-
 // enterAfter is enter where something has to be seen to first.
 func (c *Conn) enterAfter(ctx context.Context) (*physical, error) {
 	for !c.life.begin() {
@@ -77,7 +71,7 @@ func (c *Conn) enterAfter(ctx context.Context) (*physical, error) {
 	return ph, nil
 }
 
-// done ends a call, and what watched its context. There is nothing to do for either on a connection that is simple.
+// done ends a call, and what watched its context. There is nothing to do for either on a connection that is quiet.
 func (c *Conn) done(watch *contextWatch) {
 	watch.stop()
 	c.leave()
@@ -141,16 +135,8 @@ func (c *Conn) ResetSession(ctx context.Context) error {
 		c.take(ph)
 	case c.life.unpark(ctx):
 		ph, at = c.phys, clock.Now()
-		if !ph.asLeft(c.pool, at) || !ph.asOpened(c.pool, at) || c.stale {
-			if !c.ready(ctx, at) {
-				return driver.ErrBadConn
-			}
-		} else if r := ph.features.Resetter; r != nil { // nothing else is left to be done
-			if err := resetError(r.ResetSession(ctx)); err != nil {
-				c.pool.callFailed(ctx, ph, err)
-				c.unready(err)
-				return driver.ErrBadConn
-			}
+		if !c.ready(ctx, at) {
+			return driver.ErrBadConn
 		}
 		ph.counts.CheckedOut()
 	case c.life.gone():
@@ -223,18 +209,15 @@ func (c *Conn) ready(ctx context.Context, at time.Duration) bool {
 	if !c.stale {
 		err = c.pool.ready(ctx, c.phys, at)
 	}
-	if err != nil {
-		c.unready(err)
+	if err == nil {
+		return true
 	}
-	return err == nil
-}
-
-func (c *Conn) unready(err error) {
 	c.closing = stats.ClosedBroken
 	if why, unfit := err.(unfitError); unfit {
 		c.closing = stats.Closed(why)
 	}
 	c.life.park()
+	return false
 }
 
 // IsValid is database/sql's question at check-in whether it may keep the connection. It never blocks.
@@ -249,18 +232,19 @@ func (c *Conn) IsValid() bool {
 	} else if !c.life.beginParked() {
 		return c.life.lent() // nobody has used it
 	}
-	keep := true
-	c.closing = stats.ClosedIdle
+	defer c.life.park()
 	if !ph.asOpened(c.pool, at) {
 		if why, unfit := c.pool.unfit(ph, at); unfit {
-			c.closing, keep = why, false
+			c.closing = why
+			return false
 		}
 	}
-	if keep && !ph.sound() {
-		c.closing, keep = ph.whyUnsound(), false
+	if !ph.sound() {
+		c.closing = ph.whyUnsound()
+		return false
 	}
-	c.life.park()
-	return keep
+	c.closing = stats.ClosedIdle
+	return true
 }
 
 // release gives the physical connection of a governed pool back, and lets database/sql keep this one. A session that isn't to be used
@@ -271,7 +255,11 @@ func (c *Conn) release() (kept bool) {
 		return c.life.endUnused()
 	}
 	ph, at := c.phys, clock.Now()
-	if _, unfit := c.pool.unfit(ph, at); unfit || !ph.sound() {
+	unfit := false
+	if !ph.asOpened(c.pool, at) {
+		_, unfit = c.pool.unfit(ph, at)
+	}
+	if unfit || !ph.sound() {
 		c.life.end()
 		return false
 	}

@@ -89,7 +89,7 @@ func (p *Pool) openPhysical(ctx context.Context, to Route) (_ *physical, err err
 	}
 	ph := newPhysical(c)
 	ph.pool = p
-	ph.simple = ph.obeys && !p.shared()
+	ph.quiet = ph.obeys && !p.shared()
 	ph.endpoint, ph.member, ph.signals = to.Endpoint, to.Member, to.Signals
 	ph.cancels.Counter = p
 	if ph.once = p.opts.DiscardAll && c.HasHook(); ph.once {

@@ -51,7 +51,7 @@ func (l *life) begin() bool {
 	if l.shared {
 		return l.move(lifeHeld, lifeInCall)
 	}
-	return l.is(lifeHeld)
+	return l.held()
 }
 
 // obstacle is what keeps a call from beginning, once it is back from who borrowed it: it is parked, and its checkout has to be made

@@ -62,7 +62,7 @@ func (c *sentCommit) Older(_ context.Context, before time.Duration, passed map[a
 // is one, but that somebody uses it.
 func (p *Pool) older(member int, before time.Duration, passed map[any]bool) (lent *resolve.Lent, busy bool) {
 	meant := func(ph *physical) bool { // asked of connections in use too, of which the base must not be asked anything
-		return ph.member == member && ph.opened < before && !passed[ph] && ph.sock.Broken() == nil
+		return ph.member == member && ph.opened < before && !passed[ph] && !ph.sock.IsBroken()
 	}
 	var older []*physical
 	p.open.mu.Lock()

@@ -32,7 +32,7 @@ type link struct {
 	sock     *wire.Socket
 	cancels  *base.Cancels
 	obeys    bool // its context
-	simple   bool // it obeys, and Reclaim doesn't come: nobody looks at its calls from outside
+	quiet    bool // it obeys, and Reclaim doesn't come: nobody else looks at its calls. A pool and its pool for reads agree on the latter
 	tracksTx bool // session.tx says what its transaction is, as the base can't tell
 	once     bool // it is for one user: DISCARD ALL would undo what pgx's AfterConnect has set, which can't be run again
 }
@@ -78,6 +78,12 @@ type session struct {
 	txCtx      context.Context         // the transaction's, which ends each of its calls with lib/pq; nil where lib/pq sees to that itself
 	identity   *resolve.Session        // what the server said of itself, if InTx has had it asked
 	cancelRows context.CancelCauseFunc // ends the rows of the last call, if Reclaim may want to; see watchRows
+}
+
+// plain says that the next call has nothing to see to first: nobody else looks at it, its context needs no watch, and the last one has left
+// nothing.
+func (ph *physical) plain() bool {
+	return ph.quiet && ph.cancels.Pending() == nil && !ph.cancels.Shown() && !ph.syncWait.Load()
 }
 
 // sound says whether the session may have a next user. It doesn't block.

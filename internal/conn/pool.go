@@ -30,7 +30,7 @@ type Pool struct {
 	reset    atomic.Pointer[pool.Figures] // lending's at the last ResetStats
 	life     lifetime
 	open     openConns
-	trust    time.Duration // for how short a time a connection may have been free to be lent as it was left
+	trust    time.Duration // a connection that was free for less is lent as it was left
 
 	texts *texts // shared with reads
 	reads *Pool  // for checkouts that only read; nil: there is no such pool
@@ -58,7 +58,7 @@ type openConns struct {
 	mu  sync.Mutex // guards all. Nothing that could block is done while it is held
 	all map[*physical]struct{}
 
-	lastID atomic.Uint64
+	lastID atomic.Uint64 // of the connection that was opened last; not guarded
 }
 
 // lacking is what the base connections opened so far lack, for a logical connection that has none yet.
@@ -103,7 +103,7 @@ func New(opts Options, router Router) *Pool {
 func (p *Pool) Connect(ctx context.Context) (driver.Conn, error) {
 	fromOpener := p.opener.is(ctx)
 	c := &Conn{home: p, pool: p, closing: stats.ClosedIdle}
-	c.tx.conn = c
+	c.tx.conn, c.tx.ctx.Context = c, context.Background()
 	c.life.shared = p.shared()
 	if p.governed {
 		if fromOpener {

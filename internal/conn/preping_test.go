@@ -105,3 +105,23 @@ type pinged struct {
 func (p *pinged) Connect(context.Context) (driver.Conn, error) { return p, nil }
 
 func (p *pinged) Ping(context.Context) error { p.pings++; return p.met }
+
+// How long a connection may have been free to be lent as it was left goes by what is to be done with it otherwise.
+func TestTrust(t *testing.T) {
+	for _, test := range []struct {
+		opts Options
+		want time.Duration
+	}{
+		{Options{PrePing: true}, justUsed},
+		{Options{}, math.MaxInt64},
+		{Options{DiscardAll: true}, 0},
+		{Options{DiscardAll: true, PrePing: true}, 0},
+	} {
+		test.opts.Name, test.opts.Size = "app", 1
+		p := New(test.opts, straight{})
+		if p.trust != test.want {
+			t.Errorf("pre-ping %v, discard_all %v: %v, want %v", test.opts.PrePing, test.opts.DiscardAll, p.trust, test.want)
+		}
+		_ = p.Close()
+	}
+}

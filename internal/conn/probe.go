@@ -167,6 +167,6 @@ func (p *Prober) older(before time.Duration, passed map[any]bool) (c *resolve.Le
 		return nil, meant(p.out)
 	}
 	p.kept, p.out = nil, kept
-	giveBack := func() { p.putBack(kept, kept.Socket().Broken() == nil) }
+	giveBack := func() { p.putBack(kept, !kept.Socket().IsBroken()) }
 	return &resolve.Lent{Conn: kept.Conn, PID: kept.pid, Key: kept, GiveBack: giveBack}, true
 }

@@ -8,7 +8,6 @@ import (
 	"github.com/managedpg/managedpg/internal/base"
 	"github.com/managedpg/managedpg/internal/clock"
 	"github.com/managedpg/managedpg/internal/sqlstate"
-	"github.com/managedpg/managedpg/internal/sqltext"
 )
 
 // A governed pool may have a second one beside it, for reads: its sessions are read-only, and lead to standbys where there are some.
@@ -124,7 +123,7 @@ func (c *Conn) runAgain(ctx context.Context, ph *physical, times int, err error)
 // conflicted says that a read met a recovery conflict, outside a transaction and before it returned anything. A standby raises 40001 for
 // nothing else there, as it has no serializable transactions, and 40P01 hardly; 57014 it says of other things too.
 func (c *Conn) conflicted(ctx context.Context, ph *physical, err error) bool {
-	if !c.pool.opts.ReadOnly || ctx.Err() != nil || ph.inTx() != sqltext.TxNone || base.Severity(err) != "ERROR" || ph.server.Standby != base.Yes {
+	if !c.pool.opts.ReadOnly || ctx.Err() != nil || !ph.outsideTx() || base.Severity(err) != "ERROR" || ph.server.Standby != base.Yes {
 		return false
 	}
 	switch sqlstate.Of(err) {

@@ -20,22 +20,14 @@ const justUsed = 20 * time.Microsecond
 // idlePing is how long a connection may have been free before a pre-ping asks the server instead of the socket.
 const idlePing = time.Second
 
-// asLeft says that a free connection works as its last user has left it, if its base's own reset finds it open: that was a moment ago, and
-// nothing has come up since.
-func (ph *physical) asLeft(p *Pool, at time.Duration) bool {
-	return at-ph.freeSince < p.trust && p.lastLoss.Load() < int64(ph.freeSince) && !ph.signals.Hung.Load() &&
-		ph.cancels.Pending() == nil && !ph.sock.IsBroken()
-}
-
-// ready makes a free connection fit for its next user. Any error means that it is not to be used, an unfitError that it could be; nothing
-// of the user's has been sent on it.
+// ready makes a free connection fit for its next user. Any error means that it is not to be used: an unfitError that it isn't wanted any more,
+// others that it doesn't work. Nothing of the user's has been sent on it.
 func (p *Pool) ready(ctx context.Context, ph *physical, at time.Duration) error {
-	if why, unfit := p.unfit(ph, at); unfit && (p.governed || why != stats.ClosedRecycle) {
-		return unfitError(why)
-	}
 	var err error
-	if ph.asLeft(p, at) && ph.stmts.isTidy(p.texts.freed.Load()) {
+	if ph.asLeft(p, at) && ph.asOpened(p, at) && ph.stmts.isTidy(p.texts.freed.Load()) { // as most are
 		err = ph.resetBase(ctx)
+	} else if why, unfit := p.unfit(ph, at); unfit && (p.governed || why != stats.ClosedRecycle) {
+		return unfitError(why)
 	} else {
 		err = ph.makeReady(ctx, p, at)
 	}
@@ -43,6 +35,13 @@ func (p *Pool) ready(ctx context.Context, ph *physical, at time.Duration) error 
 		p.callFailed(ctx, ph, err)
 	}
 	return err
+}
+
+// asLeft says that a free connection still works, as far as one can know without a look at it: its last user has left it so, not longer ago
+// than is trusted, and nothing has come up since.
+func (ph *physical) asLeft(p *Pool, at time.Duration) bool {
+	return at-ph.freeSince < p.trust && p.lastLoss.Load() < int64(ph.freeSince) && !ph.signals.Hung.Load() &&
+		ph.cancels.Pending() == nil && !ph.sock.IsBroken()
 }
 
 // makeReady looks whether a connection still works, and resets its session: pre-ping, the base's own reset, pool_reset.
@@ -61,9 +60,10 @@ func (ph *physical) makeReady(ctx context.Context, p *Pool, at time.Duration) er
 		if !settled {
 			return ctx.Err() // it can't be reset now, and nobody is to have it so
 		}
-		return ph.discardAll(ctx, p)
-	}
-	if settled {
+		if err := ph.discardAll(ctx, p); err != nil {
+			return err
+		}
+	} else if settled {
 		ph.stmts.tidy(p.texts.freed.Load())
 	}
 	if ph.lost() {
@@ -72,23 +72,20 @@ func (ph *physical) makeReady(ctx context.Context, p *Pool, at time.Duration) er
 	return nil
 }
 
-// resetBase is the base's own reset.
+// resetBase is the base's own reset. Of its error only ErrBadConn counts, as for database/sql.
 func (ph *physical) resetBase(ctx context.Context) error {
-	if ph.features.Resetter == nil {
-		return nil
+	if r := ph.features.Resetter; r != nil {
+		if err := r.ResetSession(ctx); err != nil && errors.Is(err, driver.ErrBadConn) {
+			return err
+		}
 	}
-	return resetError(ph.features.Resetter.ResetSession(ctx))
-}
-
-// resetError is what counts of the error of a base's reset: as for database/sql, ErrBadConn only.
-func resetError(err error) error {
-	if err != nil && errors.Is(err, driver.ErrBadConn) {
-		return err
+	if ph.lost() { // by a hook of the user's, whatever that says
+		return driver.ErrBadConn
 	}
 	return nil
 }
 
-// asOpened says that nothing has come up since the connection was opened that makes it unfit.
+// asOpened says that nothing has come up since the connection was opened that could make it unfit. It is inlined, and asked before Pool.unfit.
 func (ph *physical) asOpened(p *Pool, at time.Duration) bool {
 	return ph.drains == p.life.drains.Load() && ph.epoch == ph.signals.Epoch.Load() && at < ph.expires &&
 		ph.signals.Surplus.Load() <= 0 && !ph.surplus.Load()

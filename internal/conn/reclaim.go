@@ -72,17 +72,12 @@ func (ph *physical) atWork(quiet time.Duration) bool {
 	return waits || (u.rows || heard > u.heard) && clock.Now()-heard < quiet
 }
 
-// watchRows is watch for a call that returns rows. What it returns last ends them, and is nil where nobody may want to.
+// watchRows is watch for a call that returns rows. What it returns last ends them, and is nil where Reclaim doesn't want to: lib/pq sends a
+// cancel request when the context of a call ends, and has no other way to be asked for one.
 func (ph *physical) watchRows(ctx context.Context) (context.Context, *contextWatch, context.CancelCauseFunc) {
-	if ph.obeys { // nothing more, so that it is inlined
+	if ph.obeys {
 		return ctx, nil, nil
 	}
-	return ph.watchAndCancel(ctx)
-}
-
-// watchAndCancel makes the call's context one that Reclaim can end: lib/pq sends a cancel request when the context of a call ends, and has no
-// other way to be asked for one.
-func (ph *physical) watchAndCancel(ctx context.Context) (context.Context, *contextWatch, context.CancelCauseFunc) {
 	ctx, watch := ph.watchBoth(ctx, wire.CloseLimit)
 	if !ph.pool.shared() {
 		return ctx, watch, nil

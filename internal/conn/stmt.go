@@ -64,15 +64,15 @@ func (s *Stmt) ExecContext(ctx context.Context, args []driver.NamedValue) (drive
 		return nil, err
 	}
 	baseCtx, watch := ph.watch(ctx, wire.CloseLimit)
-	if !ph.simple {
+	if !ph.quiet {
 		defer s.conn.done(watch)
 	}
 	before := ph.base.Mark()
 	res, err := base.StmtExec(baseCtx, s.cached.base, args)
+	for n := 0; err != nil && s.conn.runAgain(ctx, ph, n, err); n++ {
+		res, err = base.StmtExec(baseCtx, s.cached.base, args)
+	}
 	if err != nil || ph.syncWait.Load() {
-		for n := 0; err != nil && s.conn.runAgain(ctx, ph, n, err); n++ {
-			res, err = base.StmtExec(baseCtx, s.cached.base, args)
-		}
 		if err = s.failed(ctx, ph, before, err); err != nil {
 			return nil, err
 		}
@@ -89,16 +89,16 @@ func (s *Stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driv
 	if err != nil {
 		return nil, err
 	}
-	if !ph.simple {
+	if !ph.quiet {
 		defer s.conn.leave()
 	}
 	before := ph.base.Mark()
 	baseCtx, watch, cancel := ph.watchRows(ctx)
 	rows, err := base.StmtQuery(baseCtx, s.cached.base, args)
+	for n := 0; err != nil && s.conn.runAgain(ctx, ph, n, err); n++ {
+		rows, err = base.StmtQuery(baseCtx, s.cached.base, args)
+	}
 	if err != nil || ph.syncWait.Load() {
-		for n := 0; err != nil && s.conn.runAgain(ctx, ph, n, err); n++ {
-			rows, err = base.StmtQuery(baseCtx, s.cached.base, args)
-		}
 		if err = s.failed(ctx, ph, before, err); err != nil {
 			discard(rows)
 			if cancel != nil {

@@ -215,7 +215,7 @@ func (c *stmtCache) remove(s *cachedStmt) {
 // database/sql closes statements where nobody's context holds. Not so in a transaction, which would be lost with the connection, nor when its user
 // closes a COPY, of which lib/pq sends the end then, and waits until the server has taken everything in.
 func (s *cachedStmt) close(byUser bool) error {
-	if !(byUser && sqltext.IsCopy(s.query)) && s.phys.inTx() == sqltext.TxNone {
+	if !(byUser && sqltext.IsCopy(s.query)) && s.phys.outsideTx() {
 		defer s.phys.sock.Limit(wire.CloseLimit, os.ErrDeadlineExceeded)()
 	}
 	return s.base.Close()

@@ -57,12 +57,30 @@ func (t *Tx) end(what kind) error {
 // ROLLBACK that follows on the context's end ends with it, so that has another one.
 type txContext struct{ context.Context }
 
+// AfterFunc is for [context.AfterFunc], which would read a context of an unknown kind from a goroutine of its own. Once stop has returned nobody
+// reads it any more, and there may be another one.
+func (c *txContext) AfterFunc(f func()) (stop func() bool) {
+	done := make(chan struct{})
+	halt := context.AfterFunc(c.Context, func() {
+		defer close(done)
+		f()
+	})
+	return func() bool {
+		if halt() {
+			close(done)
+			return true
+		}
+		<-done // f has begun, or halt was called before
+		return false
+	}
+}
+
 func (t *Tx) finish(ctx context.Context, what kind, attempt *Attempt) error {
 	ph, err := t.conn.enter(ctx)
 	if err != nil {
 		return err
 	}
-	if !ph.simple {
+	if !ph.quiet {
 		ph.txCtx = nil
 		_, watch := ph.watch(ctx, wire.CloseLimit)
 		defer t.conn.done(watch)

@@ -16,7 +16,7 @@ func (s *Socket) Peek() Peek {
 	if s == nil {
 		return PeekUnknown
 	}
-	if s.Broken() != nil {
+	if s.IsBroken() {
 		return PeekClosed
 	}
 	s.look.found = PeekUnknown

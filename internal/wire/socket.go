@@ -209,7 +209,7 @@ func (s *Socket) failed(err error) error {
 
 // Broken is the first error that reading or writing met, net.ErrClosed after Close, or nil.
 func (s *Socket) Broken() error {
-	if !s.IsBroken() { // nothing more, so that it is inlined
+	if s == nil || !s.over.Load() { // nothing more, so that it is inlined
 		return nil
 	}
 	return s.firstError()
