@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -202,6 +201,7 @@ func TestNothingFollowsAPrepareThatIsCancelled(t *testing.T) {
 // A call that runs into its deadline costs no connection: with the bare drivers each costs a session of its own.
 func TestDeadlinesCostNoConnection(t *testing.T) {
 	const workers, calls, limit = 8, 60, 20 * time.Millisecond
+	const slow = workers * calls / 10
 	encrypted := pgtest.Start(t)
 	rig.NoError(t, encrypted.Encrypt())
 	for _, base := range []string{"pgx", "pq"} {
@@ -216,74 +216,88 @@ func TestDeadlinesCostNoConnection(t *testing.T) {
 					dsn = encrypted.DSNFor("postgres", "sslmode=require")
 				}
 				var db *sql.DB
-				if policy == "bare" {
-					db = rig.OpenWith(t, map[string]string{"pgx": "pgx", "pq": "postgres"}[base], dsn)
-				} else {
-					db = rig.Open(t, dsn+"&cancel_timeout=5s&connect_timeout=30s&base_driver="+base+"&"+strings.TrimPrefix(settings, "&"))
-				}
-				db.SetMaxIdleConns(workers)
-				rig.Warm(t, db, workers) // the deadlines aren't for dials
-				var ok, expired, unknown atomic.Int64
-				var mu sync.Mutex
+				var ok, expired, unknown int64
 				var late []time.Duration
-				var load sync.WaitGroup
-				for w := range workers {
-					load.Go(func() {
-						for n := range calls {
-							text := "SELECT 1"
-							if (n+w)%10 == 0 {
-								text = "SELECT pg_sleep(5)"
-							}
-							ctx, cancel := context.WithTimeout(t.Context(), limit)
-							began := time.Now()
-							_, err := db.ExecContext(ctx, text)
-							took := time.Since(began)
-							cancel()
-							if text != "SELECT 1" {
-								mu.Lock()
-								late = append(late, took-limit)
-								mu.Unlock()
-							}
-							switch {
-							case err == nil:
-								ok.Add(1)
-							case errors.Is(err, managedpg.ErrOutcomeUnknown):
-								unknown.Add(1)
-							case errors.Is(err, context.DeadlineExceeded):
-								expired.Add(1)
-							case policy != "bare": // lib/pq gives the server's error alone
-								t.Error(err)
-							}
-						}
-					})
+				// On a busy machine other calls meet their deadlines too, which is another load than the one meant: then once more.
+				for again := 4; again >= 0 && (db == nil || policy != "bare" && expired > slow+slow/8); again-- {
+					if db != nil {
+						rig.NoError(t, db.Close())
+					}
+					if policy == "bare" {
+						db = rig.OpenWith(t, map[string]string{"pgx": "pgx", "pq": "postgres"}[base], dsn)
+					} else {
+						db = rig.Open(t, dsn+"&cancel_timeout=5s&connect_timeout=30s&base_driver="+base+"&"+strings.TrimPrefix(settings, "&"))
+					}
+					db.SetMaxIdleConns(workers)
+					rig.Warm(t, db, workers) // the deadlines aren't for dials
+					ok, expired, unknown, late = loadWithDeadlines(t, db, workers, calls, limit, policy == "bare")
+					if policy == "bare" {
+						continue
+					}
+					if n := rig.PoolOf(t, db).Stats().CancelsUnanswered; unknown > 0 || n > 0 {
+						t.Errorf("%d calls of unknown outcome, %d cancels unanswered", unknown, n)
+					}
 				}
-				load.Wait()
 				slices.Sort(late)
-				t.Logf("%d ok, %d expired, those late by %v at the median and %v at p99", ok.Load(), expired.Load(), late[len(late)/2], late[len(late)*99/100])
+				t.Logf("%d ok, %d expired, those late by %v at the median and %v at p99", ok, expired, late[len(late)/2], late[len(late)*99/100])
 				if policy == "bare" {
 					return
 				}
-				pool, _ := managedpg.PoolOf(db)
-				s := pool.Stats()
-				t.Logf("%d unknown; %d sessions; %d cancels sent, %d confirmed, %d too late, %d unanswered", unknown.Load(),
-					s.TotalConnectionsCreated, s.CancelsSent, s.CancelsConfirmed, s.CancelsTooLate, s.CancelsUnanswered)
+				s := rig.PoolOf(t, db).Stats()
+				t.Logf("%d sessions; %d cancels sent, %d confirmed, %d too late",
+					s.TotalConnectionsCreated, s.CancelsSent, s.CancelsConfirmed, s.CancelsTooLate)
 				// pool_size and max_overflow: a dial may be begun beside a connection that is being made fit after its cancel.
 				most := int64(workers + 10)
 				if tls { // each cancel request is a handshake, which takes its time on a busy machine, and others dial meanwhile
-					most += expired.Load() / 4
+					most += expired / 4
 				}
 				if s.TotalConnectionsCreated > most {
-					t.Errorf("%d sessions were begun for %d workers and %d deadlines", s.TotalConnectionsCreated, workers, expired.Load())
+					t.Errorf("%d sessions were begun for %d workers and %d deadlines", s.TotalConnectionsCreated, workers, expired)
 				}
-				if unknown.Load() > 0 || s.CancelsUnanswered > 0 {
-					t.Errorf("%d calls of unknown outcome, %d cancels unanswered", unknown.Load(), s.CancelsUnanswered)
-				}
-				if s.CancelsConfirmed < workers*calls/20 {
-					t.Errorf("%d cancels confirmed of %d slow calls", s.CancelsConfirmed, workers*calls/10)
+				if s.CancelsConfirmed < slow/2 {
+					t.Errorf("%d cancels confirmed of %d slow calls", s.CancelsConfirmed, slow)
 				}
 			})
 		}
 	}
+}
+
+// loadWithDeadlines has each worker make so many calls with the limit, of which a tenth take too long, and counts what they are told.
+func loadWithDeadlines(t *testing.T, db *sql.DB, workers, calls int, limit time.Duration, bare bool) (ok, expired, unknown int64, late []time.Duration) {
+	var mu sync.Mutex
+	var load sync.WaitGroup
+	for w := range workers {
+		load.Go(func() {
+			for n := range calls {
+				text := "SELECT 1"
+				if (n+w)%10 == 0 {
+					text = "SELECT pg_sleep(5)"
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), limit)
+				began := time.Now()
+				_, err := db.ExecContext(ctx, text)
+				took := time.Since(began)
+				cancel()
+				mu.Lock()
+				if text != "SELECT 1" {
+					late = append(late, took-limit)
+				}
+				switch {
+				case err == nil:
+					ok++
+				case errors.Is(err, managedpg.ErrOutcomeUnknown):
+					unknown++
+				case errors.Is(err, context.DeadlineExceeded):
+					expired++
+				case !bare: // lib/pq gives the server's error alone
+					t.Error(err)
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	load.Wait()
+	return ok, expired, unknown, late
 }
 
 // Through a pooler that doesn't pass cancel requests on each one is a wait in vain, so after some there are no more.
