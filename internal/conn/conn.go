@@ -232,19 +232,10 @@ func (c *Conn) IsValid() bool {
 	} else if !c.life.beginParked() {
 		return c.life.lent() // nobody has used it
 	}
-	defer c.life.park()
-	if !ph.asOpened(c.pool, at) {
-		if why, unfit := c.pool.unfit(ph, at); unfit {
-			c.closing = why
-			return false
-		}
-	}
-	if !ph.sound() {
-		c.closing = ph.whyUnsound()
-		return false
-	}
-	c.closing = stats.ClosedIdle
-	return true
+	why, kept := c.pool.keeps(ph, at)
+	c.closing = why
+	c.life.park()
+	return kept
 }
 
 // release gives the physical connection of a governed pool back, and lets database/sql keep this one. A session that isn't to be used
@@ -255,11 +246,7 @@ func (c *Conn) release() (kept bool) {
 		return c.life.endUnused()
 	}
 	ph, at := c.phys, clock.Now()
-	unfit := false
-	if !ph.asOpened(c.pool, at) {
-		_, unfit = c.pool.unfit(ph, at)
-	}
-	if unfit || !ph.sound() {
+	if _, kept := c.pool.keeps(ph, at); !kept {
 		c.life.end()
 		return false
 	}

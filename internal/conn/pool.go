@@ -295,6 +295,19 @@ func (p *Pool) unfit(ph *physical, at time.Duration) (why stats.Closed, unfit bo
 	}
 }
 
+// keeps says whether a session may have a next user, and else why not. It doesn't block.
+func (p *Pool) keeps(ph *physical, at time.Duration) (why stats.Closed, kept bool) {
+	if !ph.asOpened(p, at) {
+		if why, unfit := p.unfit(ph, at); unfit {
+			return why, false
+		}
+	}
+	if !ph.sound() {
+		return ph.whyUnsound(), false
+	}
+	return stats.ClosedIdle, true
+}
+
 // release is the governed pool's check-in of a session that is sound and fit. One for which a cancel request was sent is made fit for
 // its next statement first, in the background. It doesn't wait for one to be closed.
 func (p *Pool) release(ph *physical, at time.Duration) {

@@ -85,13 +85,13 @@ func (c *Conn) releaseEarly() bool {
 		return false
 	}
 	ph, at := c.phys, clock.Now()
-	_, unfit := c.pool.unfit(ph, at)
+	_, kept := c.pool.keeps(ph, at)
 	c.phys, c.raw = nil, false
 	c.life.empty()
-	if unfit || !ph.sound() {
-		c.pool.discard(ph)
-	} else {
+	if kept {
 		c.pool.release(ph, at)
+	} else {
+		c.pool.discard(ph)
 	}
 	return true
 }
