@@ -12,7 +12,7 @@ import (
 
 // waitFrames is how many frames a checkout that waits, or a call that has failed, has beyond where the stack of one that has a connection
 // is taken.
-const waitFrames = 6
+const waitFrames = 8
 
 // Waiter is a checkout that waits for a connection.
 type Waiter struct {

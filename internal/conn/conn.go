@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/managedpg/managedpg/internal/clock"
+	"github.com/managedpg/managedpg/internal/sqltext"
 	"github.com/managedpg/managedpg/stats"
 )
 
@@ -30,17 +31,22 @@ type Conn struct {
 	stmt0 Stmt // the first statement: most connections have one at most
 }
 
-// enter begins a call, and makes the checkout that a parked connection still lacks. The context is the call's.
-func (c *Conn) enter(ctx context.Context) (*physical, error) {
-	if !c.life.held() || !c.phys.plain() {
-		return c.enterAfter(ctx)
+// quick begins a call that has nothing to see to first, nor at its end; nil: enter it. Nobody else looks at such a call, its context needs no
+// watch, the last one has left nothing, and it is in no transaction of which more has to be known than the base tells.
+func (c *Conn) quick() *physical {
+	if !c.life.held() || c.tx.attempt != nil {
+		return nil
 	}
-	c.phys.gaveRows = false
-	return c.phys, nil
+	ph := c.phys
+	if !ph.quiet || ph.cancels.Pending() != nil || ph.cancels.Shown() || ph.syncWait.Load() || ph.tx == sqltext.TxReadOnly {
+		return nil
+	}
+	ph.gaveRows = false
+	return ph
 }
 
-// enterAfter is enter where something has to be seen to first.
-func (c *Conn) enterAfter(ctx context.Context) (*physical, error) {
+// enter begins a call, and makes the checkout that a parked connection still lacks. The context is the call's.
+func (c *Conn) enter(ctx context.Context) (*physical, error) {
 	for !c.life.begin() {
 		parked, err := c.life.obstacle(ctx)
 		if parked {
@@ -71,7 +77,7 @@ func (c *Conn) enterAfter(ctx context.Context) (*physical, error) {
 	return ph, nil
 }
 
-// done ends a call, and what watched its context. There is nothing to do for either on a connection that is quiet.
+// done ends a call, and what watched its context.
 func (c *Conn) done(watch *contextWatch) {
 	watch.stop()
 	c.leave()
@@ -123,33 +129,21 @@ func (c *Conn) take(ph *physical) {
 }
 
 // ResetSession is the checkout of a connection that database/sql has kept. database/sql listens to ErrBadConn only.
-func (c *Conn) ResetSession(ctx context.Context) error {
+func (c *Conn) ResetSession(ctx context.Context) (err error) {
 	var ph *physical
 	var at time.Duration
-	switch {
-	case c.pool.governed:
-		var err error
-		if ph, at, err = c.acquire(ctx); ph == nil {
-			return err
-		}
-		c.take(ph)
-	case c.life.unpark(ctx):
+	if !c.pool.governed && c.life.unpark(ctx) {
 		ph, at = c.phys, clock.Now()
 		if !c.ready(ctx, at) {
 			return driver.ErrBadConn
 		}
 		ph.counts.CheckedOut()
-	case c.life.gone():
-		return driver.ErrBadConn
-	default:
-		return nil // the first call makes the checkout
+	} else if ph, at, err = c.acquire(ctx); ph == nil {
+		return err
 	}
 	ph.lentTo(c, at)
 	c.pool.event(ctx, "checkout", ph)
 	ph.track(ctx)
-	if c.life.shared {
-		ph.use.paused(ph.sock)
-	}
 	c.life.hold()
 	return nil
 }
@@ -158,7 +152,7 @@ func (c *Conn) ResetSession(ctx context.Context) error {
 // database/sql holds the connection's lock meanwhile, for which the Close of a sql.Stmt that was prepared on it waits, and that may be called by
 // who has the connection that is waited for. So with such a statement database/sql is sent on to Connect, to wait there without the lock; but not
 // with SetMaxOpenConns in force, where it may not come there: it has waited for a connection then, or its opener has called.
-func (c *Conn) acquire(ctx context.Context) (*physical, time.Duration, error) {
+func (c *Conn) acquire(ctx context.Context) (ph *physical, at time.Duration, err error) {
 	if !c.life.isEmpty() {
 		if c.life.gone() {
 			return nil, 0, driver.ErrBadConn
@@ -167,16 +161,17 @@ func (c *Conn) acquire(ctx context.Context) (*physical, time.Duration, error) {
 	}
 	c.pool = c.home.poolFor(ctx)
 	if c.open > 0 && !c.home.opener.seen() {
-		if ph, at, ok := c.pool.tryCheckout(ctx); ok {
-			return ph, at, nil
-		}
-		if !waitedFor(3) { // runtime.Callers, grabber and that
+		var ok bool
+		if ph, at, ok = c.pool.tryCheckout(ctx); !ok && !waitedFor(3) { // runtime.Callers, grabber and that
 			return nil, 0, driver.ErrBadConn
 		}
 	}
-	ph, at, err := c.pool.checkout(ctx)
+	if ph == nil {
+		ph, at, err = c.pool.checkout(ctx)
+	}
 	switch {
 	case err == nil:
+		c.take(ph)
 		return ph, at, nil
 	case err == ctx.Err():
 		err = driver.ErrBadConn // database/sql looks at the context before it tries again

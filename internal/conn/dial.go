@@ -70,7 +70,7 @@ func (p *Pool) dialOnce(ctx context.Context, until time.Time) (*physical, error)
 func newPhysical(c base.Conn) *physical {
 	return &physical{link: link{
 		base: c, features: c.Features(), sock: c.Socket(), cancels: c.Cancels(),
-		obeys: c.ObeysContext(), tracksTx: c.Known() && c.TxStatus() == base.TxUnknown,
+		obeys: c.ObeysContext(), keepsCtx: c.Known() && c.ObeysContext(), tracksTx: c.Known() && c.TxStatus() == base.TxUnknown,
 	}}
 }
 

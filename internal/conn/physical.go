@@ -32,6 +32,7 @@ type link struct {
 	sock     *wire.Socket
 	cancels  *base.Cancels
 	obeys    bool // its context
+	keepsCtx bool // BEGIN's, for COMMIT and ROLLBACK too: it is pgx
 	quiet    bool // it obeys, and Reclaim doesn't come: nobody else looks at its calls. A pool and its pool for reads agree on the latter
 	tracksTx bool // session.tx says what its transaction is, as the base can't tell
 	once     bool // it is for one user: DISCARD ALL would undo what pgx's AfterConnect has set, which can't be run again
@@ -80,10 +81,9 @@ type session struct {
 	cancelRows context.CancelCauseFunc // ends the rows of the last call, if Reclaim may want to; see watchRows
 }
 
-// plain says that the next call has nothing to see to first: nobody else looks at it, its context needs no watch, and the last one has left
-// nothing.
-func (ph *physical) plain() bool {
-	return ph.quiet && ph.cancels.Pending() == nil && !ph.cancels.Shown() && !ph.syncWait.Load()
+// isOver says of a text that the base has run without an error, in a quick call, that nothing has to be seen to after it.
+func (ph *physical) isOver(query string) bool {
+	return !ph.syncWait.Load() && !sqltext.MayForget(query)
 }
 
 // sound says whether the session may have a next user. It doesn't block.

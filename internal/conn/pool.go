@@ -197,10 +197,8 @@ func (ph *physical) track(ctx context.Context) {
 
 // checkIn counts a check-in.
 func (p *Pool) checkIn(ph *physical, at time.Duration) {
-	if !ph.obeys { // else none of these is set
-		ph.doneReading()
-		ph.doneWithRows()
-		ph.txCtx = nil
+	if !ph.obeys { // else there is nothing of the kind
+		ph.doneWatching()
 	}
 	ph.cancels.Show(false)
 	ph.stmts.next()

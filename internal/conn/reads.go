@@ -64,9 +64,6 @@ func (c *Conn) goReading(ctx context.Context) error {
 	ph.lentTo(c, at)
 	c.pool.event(ctx, "checkout", ph)
 	ph.track(ctx)
-	if c.life.shared {
-		ph.use.paused(ph.sock)
-	}
 	c.life.hold()
 	return nil
 }

@@ -23,14 +23,22 @@ const idlePing = time.Second
 // ready makes a free connection fit for its next user. Any error means that it is not to be used: an unfitError that it isn't wanted any more,
 // others that it doesn't work. Nothing of the user's has been sent on it.
 func (p *Pool) ready(ctx context.Context, ph *physical, at time.Duration) error {
-	var err error
-	if ph.asLeft(p, at) && ph.asOpened(p, at) && ph.stmts.isTidy(p.texts.freed.Load()) { // as most are
-		err = ph.resetBase(ctx)
-	} else if why, unfit := p.unfit(ph, at); unfit && (p.governed || why != stats.ClosedRecycle) {
-		return unfitError(why)
-	} else {
-		err = ph.makeReady(ctx, p, at)
+	if !ph.asLeft(p, at) || !ph.asOpened(p, at) || !ph.stmts.isTidy(p.texts.freed.Load()) {
+		return p.readySlow(ctx, ph, at)
 	}
+	err := ph.resetBase(ctx) // most are as they were left
+	if err != nil {
+		p.callFailed(ctx, ph, err)
+	}
+	return err
+}
+
+// readySlow is ready where something has to be looked at.
+func (p *Pool) readySlow(ctx context.Context, ph *physical, at time.Duration) error {
+	if why, unfit := p.unfit(ph, at); unfit && (p.governed || why != stats.ClosedRecycle) {
+		return unfitError(why)
+	}
+	err := ph.makeReady(ctx, p, at)
 	if err != nil {
 		p.callFailed(ctx, ph, err)
 	}

@@ -86,16 +86,22 @@ func (ph *physical) watchRows(ctx context.Context) (context.Context, *contextWat
 	return reclaimable{ctx}, watch, cancel
 }
 
-// hasRows is called when a call has returned rows, with what watchRows returned: what ended the rows before, which are done with, is no
-// longer needed.
-func (ph *physical) hasRows(watch *contextWatch, cancel context.CancelCauseFunc) {
-	if !ph.obeys { // else there is neither
+// hasRows is called with what watchRows returned when the call has returned rows, or an error: what ended the rows before, which are done
+// with, is no longer needed.
+func (ph *physical) hasRows(watch *contextWatch, cancel context.CancelCauseFunc, err error) {
+	ph.use.returning, ph.gaveRows = err == nil, err == nil
+	switch {
+	case ph.obeys: // there is neither
+	case err == nil:
 		watch.keepFor(ph)
 		ph.doneWithRows()
 		ph.cancelRows = cancel
+	default:
+		watch.stop()
+		if cancel != nil {
+			cancel(nil)
+		}
 	}
-	ph.use.returning = true
-	ph.gaveRows = true
 }
 
 func (ph *physical) doneWithRows() {

@@ -5,7 +5,6 @@ import (
 	"database/sql/driver"
 
 	"github.com/managedpg/managedpg/internal/base"
-	"github.com/managedpg/managedpg/internal/sqlstate"
 	"github.com/managedpg/managedpg/internal/wire"
 )
 
@@ -24,18 +23,22 @@ type Stmt struct {
 	closed     bool
 }
 
+// quick is Conn.quick, for a statement that is prepared on the connection.
+func (s *Stmt) quick() *physical {
+	ph := s.conn.quick()
+	if ph == nil || !s.isThere(ph) {
+		return nil
+	}
+	return ph
+}
+
 // enter begins a call, and prepares the statement again if the server has forgotten it, or doesn't know it.
 func (s *Stmt) enter(ctx context.Context) (*physical, error) {
 	ph, err := s.conn.enter(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if s.checkout == s.conn.checkout && (s.generation == ph.generation || ph.base.PreparesAnew()) {
-		return ph, nil
-	}
-	if s.cached.in == ph.stmts && s.cached.place != nil { // there again
-		ph.stmts.use(s.cached)
-		s.found(s.cached, ph)
+	if s.isThere(ph) {
 		return ph, nil
 	}
 	cached, err := s.conn.prepare(ctx, ph, s.query, s.text, s.version)
@@ -53,75 +56,84 @@ func (s *Stmt) enter(ctx context.Context) (*physical, error) {
 	return ph, nil
 }
 
+// isThere says that the statement is prepared on the connection, or finds it there again.
+func (s *Stmt) isThere(ph *physical) bool {
+	if s.checkout == s.conn.checkout && (s.generation == ph.generation || ph.base.PreparesAnew()) {
+		return true
+	}
+	if s.cached.in != ph.stmts || s.cached.place == nil {
+		return false
+	}
+	ph.stmts.use(s.cached)
+	s.found(s.cached, ph)
+	return true
+}
+
 func (s *Stmt) found(cached *cachedStmt, ph *physical) {
 	s.cached, s.checkout, s.generation = cached, s.conn.checkout, ph.generation
 }
 
 // ExecContext executes the statement.
 func (s *Stmt) ExecContext(ctx context.Context, args []driver.NamedValue) (driver.Result, error) {
+	ph := s.quick()
+	if ph == nil {
+		return s.execSlow(ctx, args)
+	}
+	before := ph.base.Mark()
+	res, err := base.StmtExec(ctx, s.cached.base, args)
+	if err == nil && ph.isOver(s.query) {
+		return res, nil
+	}
+	again := func() (driver.Result, error) { return base.StmtExec(ctx, s.cached.base, args) }
+	return returned(ctx, s.conn, ph, before, s.query, s.cached, res, err, again)
+}
+
+// execSlow is ExecContext where something has to be seen to.
+func (s *Stmt) execSlow(ctx context.Context, args []driver.NamedValue) (driver.Result, error) {
 	ph, err := s.enter(ctx)
 	if err != nil {
 		return nil, err
 	}
 	baseCtx, watch := ph.watch(ctx, wire.CloseLimit)
-	if !ph.quiet {
-		defer s.conn.done(watch)
-	}
+	defer s.conn.done(watch)
 	before := ph.base.Mark()
-	res, err := base.StmtExec(baseCtx, s.cached.base, args)
-	for n := 0; err != nil && s.conn.runAgain(ctx, ph, n, err); n++ {
-		res, err = base.StmtExec(baseCtx, s.cached.base, args)
-	}
-	if err != nil || ph.syncWait.Load() {
-		if err = s.failed(ctx, ph, before, err); err != nil {
-			return nil, err
-		}
-	}
-	if s.conn.follows(ph, s.query) {
-		s.conn.follow(ctx, ph, s.query)
-	}
-	return res, nil
+	run := func() (driver.Result, error) { return base.StmtExec(baseCtx, s.cached.base, args) }
+	res, err := run()
+	return returned(ctx, s.conn, ph, before, s.query, s.cached, res, err, run)
 }
 
 // QueryContext executes the statement.
 func (s *Stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driver.Rows, error) {
+	ph := s.quick()
+	if ph == nil {
+		return s.querySlow(ctx, args)
+	}
+	before := ph.base.Mark()
+	rows, err := base.StmtQuery(ctx, s.cached.base, args)
+	if err != nil || !ph.isOver(s.query) {
+		again := func() (driver.Rows, error) { return base.StmtQuery(ctx, s.cached.base, args) }
+		if rows, err = returnedRows(ctx, s.conn, ph, before, s.query, s.cached, rows, err, again); err != nil {
+			return nil, err
+		}
+	}
+	ph.gaveRows = true
+	return rows, nil
+}
+
+// querySlow is QueryContext where something has to be seen to.
+func (s *Stmt) querySlow(ctx context.Context, args []driver.NamedValue) (driver.Rows, error) {
 	ph, err := s.enter(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if !ph.quiet {
-		defer s.conn.leave()
-	}
+	defer s.conn.leave()
 	before := ph.base.Mark()
 	baseCtx, watch, cancel := ph.watchRows(ctx)
-	rows, err := base.StmtQuery(baseCtx, s.cached.base, args)
-	for n := 0; err != nil && s.conn.runAgain(ctx, ph, n, err); n++ {
-		rows, err = base.StmtQuery(baseCtx, s.cached.base, args)
-	}
-	if err != nil || ph.syncWait.Load() {
-		if err = s.failed(ctx, ph, before, err); err != nil {
-			discard(rows)
-			if cancel != nil {
-				cancel(nil)
-			}
-			watch.stop()
-			return nil, err
-		}
-	}
-	ph.hasRows(watch, cancel)
-	if s.conn.follows(ph, s.query) {
-		s.conn.follow(ctx, ph, s.query)
-	}
-	return rows, nil
-}
-
-// failed is the verdict, after the statement has left the cache where the error may be one of what it was prepared for, as a column's type that
-// was changed since.
-func (s *Stmt) failed(ctx context.Context, ph *physical, before int64, err error) error {
-	if !sqlstate.OfTheCall(sqlstate.Of(err)) {
-		ph.stmts.evict(s.cached)
-	}
-	return s.conn.verdict(ctx, ph, before, statement, s.query, err)
+	run := func() (driver.Rows, error) { return base.StmtQuery(baseCtx, s.cached.base, args) }
+	rows, err := run()
+	rows, err = returnedRows(ctx, s.conn, ph, before, s.query, s.cached, rows, err, run)
+	ph.hasRows(watch, cancel, err)
+	return rows, err
 }
 
 // Exec is for callers without a context; database/sql isn't one.

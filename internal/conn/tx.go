@@ -28,22 +28,32 @@ func (t *Tx) Commit() error {
 	return t.end(commit)
 }
 
-// Rollback rolls back.
-func (t *Tx) Rollback() error { return t.end(rollback) }
-
-func (t *Tx) end(what kind) error {
-	ctx, attempt := t.ctx.Context, t.attempt
-	if attempt != nil {
-		t.attempt = nil // what the session does from now on is no part of it
-	}
-	if limit := t.conn.pool.opts.CancelTimeout; what == rollback && limit > 0 && ctx.Err() != nil {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), limit)
+// Rollback rolls back. Where the context has ended it has cancel_timeout.
+func (t *Tx) Rollback() error {
+	if limit := t.conn.pool.opts.CancelTimeout; limit > 0 && t.ctx.Err() != nil {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.ctx.Context), limit)
 		defer cancel()
 		t.ctx.Context = ctx
 	}
-	err := t.finish(ctx, what, attempt)
+	return t.end(rollback)
+}
+
+func (t *Tx) end(what kind) error {
+	ph := t.conn.quick()
+	if ph == nil || t.conn.away {
+		return t.endSlow(what)
+	}
+	err := t.endOn(t.ctx.Context, ph, what)
 	t.ctx.Context = context.Background() // BeginTx's isn't kept alive by an idle connection
+	return err
+}
+
+// endSlow is end where something has to be seen to, of InTx's transactions, and of those on the pool for reads.
+func (t *Tx) endSlow(what kind) error {
+	ctx, attempt := t.ctx.Context, t.attempt
+	t.attempt = nil // what the session does from now on is no part of it
+	err := t.finish(ctx, what, attempt)
+	t.ctx.Context = context.Background()
 	if attempt != nil {
 		attempt.ended(what, err)
 	}
@@ -75,40 +85,50 @@ func (c *txContext) AfterFunc(f func()) (stop func() bool) {
 	}
 }
 
+// finish is endSlow's call. An attempt may want to know what becomes of its COMMIT: then whoever is told that it is unknown can ask.
 func (t *Tx) finish(ctx context.Context, what kind, attempt *Attempt) error {
 	ph, err := t.conn.enter(ctx)
 	if err != nil {
 		return err
 	}
-	if !ph.quiet {
-		ph.txCtx = nil
-		_, watch := ph.watch(ctx, wire.CloseLimit)
-		defer t.conn.done(watch)
+	ph.txCtx = nil
+	_, watch := ph.watch(ctx, wire.CloseLimit)
+	defer t.conn.done(watch)
+	if attempt == nil {
+		return t.endOn(ctx, ph, what)
 	}
-	var sending *resolve.Commit
-	if attempt != nil {
-		if ph.departed() {
-			ph.tx = sqltext.TxNone
-			return ErrDeparted
-		}
-		if what == commit && attempt.Resolve && ph.tx != sqltext.TxReadOnly {
-			if sending, err = t.prepareCommit(ctx, ph, attempt); err != nil {
-				return err
-			}
-		}
+	if ph.departed() {
+		ph.tx = sqltext.TxNone
+		return ErrDeparted
 	}
+	if what == rollback || !attempt.Resolve || ph.tx == sqltext.TxReadOnly {
+		return t.endOn(ctx, ph, what)
+	}
+	sending, err := t.prepareCommit(ctx, ph, attempt)
+	if err != nil {
+		return err
+	}
+	err = t.endOn(ctx, ph, commit)
+	if sending != nil {
+		ph.explain(err, sending)
+	}
+	return err
+}
+
+// endOn has the base commit, or roll back.
+func (t *Tx) endOn(ctx context.Context, ph *physical, what kind) error {
+	var err error
 	before := ph.base.Mark()
 	if what == commit {
 		err = t.base.Commit()
 	} else {
 		err = t.base.Rollback()
 	}
-	if err != nil || ph.syncWait.Load() {
-		err = t.conn.verdict(ctx, ph, before, what, "", err)
-		if sending != nil {
-			ph.explain(err, sending)
-		}
+	if err == nil && !ph.syncWait.Load() {
+		ph.tx = sqltext.TxNone
+		return nil
 	}
+	err = t.conn.verdict(ctx, ph, before, what, "", err)
 	if err == nil || !ph.base.Counts() || ph.base.Sent(before) {
 		ph.tx = sqltext.TxNone
 	}

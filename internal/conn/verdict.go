@@ -22,11 +22,7 @@ const (
 	harmless // BEGIN, PREPARE, a ping: whether it ran makes no difference
 )
 
-// follows says that a successful text may have done something to the session that follow is to keep up with. Most do nothing.
-func (c *Conn) follows(ph *physical, query string) bool {
-	return c.tx.attempt != nil || ph.tracksTx || ph.tx == sqltext.TxReadOnly || sqltext.MayForget(query)
-}
-
+// follow keeps up with what a successful text may have done to the session.
 func (c *Conn) follow(ctx context.Context, ph *physical, query string) {
 	c.tx.attempt.ran(query, nil)
 	switch {

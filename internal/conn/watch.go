@@ -210,3 +210,10 @@ func (ph *physical) doneReading() {
 		ph.reading = nil
 	}
 }
+
+// doneWatching ends what watches the rows of the last call, and a transaction.
+func (ph *physical) doneWatching() {
+	ph.doneReading()
+	ph.doneWithRows()
+	ph.txCtx = nil
+}

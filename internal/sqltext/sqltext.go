@@ -205,7 +205,7 @@ func MayWrite(text string) bool {
 
 // MayForget is a quick no for most texts: whether ForgetsStatements could find anything in it. A text that is one statement and begins with
 // neither a D nor white space or a comment has nothing.
-func MayForget(text string) bool { // no more, so that it is inlined
+func MayForget(text string) bool {
 	return text != "" && (mayHideD[text[0]] || strings.IndexByte(text, ';') >= 0)
 }
 
