@@ -316,26 +316,35 @@ func (p *Pool) release(ph *physical, at time.Duration) {
 		}
 		return
 	}
+	since := p.lending.Settling()
 	go func() {
 		_ = ph.settle(context.Background())
-		p.putBack(ph, clock.Now())
+		why, kept := p.giveBack(ph, clock.Now())
+		p.lending.Settled(since)
+		if !kept {
+			p.end(ph, why, p.lending.Gone)
+		}
 	}()
 }
 
-// putBack puts a connection that was lent out of turn, or is fit for its next statement now, where it goes.
+// putBack puts a connection that was lent out of turn where it goes.
 func (p *Pool) putBack(ph *physical, at time.Duration) {
+	if why, kept := p.giveBack(ph, at); !kept {
+		p.end(ph, why, p.lending.Gone)
+	}
+}
+
+// giveBack gives the pool a connection back that was lent out of turn, or is fit for its next statement now; or says why it isn't to be kept.
+func (p *Pool) giveBack(ph *physical, at time.Duration) (why stats.Closed, kept bool) {
 	why, unfit := p.unfit(ph, at)
 	if !unfit && ph.lost() {
 		why, unfit = stats.ClosedBroken, true
 	}
 	if unfit {
 		p.lending.Taken()
-	} else if p.lending.Release(ph, at) {
-		return
-	} else {
-		why = stats.ClosedOverflow
+		return why, false
 	}
-	p.end(ph, why, p.lending.Gone)
+	return stats.ClosedOverflow, p.lending.Release(ph, at)
 }
 
 // discard is the governed pool's check-in of a session that isn't sound, isn't to be used again, or of which database/sql didn't ask

@@ -20,6 +20,7 @@
 // brings goes to whoever waits, else it is free. There are never more dials under way than there are who wait, but for slow
 // ones that whoever waits doesn't hope for any more. After two
 // dials in a row that failed the next waits, ever longer, until one succeeds; who can only be helped by a dial then gets the last error at once.
+// A thing that is lent and being made fit for its next user is hoped for as a dial is, but by nobody for longer than a dial takes.
 //
 // Where nothing limits their number nothing is scarce, and it is as with a bare driver: everybody has a dial of its own, and what that meets, or one
 // whose caller has gone.

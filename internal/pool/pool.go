@@ -3,6 +3,7 @@ package pool
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 )
@@ -142,7 +143,7 @@ func (p *Pool[T]) TryAcquire(ctx context.Context) (thing T, ok bool) {
 	}
 }
 
-// Room says that Acquire would have one at once, or a dial of its own to wait for.
+// Room says that Acquire would have one at once, or soon begin a dial to wait for.
 func (p *Pool[T]) Room() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -297,6 +298,25 @@ func (p *Pool[T]) Taken() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.returnedLocked()
+}
+
+// Settling says that a thing that is lent is being made fit for its next user: whoever waits hopes for it for a while before there is a dial. It ends
+// with Settled, after Release or Taken.
+func (p *Pool[T]) Settling() (since time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	since = time.Now()
+	p.supply.settling = append(p.supply.settling, since)
+	return since
+}
+
+// Settled ends what began with Settling then.
+func (p *Pool[T]) Settled(since time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	i := slices.Index(p.supply.settling, since)
+	p.supply.settling = slices.Delete(p.supply.settling, i, i+1)
+	p.dialLocked()
 }
 
 // Gone says that a thing is closed: there is room for another.

@@ -132,12 +132,29 @@ func (w *world) use(c call, began time.Time) (done bool, err error) {
 	th.lent = false
 	th.dead = w.mortal && w.random.IntN(200) == 0
 	lost := w.mortal && w.random.IntN(100) == 0
-	w.mu.Unlock()
-	if lost {
-		w.pool.Discard(th, errDead)
-	} else if !w.pool.Release(th, w.now()) {
-		w.Close(th, pool.ErrSurplus, w.pool.Gone)
+	settles := time.Duration(0)
+	if w.mortal && (!done || w.random.IntN(20) == 0) {
+		settles = time.Duration(w.random.ExpFloat64() * float64(10*time.Millisecond))
 	}
+	w.mu.Unlock()
+	back := func() {
+		if lost {
+			w.pool.Discard(th, errDead)
+		} else if !w.pool.Release(th, w.now()) {
+			w.Close(th, pool.ErrSurplus, w.pool.Gone)
+		}
+	}
+	if settles == 0 {
+		back()
+		return done, nil
+	}
+	since := w.pool.Settling()
+	go func() {
+		time.Sleep(settles)
+		back()
+		w.pool.Settled(since)
+		w.check()
+	}()
 	return done, nil
 }
 
@@ -149,8 +166,8 @@ func (w *world) check() {
 	}
 }
 
-// TestSimulation plays random loads: arrivals in a row and in bursts, deadlines or none, things that die, dials that take long, fail and
-// hang, limits that change, pauses. At each step there are never more things than the limit, nobody waits beside a free one, each
+// TestSimulation plays random loads: arrivals in a row and in bursts, deadlines or none, things that die or have to be made fit for their next user,
+// dials that take long, fail and hang, limits that change, pauses. At each step there are never more things than the limit, nobody waits beside a free one, each
 // call ends once, and in the end nothing is left. What is got done in time is compared with what could have been.
 func TestSimulation(t *testing.T) {
 	var done, possible time.Duration

@@ -39,6 +39,8 @@ type supply[T any] struct {
 	timer    *time.Timer
 	due      time.Time // when the timer goes off
 
+	settling []time.Time // since when things are being made fit for their next user, the first one first; see Settling
+
 	good time.Time     // when the last dial was begun that succeeded
 	took time.Duration // how long it took; 0: none has
 	most int           // who have waited at a time since then
@@ -63,20 +65,23 @@ func (s *supply[T]) nobodys() (n int) {
 // overtaken says that one that was begun later has succeeded before it.
 func (s *supply[T]) overtaken(d *dialing[T]) bool { return d.began.Before(s.good) }
 
-// lateIn is in what time each will have taken longer by far than the last that succeeded: one that is begun then may be quicker, after packets
-// were lost.
-func (s *supply[T]) lateIn() time.Duration {
-	limit := slowDial
-	if s.took > 0 {
-		limit = min(max(4*s.took, longDial), slowDial)
+// late is after how long a dial has taken longer by far than the last that succeeded.
+func (s *supply[T]) late() time.Duration {
+	if s.took == 0 {
+		return slowDial
 	}
+	return min(max(4*s.took, longDial), slowDial)
+}
+
+// lateIn is in what time each will be late: one that is begun then may be quicker, after packets were lost.
+func (s *supply[T]) lateIn() time.Duration {
 	var youngest time.Time
 	for _, d := range s.dials {
 		if d.began.After(youngest) && !s.overtaken(d) {
 			youngest = d.began
 		}
 	}
-	return limit - time.Since(youngest)
+	return s.late() - time.Since(youngest)
 }
 
 // trying says that there is a dial that is neither slow nor overtaken.
@@ -84,10 +89,37 @@ func (s *supply[T]) trying() bool {
 	return slices.ContainsFunc(s.dials, func(d *dialing[T]) bool { return !d.slow && !s.overtaken(d) })
 }
 
-// hopesFor is for how long somebody may hope for others' dials: while there is time enough for one of its own that takes half as long again as the
-// last.
-func (s *supply[T]) hopesFor(w *waiter[T]) time.Duration {
-	hope := slowDial - time.Since(w.since)
+// settlingSoon is how many whoever waits may hope for of those that are being made fit, and in how long the first of these is late, as a dial would
+// be.
+func (s *supply[T]) settlingSoon() (n int, lateIn time.Duration) {
+	for i, since := range s.settling {
+		if lateIn = s.late() - time.Since(since); lateIn > 0 {
+			return len(s.settling) - i, lateIn
+		}
+	}
+	return 0, 0
+}
+
+// patience is for how long somebody who waits hopes for these before there is a dial: about as long as that takes, so that nobody is served later by
+// more than that, and for half of its time. That is half of Timeout too, which ends no wait for a dial.
+func (s *supply[T]) patience(w *waiter[T], timeout time.Duration) time.Duration {
+	most := longDial
+	if s.took > 0 {
+		most = min(s.took, slowDial)
+	}
+	if timeout >= 0 {
+		most = min(most, timeout/2)
+	}
+	if !w.until.IsZero() { // it may be the last dial that was slow, and the next one not
+		most = min(most, w.until.Sub(w.since)/2)
+	}
+	return most
+}
+
+// hopesFor is for how long somebody may hope for what isn't its own dial, since it began to wait: for no longer than most, and while there is time
+// enough for a dial of its own that takes half as long again as the last.
+func (s *supply[T]) hopesFor(w *waiter[T], most time.Duration) time.Duration {
+	hope := most - time.Since(w.since)
 	if spare := time.Until(w.until) - s.took; !w.until.IsZero() && spare > 0 {
 		hope = min(hope, spare-s.took/2)
 	}
@@ -107,29 +139,34 @@ type dialing[T any] struct {
 }
 
 // dialLocked begins dials until there are as many under way as there are who wait, as far as there is room. Where there is a limit it doesn't matter
-// whose a dial was when it began; else everybody has one of its own, or one whose asker has gone. After one that has failed there is
-// one at a time, but for the slow ones.
+// whose a dial was when it began, and what is being made fit counts for a while as well; else everybody has one of its own, or one whose asker has
+// gone. After one that has failed there is one at a time, but for the slow ones.
 func (p *Pool[T]) dialLocked() {
 	if p.closed || !p.paused.IsZero() {
 		return
 	}
 	s := &p.supply
-	limited, nobodys, lateIn := p.limit >= 0, 0, slowDial
+	limited, hopes, lateIn := p.limit >= 0, 0, slowDial
 	w := p.queue.oldest
 	if limited {
 		w = p.queue.at(s.hopeful())
+		hopes, lateIn = s.settlingSoon()
 	} else if w != nil {
 		s.most = max(s.most, p.queue.len)
-		nobodys, lateIn = s.nobodys(), s.lateIn()
+		hopes, lateIn = s.nobodys(), s.lateIn()
 	}
 	for ; w != nil && (!limited || p.places < p.limit); w = w.newer {
 		if !limited && w.dials > 0 {
 			continue
 		}
-		wait, hope := time.Until(s.resume), min(lateIn, s.hopesFor(w))
+		most := slowDial
+		if limited {
+			most = s.patience(w, p.opts.Timeout)
+		}
+		wait, hope := time.Until(s.resume), min(lateIn, s.hopesFor(w, most))
 		switch {
-		case nobodys > 0 && hope > 0: // for a while: what these bring may go to others, again and again
-			nobodys--
+		case hopes > 0 && hope > 0: // for a while: what it hopes for may go to others, again and again
+			hopes--
 			p.dialLaterLocked(hope)
 			continue
 		case wait > 0:

@@ -246,7 +246,8 @@ func TestDeadlinesCostNoConnection(t *testing.T) {
 				s := rig.PoolOf(t, db).Stats()
 				t.Logf("%d sessions; %d cancels sent, %d confirmed, %d too late",
 					s.TotalConnectionsCreated, s.CancelsSent, s.CancelsConfirmed, s.CancelsTooLate)
-				// pool_size and max_overflow: a dial may be begun beside a connection that is being made fit after its cancel.
+				// pool_size and max_overflow: a dial may be begun beside a connection that is being made fit after its cancel if
+				// that takes longer.
 				most := int64(workers + 10)
 				if tls { // each cancel request is a handshake, which takes its time on a busy machine, and others dial meanwhile
 					most += expired / 4
@@ -298,6 +299,33 @@ func loadWithDeadlines(t *testing.T, db *sql.DB, workers, calls int, limit time.
 	}
 	load.Wait()
 	return ok, expired, unknown, late
+}
+
+// Nor does a deadline cost a dial: who calls while the connection is made fit for its next statement waits for that. Here a dial takes long.
+func TestDeadlinesCostNoDial(t *testing.T) {
+	for _, base := range []string{"pgx", "pq"} {
+		t.Run(base, func(t *testing.T) {
+			dsn := pgtest.Database(t) + "&cancel_timeout=5s&pool_size=1&max_overflow=5&base_driver=" + base
+			db := rig.OpenConfig(t, dsn, func(c *managedpg.Config) {
+				c.OnConnect = func(context.Context, driver.Conn) error {
+					time.Sleep(500 * time.Millisecond)
+					return nil
+				}
+			})
+			rig.Warm(t, db, 1)
+			for range 20 {
+				ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
+				if _, err := db.ExecContext(ctx, "SELECT pg_sleep(5)"); !errors.Is(err, context.DeadlineExceeded) {
+					t.Errorf("it was told %v", err)
+				}
+				cancel()
+				rig.Exec(t, db, "SELECT 1")
+			}
+			if s := rig.PoolOf(t, db).Stats(); s.TotalConnectionsCreated != 1 || s.Dialling != 0 || s.CancelsConfirmed < 15 {
+				t.Errorf("%d sessions, %d dials under way, %d of 20 cancels confirmed", s.TotalConnectionsCreated, s.Dialling, s.CancelsConfirmed)
+			}
+		})
+	}
 }
 
 // Through a pooler that doesn't pass cancel requests on each one is a wait in vain, so after some there are no more.
