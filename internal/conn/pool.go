@@ -21,19 +21,19 @@ import (
 // When database/sql governs, each physical connection belongs to one logical connection for life. Lending dials it, keeps what a dial
 // brings whose caller has gone for the next one, and counts it no more once it has its owner.
 type Pool struct {
-	Recorder stats.Recorder
-
-	opts     Options
+	// What each checkout looks at stands together.
 	governed bool
-	router   Router
-	lending  *pool.Pool[*physical]
-	reset    atomic.Pointer[pool.Figures] // lending's at the last ResetStats
-	life     lifetime
-	open     openConns
 	trust    time.Duration // a connection that was free for less is lent as it was left
+	lastLoss atomic.Int64  // when a connection was last found broken, by clock.Now(), wherever it led
+	texts    *texts        // shared with reads
+	life     lifetime
 
-	texts *texts // shared with reads
-	reads *Pool  // for checkouts that only read; nil: there is no such pool
+	opts    Options
+	router  Router
+	lending *pool.Pool[*physical]
+	reset   atomic.Pointer[pool.Figures] // lending's at the last ResetStats
+	open    openConns
+	reads   *Pool // for checkouts that only read; nil: there is no such pool
 
 	opener openerDetector
 	lacks  lacking
@@ -43,14 +43,14 @@ type Pool struct {
 		exhausted    exhaustion
 	}
 
-	lastLoss atomic.Int64 // when a connection was last found broken, by clock.Now(), wherever it led
+	Recorder stats.Recorder
 }
 
 // lifetime is a pool's.
 type lifetime struct {
+	drains atomic.Uint64   // counts Drain and Close: connections opened before the last one aren't used again
 	ctx    context.Context // ends with Close
 	end    context.CancelFunc
-	drains atomic.Uint64 // counts Drain and Close: connections opened before the last one aren't used again
 }
 
 // openConns are a pool's open connections, free or not.

@@ -23,7 +23,7 @@ const idlePing = time.Second
 // ready makes a free connection fit for its next user. Any error means that it is not to be used: an unfitError that it isn't wanted any more,
 // others that it doesn't work. Nothing of the user's has been sent on it.
 func (p *Pool) ready(ctx context.Context, ph *physical, at time.Duration) error {
-	if !ph.asLeft(p, at) || !ph.asOpened(p, at) || !ph.stmts.isTidy(p.texts.freed.Load()) {
+	if !ph.asLeft(p, at) || !ph.asOpened(p, at) || !ph.stmts.isTidy(p.texts) {
 		return p.readySlow(ctx, ph, at)
 	}
 	err := ph.resetBase(ctx) // most are as they were left

@@ -183,8 +183,8 @@ func (c *stmtCache) tidy(freed uint64) {
 }
 
 // isTidy says that tidy has nothing to do.
-func (c *stmtCache) isTidy(freed uint64) bool {
-	return c == nil || c.freed == freed && len(c.loose) == 0 && c.recent.Len() <= c.limit
+func (c *stmtCache) isTidy(t *texts) bool {
+	return c == nil || c.freed == t.freed.Load() && len(c.loose) == 0 && c.recent.Len() <= c.limit
 }
 
 func (c *stmtCache) trim() {
