@@ -117,7 +117,7 @@ type slowly struct {
 
 func (s *slowly) Dial(ctx context.Context, _ time.Time) (*line, error) {
 	select {
-	case <-time.After(s.takes):
+	case <-after(s.takes):
 		return &line{}, nil
 	case <-ctx.Done():
 		return nil, ctx.Err()
@@ -196,7 +196,7 @@ func (o *told) Dial(ctx context.Context, _ time.Time) (*line, error) {
 	count(1)
 	defer count(-1)
 	select {
-	case <-time.After(takes):
+	case <-after(takes):
 		return &line{}, err
 	case <-ctx.Done():
 		return nil, ctx.Err()

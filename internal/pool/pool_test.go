@@ -133,7 +133,7 @@ type slow struct{ *world }
 
 func (s slow) Dial(ctx context.Context, _ time.Time) (*thing, error) {
 	select {
-	case <-time.After(s.dialTime):
+	case <-after(s.dialTime):
 		return &thing{}, nil
 	case <-ctx.Done():
 		return nil, ctx.Err()
@@ -187,7 +187,7 @@ func (s *slowToFail) Dial(ctx context.Context, _ time.Time) (*line, error) {
 		return &line{}, nil
 	}
 	select {
-	case <-time.After(failing):
+	case <-after(failing):
 		return nil, errNoServer
 	case <-ctx.Done():
 		return nil, ctx.Err()
